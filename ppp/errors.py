@@ -1,0 +1,62 @@
+"""The one exception base class, and the helper behind every "did you mean".
+
+Every error that this project raises on bad input is a :class:`PPPError` whose text is
+one line: what is wrong, its value, what was expected, how to mend it. The command line
+prints that line and ends with exit code 2.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class PPPError(ValueError):
+    """Base class of every error this project raises on bad input."""
+
+
+class PaddingError(PPPError):
+    """An unknown padding scheme, or an amount that the scheme cannot supply."""
+
+
+class SwapError(PPPError):
+    """A module whose padding cannot be replaced."""
+
+
+class LayerError(PPPError):
+    """A layer that does not exist, runs more than once, or gives no feature map."""
+
+
+class MarginError(PPPError):
+    """No finite margin, too-narrow surroundings, or a misaligned window."""
+
+
+class NullTestError(PPPError):
+    """Cells that padding cannot touch differ between the two branches."""
+
+
+class PictureError(PPPError):
+    """A photograph, folder or array of pixels that cannot be used."""
+
+
+class WeightsError(PPPError):
+    """A checkpoint that is missing, corrupt, or of another network."""
+
+
+class ParameterError(PPPError):
+    """An unknown notebook parameter, or a value it does not allow."""
+
+
+def unknown(kind: str, given: object, allowed: Iterable[object]) -> str:
+    """Say that `given` is not among `allowed`, with the nearest name if one is near.
+
+    Examples
+    --------
+    >>> unknown("padding", "refelct", ["zeros", "reflect"])
+    "unknown padding 'refelct'; did you mean 'reflect'? known: zeros, reflect"
+    """
+    names = [str(name) for name in allowed]
+    near = difflib.get_close_matches(str(given), names, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    shown = names if len(names) <= 24 else [*names[:24], f"... ({len(names)} in all)"]
+    return f"unknown {kind} {given!r}; {hint}known: {', '.join(shown)}"
