@@ -1,0 +1,237 @@
+"""Padding schemes: what a network is shown beyond the border of a feature map.
+
+A scheme is a name of :data:`SCHEMES`. Two of them take an option, written in brackets:
+``"constant(0.5)"`` and ``"randn(border)"``. Sources: zeros,
+constant, reflect, replicate and circular are PyTorch's own; symmetric as in NumPy;
+randn is named in the paper's Section 2.4 [paper], its law is ours [ours]; mean follows
+distribution padding (Nguyen et al., ICIP 2019); nan marks what padding can touch [ours].
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function_unary
+
+from ppp.errors import PaddingError, unknown
+
+SCHEMES = (
+    "zeros",
+    "constant",
+    "reflect",
+    "symmetric",
+    "replicate",
+    "circular",
+    "randn",
+    "mean",
+    "nan",
+)
+
+Sides = tuple[int, int, int, int]
+"""Cells on each side: (left, right, top, bottom)."""
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """A parsed padding scheme.
+
+    Attributes
+    ----------
+    name : str
+        One of :data:`SCHEMES`.
+    value : float
+        The constant of ``constant``; unused otherwise.
+    border_only : bool
+        For ``randn``: take mean and standard deviation from the one-pixel border ring
+        instead of the whole map.
+
+    Examples
+    --------
+    >>> Scheme.parse("constant(0.5)")
+    Scheme(name='constant', value=0.5, border_only=False)
+    >>> str(Scheme.parse("randn(border)"))
+    'randn(border)'
+    """
+
+    name: str
+    value: float = 0.0
+    border_only: bool = False
+
+    @classmethod
+    def parse(cls, scheme: str | Scheme) -> Scheme:
+        """Read a scheme from its text; a :class:`Scheme` is returned as it is."""
+        if isinstance(scheme, Scheme):
+            return scheme
+        match = re.fullmatch(r"\s*([\w-]+)\s*(?:\((.*)\))?\s*", str(scheme))
+        name, option = match.groups() if match else (str(scheme), None)
+        if name not in SCHEMES:
+            raise PaddingError(unknown("padding", scheme, SCHEMES))
+        if option is None:
+            return cls(name)
+        if name == "constant":
+            try:
+                return cls(name, value=float(option))
+            except ValueError:
+                raise PaddingError(
+                    f"padding {scheme!r}: expected a number in the brackets, such as constant(0.5)"
+                ) from None
+        if name == "randn" and option in ("map", "border"):
+            return cls(name, border_only=option == "border")
+        raise PaddingError(
+            f"padding {scheme!r}: {name} takes no option {option!r}; "
+            "options exist for constant(NUMBER) and randn(map|border)"
+        )
+
+    def __str__(self) -> str:
+        if self.name == "constant":
+            return f"constant({self.value:g})" if self.value else "constant"
+        return "randn(border)" if self.border_only else self.name
+
+
+def check_amount(amount: int | Sequence[int]) -> Sides:
+    """Return `amount` as (left, right, top, bottom), each >= 0, or say what is wrong."""
+    try:
+        sides = (amount,) * 4 if isinstance(amount, int) else tuple(amount)
+    except TypeError:  # neither a number nor a sequence
+        sides = ()
+    if len(sides) != 4 or not all(type(side) is int for side in sides):
+        raise PaddingError(
+            f"padding amount {amount!r}: expected one integer or four (left, right, top, bottom)"
+        )
+    if min(sides) < 0:
+        raise PaddingError(f"padding amount {amount!r} is negative; every side must be >= 0")
+    return sides
+
+
+def pad(
+    x: Tensor,
+    amount: int | Sequence[int],
+    scheme: str | Scheme,
+    *,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Pad the two last axes of a batch of maps.
+
+    Parameters
+    ----------
+    x : Tensor, shape (N, C, H, W)
+        Maps; randn, mean and nan need a floating type.
+    amount : int or (left, right, top, bottom)
+        Cells added on each side, each >= 0. reflect needs less than the map's size,
+        symmetric and circular at most the map's size.
+    scheme : str or Scheme
+        One of :data:`SCHEMES`. ``randn`` draws each padded value of a channel i.i.d.
+        from N(m, s^2), with m and s the mean and (population) standard deviation of that
+        channel of that sample's map, fresh at every call [ours; named in paper, 2.4].
+        ``mean`` fills with the mean of the channel's one-pixel border ring.
+    generator : torch.Generator, optional
+        Source of randn's draws, on the device of `x`; the default generator without it.
+
+    Returns
+    -------
+    Tensor, shape (N, C, top + H + bottom, left + W + right)
+        In the memory format of `x`.
+
+    Raises
+    ------
+    PaddingError
+        Unknown scheme; negative, malformed or too large amount; an empty tensor or one
+        that is not 4-D.
+
+    Examples
+    --------
+    >>> import torch
+    >>> pad(torch.tensor([[[[1.0, 2.0, 3.0]]]]), (2, 1, 0, 0), "reflect")
+    tensor([[[[3., 2., 1., 2., 3., 2.]]]])
+    """
+    if has_torch_function_unary(x):  # so that coverage and audit see this padding too
+        return handle_torch_function(pad, (x,), x, amount, scheme, generator=generator)
+    scheme = Scheme.parse(scheme)
+    left, right, top, bottom = sides = check_amount(amount)
+    if x.ndim != 4:
+        raise PaddingError(f"expected 4-D maps (N, C, H, W), got shape {tuple(x.shape)}")
+    if x.numel() == 0:
+        raise PaddingError(f"cannot pad an empty tensor of shape {tuple(x.shape)}")
+    if not any(sides):
+        return x
+    _check_size(x, sides, scheme.name)
+    if scheme.name in ("zeros", "constant", "nan"):
+        value = {"zeros": 0.0, "constant": scheme.value, "nan": float("nan")}[scheme.name]
+        if not x.is_floating_point() and not float(value).is_integer():
+            raise PaddingError(f"padding {scheme} needs floating-point maps, got {x.dtype}")
+        padded = F.pad(x, sides, value=value)
+    elif scheme.name in ("reflect", "replicate", "circular"):
+        padded = F.pad(x, sides, mode=scheme.name)
+    elif scheme.name == "symmetric":
+        rows = _mirrored(x.shape[2], top, bottom, x.device)
+        columns = _mirrored(x.shape[3], left, right, x.device)
+        padded = x.index_select(2, rows).index_select(3, columns)
+    else:
+        padded = _fill(x, sides, scheme, generator)
+    channels_last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    return padded.contiguous(memory_format=torch.channels_last) if channels_last else padded
+
+
+def _check_size(x: Tensor, sides: Sides, name: str) -> None:
+    limit = {"reflect": 1, "symmetric": 0, "circular": 0}.get(name)
+    if limit is None:
+        return
+    for axis, size, largest in (
+        ("width", x.shape[3], max(sides[:2])),
+        ("height", x.shape[2], max(sides[2:])),
+    ):
+        if largest > size - limit:
+            raise PaddingError(
+                f"padding amount {largest} is too large for {name} on a map of {axis} {size}; "
+                f"at most {size - limit} is possible"
+            )
+
+
+def _mirrored(size: int, before: int, after: int, device: torch.device) -> Tensor:
+    index = torch.arange(-before, size + after, device=device)
+    index = torch.where(index < 0, -1 - index, index)
+    return torch.where(index >= size, 2 * size - 1 - index, index)
+
+
+def _ring(x: Tensor) -> Tensor:
+    """Return the cells of the one-pixel border ring, each once: (N, C, cells)."""
+    height, width = x.shape[2:]
+    mask = torch.ones(height, width, dtype=torch.bool, device=x.device)
+    mask[1 : height - 1, 1 : width - 1] = False
+    return x[:, :, mask]
+
+
+def _fill(x: Tensor, sides: Sides, scheme: Scheme, generator: torch.Generator | None) -> Tensor:
+    """Fill the border with one mean a channel (mean) or draws around it (randn)."""
+    if not x.is_floating_point():
+        raise PaddingError(f"padding {scheme} needs floating-point maps, got {x.dtype}")
+    left, right, top, bottom = sides
+    n, channels, height, width = x.shape
+    from_ring = scheme.border_only or scheme.name == "mean"
+    work = torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
+    cells, axes = (_ring(x), (2,)) if from_ring else (x, (2, 3))
+    variance, mean = torch.var_mean(cells.to(work), dim=axes, correction=0)
+    padded = x.new_empty(n, channels, top + height + bottom, left + width + right)
+    padded[:, :, top : top + height, left : left + width] = x
+    strips = (
+        padded[:, :, :top, :],
+        padded[:, :, top + height :, :],
+        padded[:, :, top : top + height, :left],
+        padded[:, :, top : top + height, left + width :],
+    )
+    # sqrt has no gradient at 0, where a dead channel would turn every gradient into NaN
+    varies = variance > 0
+    spread = (variance.where(varies, 1.0).sqrt() * varies)[:, :, None, None]
+    centre = mean[:, :, None, None]
+    for strip in strips:
+        if scheme.name == "mean":
+            strip.copy_(centre.expand_as(strip))
+        else:
+            noise = torch.randn(strip.shape, dtype=work, device=x.device, generator=generator)
+            strip.copy_(noise * spread + centre)
+    return padded
