@@ -1,0 +1,220 @@
+"""The inventory of every padding in a network: :func:`audit`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+
+import pandas as pd
+import torch
+from torch import nn
+
+from ppp.errors import PPPError
+from ppp.operators import ModuleStack, PaddedCall, watch
+from ppp.padding import Sides
+from ppp.swapping import Pad2d, PaddedConv2d, current_scheme, refusal
+
+
+@dataclass(frozen=True)
+class PaddingSite:
+    """One place at which a network pads.
+
+    Attributes
+    ----------
+    module : str
+        Name of the innermost module that was running.
+    kind : str
+        convolution, same, transposed, max-pool, average-pool, ceil_mode (an overhang and
+        nothing else), unfold, or pad (an explicit padding).
+    origin : {"module", "functional"}
+        Whether the module itself pads, or a function call inside its ``forward``.
+    fill : str
+        What is padded: a scheme's name, "-inf", or "zeros, not counted".
+    declared, used : (left, right, top, bottom)
+        Cells a side asked for, and those some output cell reads at this input size: stride
+        2 on an even size never reads the far side; ceil_mode reads an overhang instead.
+    ceil_mode : bool
+    swappable : bool
+        Whether :func:`ppp.with_padding` replaces it (pools: with ``pools="swap"``).
+    reason : str
+        Why it is not swappable, empty otherwise.
+    calls : int
+        How often it ran in one forward pass.
+    """
+
+    module: str
+    kind: str
+    origin: str
+    fill: str
+    declared: Sides
+    used: Sides
+    ceil_mode: bool
+    swappable: bool
+    reason: str
+    calls: int = 1
+
+
+class Audit(tuple[PaddingSite, ...]):
+    """The padding sites of a network, in the order in which they run."""
+
+    def table(self) -> pd.DataFrame:
+        """Return one row per site."""
+        return pd.DataFrame(
+            [asdict(site) for site in self], columns=list(PaddingSite.__annotations__)
+        )
+
+    def unswappable(self, *, pools: bool = False) -> list[PaddingSite]:
+        """Return the sites that no swap replaces; pools count only if asked for."""
+        pooling = ("max-pool", "average-pool", "ceil_mode")
+        return [s for s in self if not s.swappable and (pools or s.kind not in pooling)]
+
+
+def input_shape(input_size: int | tuple[int, int]) -> tuple[int, int]:
+    """Return (height, width) of an input size given as one or two positive integers."""
+    sizes = (input_size, input_size) if isinstance(input_size, int) else tuple(input_size)
+    if len(sizes) != 2 or not all(type(side) is int and side > 0 for side in sizes):
+        raise PPPError(f"input size {input_size!r}: expected one or two positive integers (px)")
+    return sizes[0], sizes[1]
+
+
+def input_channels(model: nn.Module) -> int:
+    """Return the channels that the first convolution of `model` reads."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            return module.in_channels
+    raise PPPError("the model has no Conv2d; expected a convolutional network over images")
+
+
+def audit(model: nn.Module, input_size: int | tuple[int, int]) -> Audit:
+    """List every padding in a network: by module, by function call, by pool, by ceil_mode.
+
+    The network runs once on zeros while its operators are watched, so a padding that is
+    written as a function call inside a ``forward`` is found too, circular ones included.
+
+    Parameters
+    ----------
+    model : nn.Module
+        In eval mode, on any device.
+    input_size : int or (height, width)
+        Pixels; the amounts in use depend on it.
+
+    Returns
+    -------
+    Audit
+        A tuple of :class:`PaddingSite` with ``.table()``.
+
+    Raises
+    ------
+    PPPError
+        The model is in train mode, or does not run at this input size.
+
+    Examples
+    --------
+    >>> import torch
+    >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, padding=1, stride=2))
+    >>> audit(net.eval(), 8)[0].used  # stride 2 on an even size never reads the far side
+    (1, 0, 1, 0)
+    """
+    shape = input_shape(input_size)
+    require_eval(model)
+    found: list[PaddingSite] = []
+    stack = ModuleStack(model)
+
+    entered = -1
+
+    def record(call: PaddedCall) -> object:
+        nonlocal entered
+        site = _site(call, stack)
+        if site.kind == "same" and entered == stack.entered:  # the odd cell, then the rest
+            previous = found.pop()
+            site = replace(
+                site,
+                declared=_sum(previous.declared, site.declared),
+                used=_sum(previous.used, site.used),
+            )
+        entered = stack.entered
+        seen = [i for i, other in enumerate(found) if replace(other, calls=1) == site]
+        if site.origin == "module" and seen:
+            found[seen[0]] = replace(found[seen[0]], calls=found[seen[0]].calls + 1)
+        else:
+            found.append(site)
+        return NotImplemented
+
+    channels, weight = input_channels(model), next(model.parameters())
+    x = torch.zeros(1, channels, *shape, device=weight.device, dtype=weight.dtype)
+    try:
+        with torch.no_grad(), stack.watching(), watch(record):
+            model(x)
+    except PPPError:
+        raise
+    except Exception as error:
+        raise PPPError(
+            f"the model does not run on a {shape[0]} x {shape[1]} input: {first_line(error)}"
+        ) from error
+    return Audit(found)
+
+
+def require_eval(model: nn.Module) -> None:
+    """Refuse a model in train mode: batch statistics tie every cell to every pixel."""
+    for name, module in model.named_modules():
+        if module.training and not list(module.children()):
+            raise PPPError(
+                f"the model is in train mode at {name or 'its root'!r}; call model.eval() first"
+            )
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's text, for a one-line message."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _sum(first: Sides, second: Sides) -> Sides:
+    left, right, top, bottom = (a + b for a, b in zip(first, second))
+    return left, right, top, bottom
+
+
+def _site(call: PaddedCall, stack: ModuleStack) -> PaddingSite:
+    module = stack.module
+    own = module is not None and (
+        (
+            call.kind in ("convolution", "transposed", "pad")
+            and isinstance(module, nn.Conv2d | nn.ConvTranspose2d)
+        )
+        or (call.kind == "max-pool" and isinstance(module, nn.MaxPool2d))
+        or (call.kind == "average-pool" and isinstance(module, nn.AvgPool2d))
+        or (call.kind == "unfold" and isinstance(module, nn.Unfold))
+        or (
+            call.kind == "pad" and (isinstance(module, Pad2d) or current_scheme(module) is not None)
+        )
+    )
+    kind, fill, name = call.kind, call.fill, stack.name
+    if isinstance(module, Pad2d) and name.endswith(".border"):
+        kind, fill, name = "convolution", str(module.scheme), name.removesuffix(".border")
+    if own and kind == "pad" and isinstance(module, nn.Conv2d):
+        kind = "convolution"
+    if own and kind == "convolution" and getattr(module, "padding", None) == "same":
+        kind = "same"
+    if not any(call.declared) and call.ceil_mode:
+        kind = "ceil_mode"
+    if not own:
+        reason = "a function call inside a forward; no module to replace"
+    elif kind in ("ceil_mode", "unfold"):
+        reason = (
+            "an overhang that takes no scheme" if kind == "ceil_mode" else "unfold takes no scheme"
+        )
+    elif call.ceil_mode:
+        reason = "ceil_mode adds an overhang that takes no scheme"
+    elif isinstance(module, PaddedConv2d | Pad2d):
+        reason = ""
+    else:
+        reason = refusal(module) or ""
+    return PaddingSite(
+        module=name,
+        kind=kind,
+        origin="module" if own else "functional",
+        fill=fill,
+        declared=call.declared,
+        used=call.used,
+        ceil_mode=call.ceil_mode,
+        swappable=not reason,
+        reason=reason,
+    )

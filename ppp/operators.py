@@ -1,0 +1,254 @@
+"""How PyTorch's operators pad, seen below the modules.
+
+The inventory (:mod:`ppp.inventory`) and the NaN run (:mod:`ppp.influence`) both watch the
+operators themselves, so that a padding written as a function call inside ``forward``
+cannot escape. Circular padding is the one form that PyTorch dissolves into copies before
+it reaches an operator; it is caught one level higher, at ``torch.nn.functional.pad``, and
+so is :func:`ppp.padding.pad`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from ppp.padding import Scheme, Sides, check_amount, pad
+
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class PaddedCall:
+    """One operator call that pads: what it is, how much, with what."""
+
+    kind: str
+    declared: Sides
+    used: Sides
+    fill: str
+    ceil_mode: bool
+    run: Callable[[Tensor], Tensor | tuple]
+    """Run the operator on an input that already carries its border."""
+    input: Tensor
+    border: Sides
+    """What the input needs on each side for :attr:`run`; negative where cells are unused."""
+
+
+class ModuleStack:
+    """Which module is running: names pushed and popped by hooks."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._names = {module: name for name, module in model.named_modules()}
+        self._running: list[nn.Module] = []
+        self.entered = 0
+
+    def _enter(self, module: nn.Module, _inputs: object) -> None:
+        self._running.append(module)
+        self.entered += 1
+
+    def _leave(self, *_: object) -> None:
+        self._running.pop()
+
+    @contextmanager
+    def watching(self) -> Iterator[ModuleStack]:
+        handles = []
+        for module in self._names:
+            handles.append(module.register_forward_pre_hook(self._enter))
+            handles.append(module.register_forward_hook(self._leave, always_call=True))
+        try:
+            yield self
+        finally:
+            self._running.clear()
+            for handle in handles:
+                handle.remove()
+
+    @property
+    def module(self) -> nn.Module | None:
+        return self._running[-1] if self._running else None
+
+    @property
+    def name(self) -> str:
+        return self._names[self._running[-1]] if self._running else ""
+
+
+def _pair(value: object, default: tuple[int, int] = (0, 0)) -> tuple[int, int]:
+    if isinstance(value, int):
+        return value, value
+    values = tuple(value)  # type: ignore[arg-type]
+    if not values:
+        return default
+    return (values[0], values[0]) if len(values) == 1 else (values[0], values[1])
+
+
+def _axis(size: int, kernel: int, stride: int, padding: int, dilation: int, ceil: bool):
+    """Border cells an axis needs: (declared, used before, used after, border after)."""
+    extent = dilation * (kernel - 1) + 1
+    span = size + 2 * padding - extent
+    count = (span + (stride - 1 if ceil else 0)) // stride + 1
+    if ceil and (count - 1) * stride >= size + padding:
+        count -= 1
+    after = (count - 1) * stride + extent - size - padding
+    return padding, max(0, after), after
+
+
+def _windowed(kind, fill, x, kernel, stride, padding, dilation, ceil, run) -> PaddedCall:
+    rows = _axis(x.shape[-2], kernel[0], stride[0], padding[0], dilation[0], ceil)
+    columns = _axis(x.shape[-1], kernel[1], stride[1], padding[1], dilation[1], ceil)
+    return PaddedCall(
+        kind=kind,
+        declared=(columns[0], columns[0], rows[0], rows[0]),
+        used=(columns[0], columns[1], rows[0], rows[1]),
+        fill=fill,
+        ceil_mode=ceil,
+        run=run,
+        input=x,
+        border=(columns[0], columns[2], rows[0], rows[2]),
+    )
+
+
+def _convolution(x, weight, bias, stride, padding, dilation, transposed, output_padding, groups):
+    if x.ndim != 4:
+        return None
+    stride, padding, dilation = _pair(stride), _pair(padding), _pair(dilation)
+    kernel = weight.shape[-2:]
+    if not transposed:
+        return _windowed(
+            "convolution", "zeros", x, kernel, stride, padding, dilation, False,
+            lambda p: aten.convolution(
+                p, weight, bias, stride, (0, 0), dilation, False, (0, 0), groups
+            ),
+        )  # fmt: skip
+    # A transposed convolution sums over the cells around each output cell; at the border
+    # some of them do not exist and count as zero. Adding `reach` cells and cropping
+    # `reach * stride` outputs makes those missing cells explicit.
+    extra = _pair(output_padding)
+    reach = [-(-(d * (k - 1)) // s) for d, k, s in zip(dilation, kernel, stride)]
+    before = [max(0, d * (k - 1) - p) // s for d, k, p, s in zip(dilation, kernel, padding, stride)]
+    after = [
+        max(0, d * (k - 1) - p + e) // s
+        for d, k, p, e, s in zip(dilation, kernel, padding, extra, stride)
+    ]
+
+    def run(padded: Tensor) -> Tensor:
+        out = aten.convolution(
+            padded, weight, bias, stride, padding, dilation, True, output_padding, groups
+        )
+        top, side = reach[0] * stride[0], reach[1] * stride[1]
+        return out[..., top : out.shape[-2] - top, side : out.shape[-1] - side]
+
+    border = (reach[1], reach[1], reach[0], reach[0])
+    used = (before[1], after[1], before[0], after[0])
+    return PaddedCall("transposed", used, used, "zeros", False, run, x, border)
+
+
+def _max_pool(x, kernel, stride=(), padding=0, dilation=1, ceil_mode=False):
+    kernel = _pair(kernel)
+    stride, padding, dilation = _pair(stride, kernel), _pair(padding), _pair(dilation)
+    return _windowed(
+        "max-pool", "-inf", x, kernel, stride, padding, dilation, ceil_mode,
+        lambda p: aten.max_pool2d_with_indices(p, kernel, stride, (0, 0), dilation, False),
+    )  # fmt: skip
+
+
+def _average_pool(x, kernel, stride=(), padding=0, ceil_mode=False, include=True, divisor=None):
+    kernel = _pair(kernel)
+    stride, padding = _pair(stride, kernel), _pair(padding)
+    fill = "zeros" if include else "zeros, not counted"
+    return _windowed(
+        "average-pool", fill, x, kernel, stride, padding, (1, 1), ceil_mode,
+        lambda p: aten.avg_pool2d(p, kernel, stride, (0, 0), False, include, divisor),
+    )  # fmt: skip
+
+
+def _unfold(x, kernel, dilation, padding, stride):
+    return _windowed(
+        "unfold", "zeros", x, _pair(kernel), _pair(stride), _pair(padding), _pair(dilation), False,
+        lambda p: aten.im2col(p, kernel, dilation, (0, 0), stride),
+    )  # fmt: skip
+
+
+def _explicit(fill: str):
+    def describe(x, amount, value=0.0):
+        if x.ndim != 4 or any(amount[4:]):
+            return None
+        sides = (*amount, 0, 0)[:4]
+        name = fill if fill != "constant" else ("zeros" if value == 0 else f"constant({value:g})")
+        return PaddedCall("pad", sides, sides, name, False, lambda p: p, x, sides)
+
+    return describe
+
+
+_DESCRIBE = {
+    aten.convolution.default: _convolution,
+    aten.max_pool2d_with_indices.default: _max_pool,
+    aten.max_pool2d.default: _max_pool,
+    aten.avg_pool2d.default: _average_pool,
+    aten.im2col.default: _unfold,
+    aten.constant_pad_nd.default: _explicit("constant"),
+    aten.reflection_pad2d.default: _explicit("reflect"),
+    aten.replication_pad2d.default: _explicit("replicate"),
+}
+
+Replace = Callable[[PaddedCall], object]
+After = Callable[[object, tuple, object], object]
+
+
+class _Operators(TorchDispatchMode):
+    def __init__(self, replace: Replace, after: After | None) -> None:
+        super().__init__()
+        self.replace, self.after = replace, after
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        describe = _DESCRIBE.get(function)
+        call = describe(*args, **(kwargs or {})) if describe else None
+        pads = call is not None and (max(call.declared + call.used) > 0 or call.ceil_mode)
+        out = self.replace(call) if pads else NotImplemented
+        if out is NotImplemented:
+            out = function(*args, **(kwargs or {}))
+        return self.after(function, args, out) if self.after else out
+
+
+class _Functions(TorchFunctionMode):
+    """Catch circular padding and :func:`ppp.padding.pad`, which reach no padding operator."""
+
+    def __init__(self, replace: Replace, operators: _Operators) -> None:
+        super().__init__()
+        self.replace, self.operators = replace, operators
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        call = None
+        if function is F.pad or function is torch._C._nn.pad:
+            bound = dict(zip(("input", "pad", "mode", "value"), args)) | kwargs
+            if bound.get("mode") == "circular":
+                call = _explicit("circular")(bound["input"], bound["pad"])
+        elif function is pad:
+            call = _explicit(str(Scheme.parse(args[2])))(args[0], check_amount(args[1]))
+        if call is None:
+            return function(*args, **kwargs)
+        out = self.replace(call)
+        if out is not NotImplemented:
+            return out
+        replace, self.operators.replace = self.operators.replace, lambda _: NotImplemented
+        try:
+            return function(*args, **kwargs)
+        finally:
+            self.operators.replace = replace
+
+
+@contextmanager
+def watch(replace: Replace, after: After | None = None) -> Iterator[None]:
+    """Call ``replace(call)`` for every operator that pads, and use what it returns.
+
+    Returning ``NotImplemented`` leaves the operator as it is. ``after(function, args, out)``
+    sees, and may replace, the result of every operator.
+    """
+    operators = _Operators(replace, after)
+    with _Functions(replace, operators), operators:
+        yield

@@ -1,0 +1,250 @@
+"""Swap the padding scheme of a network without touching the network."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
+
+from ppp.errors import PaddingError, PPPError, SwapError, unknown
+from ppp.padding import Scheme, Sides, pad
+
+_PAD_MODULES = {
+    nn.ZeroPad2d: "zeros",
+    nn.ConstantPad2d: "constant",
+    nn.ReflectionPad2d: "reflect",
+    nn.ReplicationPad2d: "replicate",
+    nn.CircularPad2d: "circular",
+}
+_POOLS = (nn.MaxPool2d, nn.AvgPool2d)
+
+
+class Pad2d(nn.Module):
+    """Pad a map by a scheme; takes the place of PyTorch's padding modules.
+
+    Examples
+    --------
+    >>> import torch
+    >>> Pad2d((1, 1, 0, 0), "replicate")(torch.tensor([[[[1.0, 2.0]]]]))
+    tensor([[[[1., 1., 2., 2.]]]])
+    """
+
+    def __init__(
+        self,
+        amount: int | Sides,
+        scheme: str | Scheme,
+        *,
+        generator: torch.Generator | None = None,
+        site: str = "",
+    ) -> None:
+        super().__init__()
+        self.amount, self.scheme = amount, Scheme.parse(scheme)
+        self.generator, self.site = generator, site
+
+    def forward(self, x: Tensor) -> Tensor:
+        try:
+            return pad(x, self.amount, self.scheme, generator=self.generator)
+        except PaddingError as error:
+            where = f"layer {self.site!r}: " if self.site else ""
+            raise PaddingError(f"{where}{error}") from None
+
+    def extra_repr(self) -> str:
+        return f"{self.amount}, {str(self.scheme)!r}"
+
+
+class PaddedConv2d(nn.Conv2d):
+    """A Conv2d whose border comes from :func:`ppp.padding.pad`.
+
+    Made by :func:`with_padding` from an existing layer, never built by hand.
+    """
+
+    border: Pad2d
+
+    def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        padded = self.border(x)
+        return F.conv2d(padded, weight, bias, self.stride, 0, self.dilation, self.groups)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, swapped to {str(self.border.scheme)!r}"
+
+
+class _PaddedPool(nn.Module):
+    """A pooling layer that sees an explicit border instead of its own."""
+
+    def __init__(self, border: Pad2d, pool: nn.Module) -> None:
+        super().__init__()
+        self.border, self.pool = border, pool
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.pool(self.border(x))
+
+
+def refusal(module: nn.Module) -> str | None:
+    """Say why the padding of `module` cannot be swapped, or return None if it can."""
+    kind = type(module).__name__
+    if isinstance(module, nn.ConvTranspose2d):
+        sizes = zip(module.dilation, module.kernel_size, module.stride)
+        overlap = any(d * (k - 1) >= s for d, k, s in sizes)
+        if overlap or any(module.padding) or any(module.output_padding):
+            return f"{kind} pads its input implicitly and takes no scheme"
+        return None
+    if isinstance(module, nn.Conv2d):
+        overridden = (
+            type(module).forward is not nn.Conv2d.forward
+            or type(module)._conv_forward
+            not in (nn.Conv2d._conv_forward, PaddedConv2d._conv_forward)
+        )  # fmt: skip
+        if overridden:
+            return f"{kind} has a forward of its own that may pad by itself"
+        if is_parametrized(module) and any(_conv_sides(module)):
+            return f"{kind} computes its weight; call remove_parametrizations on it first"
+        return None
+    if isinstance(module, nn.Conv1d | nn.Conv3d) and module.padding not in (
+        0,
+        (0,),
+        (0, 0, 0),
+        "valid",
+    ):
+        return f"{kind} is not a convolution over images"
+    return None
+
+
+def _conv_sides(conv: nn.Conv2d) -> Sides:
+    if isinstance(conv, PaddedConv2d):
+        return conv.border.amount
+    left, right, top, bottom = conv._reversed_padding_repeated_twice
+    return left, right, top, bottom
+
+
+def current_scheme(module: nn.Module) -> Scheme | None:
+    """Return the scheme that a padded convolution or padding module uses, None if none."""
+    if isinstance(module, Pad2d):
+        return module.scheme
+    if isinstance(module, PaddedConv2d):
+        return module.border.scheme
+    if isinstance(module, nn.Conv2d):
+        return Scheme(module.padding_mode) if any(_conv_sides(module)) else None
+    for kind, name in _PAD_MODULES.items():
+        if type(module) is kind:
+            return Scheme(
+                name, value=float(getattr(module, "value", 0.0)) if name == "constant" else 0.0
+            )
+    return None
+
+
+def with_padding(
+    model: nn.Module,
+    scheme: str | Scheme,
+    *,
+    generator: torch.Generator | None = None,
+    pools: str = "keep",
+) -> nn.Module:
+    """Return a copy of `model` that pads with `scheme`.
+
+    The copy shares the parameters of the original (no memory, and training either trains
+    both) and has its own buffers, so that batch-norm statistics of the original stay
+    untouched. A layer that already pads with `scheme` is left exactly as it is, so its
+    output is bit-equal.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Any network of ``nn.Conv2d`` and PyTorch's 2-D padding modules.
+    scheme : str or Scheme
+        One of :data:`ppp.padding.SCHEMES`.
+    generator : torch.Generator, optional
+        Shared source of randn's draws, on the device of the maps.
+    pools : {"keep", "swap"}
+        Pooling layers pad too: max-pooling with -inf, average pooling with zeros.
+        "keep" leaves them alone (the audit lists them); "swap" gives them the scheme.
+
+    Returns
+    -------
+    nn.Module
+        Usable for training and inference, picklable, deep-copyable.
+
+    Raises
+    ------
+    SwapError
+        A layer whose padding cannot be swapped, by name: a transposed convolution, or a
+        subclass of Conv2d with a forward of its own.
+
+    Notes
+    -----
+    Padding done by function calls inside a ``forward`` cannot be seen from the modules;
+    :func:`ppp.audit` sees it, and :func:`ppp.measure` checks the audit before it swaps.
+
+    Examples
+    --------
+    >>> import torch
+    >>> net = torch.nn.Conv2d(3, 8, 3, padding=1)
+    >>> swapped = with_padding(net, "reflect")
+    >>> swapped.weight is net.weight, net.padding_mode
+    (True, 'zeros')
+    """
+    scheme = Scheme.parse(scheme)
+    if pools not in ("keep", "swap"):
+        raise PPPError(unknown("pools", pools, ("keep", "swap")))
+    named = list(model.named_modules())
+    refused = [(name, why) for name, module in named if (why := refusal(module))]
+    if refused:
+        shown = "; ".join(f"{name or 'the model'!r}: {why}" for name, why in refused[:3])
+        more = f" (and {len(refused) - 3} more)" if len(refused) > 3 else ""
+        raise SwapError(f"padding cannot be swapped at {shown}{more}")
+    clone = copy.deepcopy(model, {id(p): p for p in model.parameters()})
+    modules = dict(clone.named_modules())
+    for name, module in modules.items():
+        owner = modules.get(name.rpartition(".")[0])
+        border = Pad2d(0, scheme, generator=generator, site=name).train(module.training)
+        if isinstance(module, nn.Conv2d) and any(_conv_sides(module)):
+            _swap_convolution(module, border)
+        elif isinstance(module, (Pad2d, *_PAD_MODULES)):
+            if isinstance(owner, PaddedConv2d) or (
+                isinstance(owner, _PaddedPool) and pools == "keep"
+            ):
+                continue
+            border.amount = module.amount if isinstance(module, Pad2d) else module.padding
+            if current_scheme(module) != scheme or scheme.name == "randn":
+                clone = _put(clone, module, border)
+        elif pools == "swap" and isinstance(module, _POOLS) and not isinstance(owner, _PaddedPool):
+            rows, columns = _pair(module.padding)
+            border.amount = (columns, columns, rows, rows)
+            if module.ceil_mode:
+                raise SwapError(
+                    f"padding cannot be swapped at {name!r}: a ceil_mode overhang takes no scheme"
+                )
+            if rows or columns:
+                pool = _PaddedPool(border, module).train(module.training)
+                clone = _put(clone, module, pool)
+                module.padding = 0
+    return clone
+
+
+def _put(model: nn.Module, old: nn.Module, new: nn.Module) -> nn.Module:
+    """Replace a submodule wherever it is registered; return the root."""
+    if model is old:
+        return new
+    for parent in list(model.modules()):
+        for name, child in parent._modules.items():
+            if child is old:
+                parent._modules[name] = new
+    return model
+
+
+def _swap_convolution(conv: nn.Conv2d, border: Pad2d) -> None:
+    if current_scheme(conv) == border.scheme and border.scheme.name != "randn":
+        return
+    border.amount = _conv_sides(conv)
+    if border.scheme.name == "zeros":  # PyTorch's own path: bit-equal, and the fastest
+        conv.__class__, conv.padding_mode = nn.Conv2d, "zeros"
+        conv._modules.pop("border", None)
+    else:
+        conv.__class__ = PaddedConv2d
+        conv.border = border
+
+
+def _pair(value: int | tuple[int, ...]) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else (value[0], value[-1])
