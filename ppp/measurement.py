@@ -1,0 +1,526 @@
+"""Measure the position-information pattern from padding (PPP) of a network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from ppp.errors import MarginError, NullTestError, PictureError, PPPError, SwapError
+from ppp.extraction import Tap
+from ppp.influence import Coverage
+from ppp.influence import coverage as find_coverage
+from ppp.inventory import Audit, audit, first_line, require_eval
+from ppp.metrics import Estimate, Moments, Summary, merged, noise_floor, separated, summarise
+from ppp.padding import Scheme
+from ppp.swapping import with_padding
+from ppp.windows import Picture, Windows, gather
+
+OWN = "own"
+"""Name of the scheme "as the network is": nothing is swapped."""
+_NULL_TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class NullTest:
+    """Cells that padding cannot touch must not differ between the two branches.
+
+    Attributes
+    ----------
+    cells : int
+        Clean cells per channel; 0 means that the test cannot be made in this layer.
+    largest : float
+        Largest |D| on them.
+    relative : float
+        The same in units of the layer's largest |O|; above 1e-4 the test fails.
+    """
+
+    cells: int
+    largest: float
+    relative: float
+
+    @property
+    def passed(self) -> bool | None:
+        """Whether D is 0 up to float error; None without a clean cell."""
+        return self.relative <= _NULL_TOLERANCE if self.cells else None
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The estimate after the first `n` windows.
+
+    `pattern` is the channel mean of |d|, shape (H, W), and `floor` what it would be without
+    any pattern (:func:`ppp.metrics.noise_floor`); with ``distributions``,
+    `algorithmic` and `optimal` are the channel means of the mean features, and
+    `separated` the share of cells at which the two samples, taken as unpaired, differ at a
+    false-discovery rate of 5 %.
+    """
+
+    summary: Summary
+    pattern: np.ndarray
+    floor: np.ndarray
+    algorithmic: np.ndarray | None = None
+    optimal: np.ndarray | None = None
+    separated: float = float("nan")
+
+
+@dataclass(frozen=True)
+class LayerResult:
+    """PPP of one layer under one scheme.
+
+    Attributes
+    ----------
+    scheme, layer : str
+    pattern : ndarray of float32, shape (C, H, W)
+        Estimate d of PPP = E[A - O].
+    deviation : ndarray of float32, shape (C, H, W)
+        Standard deviation s of D over windows.
+    influence : ndarray of bool, shape (H, W)
+        Cells that padding can touch.
+    summary : Summary
+        The metrics.
+    null_test : NullTest
+    checkpoints : tuple of Checkpoint
+    """
+
+    scheme: str
+    layer: str
+    pattern: np.ndarray
+    deviation: np.ndarray
+    influence: np.ndarray
+    summary: Summary
+    null_test: NullTest
+    checkpoints: tuple[Checkpoint, ...] = ()
+
+    def magnitude(self) -> np.ndarray:
+        """Return the channel mean of |d|, shape (H, W)."""
+        return np.abs(self.pattern).mean(0)
+
+
+class Measurement(dict[tuple[str, str], LayerResult]):
+    """(scheme, layer) -> :class:`LayerResult`, and where it came from.
+
+    With a single scheme, ``measurement["layer4"]`` works too.
+    """
+
+    provenance: dict[str, object]
+    audit: Audit
+    coverage: Coverage
+
+    def __missing__(self, layer: object) -> LayerResult:
+        schemes = {scheme for scheme, _ in self}
+        if len(schemes) == 1 and (next(iter(schemes)), layer) in self:
+            return self[next(iter(schemes)), layer]
+        known = ", ".join(map(str, self))
+        raise KeyError(f"{layer!r}; known (scheme, layer): {known}")
+
+    def table(self) -> pd.DataFrame:
+        """Return one row per scheme and layer, with interval bounds as columns."""
+        rows = []
+        for (scheme, layer), result in self.items():
+            null = result.null_test
+            row = {"scheme": scheme, "layer": layer} | flat(result.summary)
+            row |= {
+                "clean_cells": null.cells,
+                "null_largest": null.largest,
+                "null_relative": null.relative,
+            }
+            rows.append(row)
+        return pd.DataFrame(rows)
+
+
+def flat(summary: Summary) -> dict[str, float]:
+    """Return a summary as columns: an estimate gives name, name_low and name_high."""
+    row: dict[str, float] = {}
+    for entry in fields(summary):
+        value = getattr(summary, entry.name)
+        if isinstance(value, Estimate):
+            row |= {entry.name: value.value, f"{entry.name}_low": value.low}
+            row[f"{entry.name}_high"] = value.high
+        else:
+            row[entry.name] = value
+    return row
+
+
+@contextmanager
+def exact_kernels() -> Iterator[dict[str, object]]:
+    """Switch off what makes equal inputs give unequal features; yields the previous state."""
+    cuda, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = (cuda.allow_tf32, cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic)
+    cuda.allow_tf32, cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic = (False,) * 3 + (True,)
+    names = ("matmul_tf32", "cudnn_tf32", "cudnn_benchmark", "cudnn_deterministic")
+    try:
+        yield dict(zip(names, before))
+    finally:
+        cuda.allow_tf32, cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic = before
+
+
+def measure(
+    model: nn.Module,
+    windows: Windows,
+    layers: Sequence[str],
+    schemes: str | Scheme | Sequence[str | Scheme] | None = None,
+    *,
+    coverage: Coverage | None = None,
+    batch_size: int = 16,
+    groups: int = 10,
+    confidence: float = 0.95,
+    checkpoints: Sequence[int] = (),
+    distributions: bool = False,
+    pools: str = "keep",
+    seed: int = 0,
+    progress: Callable[[int], object] | None = None,
+) -> Measurement:
+    """Measure PPP of every layer under every scheme in one pass over the windows.
+
+    Per picture, the network runs once on the picture (its optimal features, shared by all
+    windows and all schemes) and once per scheme on every window. Memory does not depend
+    on the number of windows.
+
+    Parameters
+    ----------
+    model : nn.Module
+        In eval mode, on any device, float32 or float64.
+    windows : Windows
+        For example from :func:`ppp.cut_windows`; at least two windows.
+    layers : sequence of str
+        Layers of interest, each with maps (N, C, H, W) and a finite margin.
+    schemes : str, Scheme, sequence of them, or None
+        Test-time padding schemes; None or "own" measures the network as it is.
+    coverage : Coverage, optional
+        Of these layers at this window size, if it is known already.
+    batch_size : int
+        Windows per forward pass.
+    groups : int
+        Pictures are dealt into at most so many groups, the units of the intervals.
+    confidence : float
+        Level of the intervals, 0 to 1.
+    checkpoints : sequence of int
+        Numbers of windows at which to keep a :class:`Checkpoint`, >= 2 each.
+    distributions : bool
+        Keep the moments of A and O themselves too, for Figure 1's two surfaces.
+    pools : {"keep", "swap"}
+        See :func:`ppp.with_padding`.
+    seed : int
+        Of randn's draws.
+    progress : callable, optional
+        Called with the number of windows just done.
+
+    Returns
+    -------
+    Measurement
+
+    Raises
+    ------
+    MarginError
+        Misaligned window, too-narrow surroundings, or a layer without a finite margin.
+    PictureError
+        NaN, infinite or wrongly shaped pixels, or fewer than two windows.
+    SwapError
+        A scheme is asked for and the network pads where no swap reaches, by name.
+    NullTestError
+        Features differ where padding cannot reach: the measurement would be wrong.
+
+    Examples
+    --------
+    >>> import torch, ppp
+    >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, padding=1)).eval()
+    >>> reach = ppp.coverage(net, ["0"], 16)
+    >>> scene = {"noise": torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(0))}
+    >>> windows = ppp.cut_windows(scene, 16, reach, per_picture=8, seed=0)
+    >>> ppp.measure(net, windows, ["0"], "reflect")["0"].null_test.passed
+    True
+    """
+    require_eval(model)
+    layers = [layers] if isinstance(layers, str) else list(layers)
+    if batch_size < 1 or groups < 1:
+        raise PPPError(f"batch_size {batch_size} and groups {groups} must be at least 1")
+    if any(type(n) is not int or n < 2 for n in checkpoints):
+        raise PPPError(f"checkpoints {list(checkpoints)!r}: expected integers of at least 2")
+    reach = coverage or find_coverage(model, layers, windows.size)
+    if reach.input_size != windows.size or not set(layers) <= set(reach):
+        raise PPPError(
+            f"coverage is of layers {list(reach)} at {reach.input_size} px; "
+            f"the windows are {windows.size} px and the layers {list(layers)}"
+        )
+    inventory = audit(model, windows.size)
+    branches = _branches(model, schemes, inventory, pools, seed)
+    run = _Run(model, branches, layers, reach, groups, distributions)
+    marks = sorted(set(checkpoints))
+    with exact_kernels() as kernels:
+        for picture in windows:
+            _check_picture(picture, windows.size)
+            run.open(picture)
+            start, count = 0, len(picture.tops)
+            while start < count:
+                to_mark = min((m - run.n for m in marks if m > run.n), default=count)
+                stop = min(count, start + min(batch_size, to_mark))
+                run.step(slice(start, stop))
+                if run.n in marks:
+                    run.mark(confidence)
+                if progress:
+                    progress(stop - start)
+                start = stop
+    if run.n < 2:
+        raise PictureError(f"{run.n} window(s) given; a measurement needs at least 2")
+    result = run.result(confidence)
+    result.audit, result.coverage = inventory, reach
+    weight = next(model.parameters())
+    result.provenance = {
+        "windows": run.n,
+        "window_px": list(windows.size),
+        "pictures": list(run.pictures),
+        "groups": min(groups, len(run.pictures)),
+        "seed": seed,
+        "pools": pools,
+        "batch_size": batch_size,
+        "device": str(weight.device),
+        "dtype": str(weight.dtype),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "not_swapped": [f"{s.module}: {s.kind}" for s in inventory.unswappable(pools=True)],
+        **{f"{name}_before": state for name, state in kernels.items()},
+    }
+    return result
+
+
+def _branches(
+    model: nn.Module,
+    schemes: str | Scheme | Sequence[str | Scheme] | None,
+    inventory: Audit,
+    pools: str,
+    seed: int,
+) -> dict[str, nn.Module]:
+    listed = [schemes] if schemes is None or isinstance(schemes, str | Scheme) else list(schemes)
+    if not listed:
+        raise PPPError("no scheme given; expected at least one, or None for the network's own")
+    device = next(model.parameters()).device
+    branches: dict[str, nn.Module] = {}
+    for scheme in listed:
+        if scheme is None or scheme == OWN:
+            branches[OWN] = model
+            continue
+        blocked = inventory.unswappable(pools=pools == "swap")
+        if blocked:
+            site = blocked[0]
+            raise SwapError(
+                f"padding {scheme!s} cannot be swapped in at {site.module!r} ({site.kind}): "
+                f"{site.reason}; measure the network's own padding with schemes=None"
+            )
+        if Scheme.parse(scheme).name == "nan":
+            raise PPPError("padding nan marks cells and cannot be measured; see ppp.coverage")
+        generator = torch.Generator(device=device).manual_seed(seed)
+        name = str(Scheme.parse(scheme))
+        branches[name] = with_padding(model, scheme, generator=generator, pools=pools)
+    return branches
+
+
+def _check_picture(picture: Picture, size: tuple[int, int]) -> None:
+    pixels = picture.pixels
+    if pixels.ndim != 3 or pixels.numel() == 0:
+        raise PictureError(
+            f"picture {picture.name!r} has shape {tuple(pixels.shape)}; expected (C, H, W)"
+        )
+    if not len(picture.tops) == len(picture.lefts) > 0:
+        raise PictureError(f"picture {picture.name!r} has no windows, or unequal offset lists")
+    if min(*picture.tops, *picture.lefts) < 0 or (
+        max(picture.tops) + size[0] > pixels.shape[1]
+        or max(picture.lefts) + size[1] > pixels.shape[2]
+    ):
+        raise PictureError(f"picture {picture.name!r}: a window lies outside its pixels")
+    if not bool(torch.isfinite(pixels).all()):
+        raise PictureError(f"picture {picture.name!r} holds NaN or infinite pixels")
+
+
+class _Run:
+    """The state of one measurement: shared optimal features, moments per group."""
+
+    def __init__(self, model, branches, layers, reach, groups, distributions) -> None:
+        self.reach, self.branches = reach, branches
+        self.optimal_tap = Tap(model, layers)
+        self.taps = {name: Tap(branch, layers) for name, branch in branches.items()}
+        keys = [(name, layer) for name in branches for layer in layers]
+        self.moments = {key: [Moments() for _ in range(groups)] for key in keys}
+        self.scales = {layer: [Moments() for _ in range(groups)] for layer in layers}
+        self.features = {key: Moments() for key in keys} if distributions else {}
+        self.optimal_features = {layer: Moments() for layer in layers} if distributions else {}
+        self.clean = {layer: torch.from_numpy(~reach[layer].influence) for layer in layers}
+        self.null = dict.fromkeys(keys, 0.0)
+        self.peak = dict.fromkeys(layers, 0.0)
+        self.marks: dict[tuple[str, str], list[Checkpoint]] = {key: [] for key in keys}
+        self.weight = next(model.parameters())
+        self.pictures: dict[str, int] = {}
+        self.groups, self.n = groups, 0
+
+    def open(self, picture: Picture) -> None:
+        """Run the optimal branch: once over the part of the picture that windows need."""
+        if picture.pixels.dtype != self.weight.dtype:
+            raise PictureError(
+                f"picture {picture.name!r} is {picture.pixels.dtype}, the network "
+                f"{self.weight.dtype}; convert with pixels.to({self.weight.dtype})"
+            )
+        order = self.pictures.setdefault(picture.name, len(self.pictures))
+        self.group = order % self.groups
+        tops, lefts = np.asarray(picture.tops), np.asarray(picture.lefts)
+        rows = self._extent(tops, 0, picture.pixels.shape[1])
+        columns = self._extent(lefts, 1, picture.pixels.shape[2])
+        self.pixels = picture.pixels[:, slice(*rows), slice(*columns)].to(self.weight.device)
+        self._check_place(picture, rows, columns)
+        self.tops, self.lefts = tops - rows[0], lefts - columns[0]
+        self.cuts: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+        self.maps: dict[str, Tensor] = {}
+
+        def consume(layer: str, output: Tensor) -> None:
+            where = self.reach[layer].certify(tuple(output.shape[-2:]), self.tops, self.lefts)
+            self.cuts[layer] = where
+            self.maps[layer] = output[0].clone()
+
+        self._forward(self.optimal_tap, self.pixels[None], consume)
+
+    def _extent(self, offsets: np.ndarray, axis: int, size: int) -> tuple[int, int]:
+        """Return where the needed part of a picture starts and ends: multiples of the stride."""
+        stride = self.reach.stride[axis]
+        before, after = self.reach.margin[2:] if axis == 0 else self.reach.margin[:2]
+        start = max(0, (int(offsets.min()) - before) // stride * stride)
+        stop = -(-(int(offsets.max()) + self.reach.input_size[axis] + after) // stride) * stride
+        return start, min(stop, size - (size - start) % stride)
+
+    def _check_place(self, picture: Picture, *spans: tuple[int, int]) -> None:
+        """Refuse misaligned windows and narrow surroundings for all layers at once.
+
+        Each layer's own certificate is checked again on its map.
+        """
+        left, right, top, bottom = self.reach.margin
+        sides = (
+            ("vertical", picture.tops, top, bottom),
+            ("horizontal", picture.lefts, left, right),
+        )
+        for axis, (name, offsets, before, after) in enumerate(sides):
+            stride, offsets = self.reach.stride[axis], np.asarray(offsets)
+            if (offsets % stride).any():
+                raise MarginError(
+                    f"picture {picture.name!r}: window at {name} offset "
+                    f"{int(offsets[offsets % stride != 0][0])} px is misaligned; offsets must be "
+                    f"multiples of {stride} px, the total stride of layers {list(self.reach)}"
+                )
+            start, stop = spans[axis]
+            lacking = max(
+                before - int(offsets.min()) + start,
+                int(offsets.max()) + self.reach.input_size[axis] + after - stop,
+            )
+            if lacking > 0:
+                raise MarginError(
+                    f"picture {picture.name!r}: surroundings too narrow on the {name} axis, "
+                    f"{lacking} px more are needed; layers {list(self.reach)} need {before} px "
+                    f"before and {after} px after the window"
+                )
+
+    @staticmethod
+    def _forward(tap: Tap, x: Tensor, consume: Callable[[str, Tensor], None]) -> None:
+        try:
+            tap(x, consume)
+        except PPPError:
+            raise
+        except Exception as error:
+            raise PPPError(
+                f"the model does not run on input of shape {tuple(x.shape)}: {first_line(error)}"
+            ) from error
+
+    def step(self, part: slice) -> None:
+        """Run one batch of windows through every branch and add its differences."""
+        x = gather(self.pixels, self.tops[part], self.lefts[part], self.reach.input_size)
+        optimal: dict[str, Tensor] = {}
+        for layer, map_ in self.maps.items():
+            rows, columns = (side[part] for side in self.cuts[layer])
+            optimal[layer] = gather(map_, rows, columns, self.reach[layer].influence.shape)
+            cut = optimal[layer]
+            self.scales[layer][self.group].merge(_scalar(cut))
+            self.peak[layer] = max(self.peak[layer], float(cut.abs().max()))
+            if self.optimal_features:
+                self.optimal_features[layer].update(cut)
+        for scheme, tap in self.taps.items():
+
+            def consume(layer: str, output: Tensor, scheme: str = scheme) -> None:
+                key = (scheme, layer)
+                if output.shape != optimal[layer].shape:
+                    raise MarginError(
+                        f"layer {layer!r} gives {tuple(output.shape[-2:])} cells on a window and "
+                        f"{tuple(optimal[layer].shape[-2:])} in its coverage"
+                    )
+                difference = output - optimal[layer]
+                clean = self.clean[layer].to(difference.device)
+                if clean.any():
+                    largest = difference.abs().amax((0, 1)).masked_fill(~clean, 0.0).max()
+                    self.null[key] = float(np.maximum(self.null[key], float(largest)))
+                # 0 by the null test; its rounding noise would count as signal over noise
+                difference.masked_fill_(clean, 0.0)
+                self.moments[key][self.group].update(difference)
+                if self.features:
+                    self.features[key].update(output)
+
+            self._forward(tap, x, consume)
+        self.n += len(x)
+
+    def mark(self, confidence: float) -> None:
+        """Keep what the estimate looks like now."""
+        for key, groups in self.moments.items():
+            layer = key[1]
+            seen = [group for group in groups if group.n]
+            floor = noise_floor(seen)
+            extra = ()
+            if self.features:
+                first, second = self.features[key], self.optimal_features[layer]
+                extra = (
+                    first.mean.mean(0).cpu().numpy(),
+                    second.mean.mean(0).cpu().numpy(),
+                    float(separated(first, second).double().mean()),
+                )
+            checkpoint = Checkpoint(
+                summarise(groups, self.scales[layer], confidence=confidence, floor=floor),
+                merged(seen).mean.abs().mean(0).cpu().numpy(),
+                floor.mean(0).cpu().numpy(),
+                *extra,
+            )
+            self.marks[key].append(checkpoint)
+
+    def result(self, confidence: float) -> Measurement:
+        """Close the measurement, unless the null test fails."""
+        measurement = Measurement()
+        for (scheme, layer), groups in self.moments.items():
+            cells, largest = int(self.clean[layer].sum()), self.null[scheme, layer]
+            relative = largest / self.peak[layer] if self.peak[layer] else largest
+            null = NullTest(cells, largest, relative)
+            if null.passed is False:
+                raise NullTestError(
+                    f"null test failed in layer {layer!r} under {scheme}: cells that padding "
+                    f"cannot touch differ by {largest:.3g} ({relative:.1e} of the largest "
+                    "feature); the network depends on the input's size or on the batch, or pads in "
+                    "hidden ways"
+                )
+            total = merged(groups)
+            measurement[scheme, layer] = LayerResult(
+                scheme=scheme,
+                layer=layer,
+                pattern=total.mean.float().cpu().numpy(),
+                deviation=total.variance.sqrt().float().cpu().numpy(),
+                influence=self.reach[layer].influence,
+                summary=summarise(groups, self.scales[layer], confidence=confidence),
+                null_test=null,
+                checkpoints=tuple(self.marks[scheme, layer]),
+            )
+        return measurement
+
+
+def _scalar(features: Tensor) -> Moments:
+    """Return the moments of all elements, pooled over channels with float64 merges."""
+    count = features.numel() // features.shape[1]
+    variance, mean = torch.var_mean(features, dim=(0, 2, 3), correction=0)
+    mean, variance = mean.double(), variance.double()
+    spread = (mean - mean.mean()).square().mean()
+    m2 = (variance.mean() + spread) * count * len(mean)
+    return Moments(count * len(mean), mean.mean(), m2)
