@@ -1,0 +1,52 @@
+"""Measure how fast the plane renders windows, on one core.
+
+python benchmarks/plane.py
+"""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+from ppp.experiments.plane import SHAPES, cut, render, render_windows
+
+WINDOW, MANY, SHEET = 160, 64, 1024
+
+
+def _fastest(work, repeats: int = 5) -> float:
+    """Seconds of the fastest of several runs, after one that fills the caches."""
+    work()
+    seconds = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - began)
+    return min(seconds)
+
+
+def direct() -> None:
+    """Render windows of scenes that have nothing in common."""
+    shapes = [k % len(SHAPES) for k in range(MANY)]
+    render_windows(range(MANY), shapes, [0] * MANY, [0] * MANY, WINDOW)
+
+
+def shared_sheet() -> None:
+    """Render one sheet and cut overlapping windows out of it; the sheet counts."""
+    sheet = render(3, "star", 0, 0, SHEET, SHEET)
+    places = torch.randint(SHEET - WINDOW, (2, MANY), generator=torch.Generator().manual_seed(0))
+    cut(sheet, *places, WINDOW)
+
+
+def main() -> None:
+    """Print windows a second."""
+    torch.set_num_threads(1)
+    for name, work in (
+        (f"direct rendering, {MANY} scenes", direct),
+        (f"{MANY} windows cut from one sheet of {SHEET} px", shared_sheet),
+    ):
+        print(f"{name}: {MANY / _fastest(work):.0f} windows of {WINDOW} px a second")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Experiments built on the core: pictures, networks, training, figures."""
