@@ -1,0 +1,404 @@
+"""Figures: what they draw, what their alt text says, how they are shown and saved."""
+
+import base64
+import re
+from html.parser import HTMLParser
+from itertools import combinations
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from skimage.color import deltaE_ciede2000, rgb2lab
+
+from ppp.errors import PPPError
+from ppp.experiments import figures
+
+
+def numbers(text):
+    return [float(x) for x in re.findall(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e[+-]?\d+)?", text)]
+
+
+@pytest.fixture
+def long():
+    rows = [
+        (name, n, level + 1 / n, level + 0.9 / n, level + 1.1 / n, 0.5 / n)
+        for name, level in [("zeros", 0.75), ("randn", 0.125)]
+        for n in (64, 1, 16, 4096)  # not in order
+    ]
+    return pd.DataFrame(rows, columns=["padding", "n", "snr", "lo", "hi", "floor"])
+
+
+def every_figure(long):
+    ramp = np.linspace(0, 1, 49).reshape(7, 7)
+    touched = np.ones((7, 7), dtype=bool)
+    touched[3, 3] = False
+    wide = long.pivot(index="padding", columns="n", values="snr")
+    last = long[long.n == 4096]
+    return {
+        "gallery": figures.gallery({"map": ramp}, colorbar_label="value"),
+        "surfaces": figures.surfaces([0 * ramp], [ramp], ["n = 1"], label="magnitude"),
+        "influence_maps": figures.influence_maps({"layer3": touched}, {"layer3": 1 / 49}),
+        "curves": figures.curves(long, "n", "snr", "padding", low="lo", high="hi", floor="floor"),
+        "forest": figures.forest(last, "padding", "snr", "lo", "hi", floor="floor"),
+        "heatmap": figures.heatmap(wide, label="SNR"),
+    }
+
+
+# ---------------------------------------------------------------- all of them
+
+
+def test_every_figure_is_described_styled_and_outside_pyplot(long):
+    before = dict(matplotlib.rcParams)
+    made = every_figure(long)
+    assert plt.get_fignums() == []
+    assert dict(matplotlib.rcParams) == before
+    for name, fig in made.items():
+        assert fig.ppp_alt.endswith(".") and "\n" not in fig.ppp_alt, name
+        assert "nan" not in fig.ppp_alt.lower() and numbers(fig.ppp_alt), name
+        assert fig.get_facecolor() == (1, 1, 1, 1), name
+        assert fig.get_figwidth() <= 10, name
+
+
+def test_look_does_not_depend_on_the_callers_settings(long, tmp_path):
+    first = figures.save(figures.curves(long, "n", "snr", "padding"), tmp_path / "a.png")
+    with plt.style.context("dark_background"):
+        matplotlib.rcParams["font.size"] = 30
+        second = figures.save(figures.curves(long, "n", "snr", "padding"), tmp_path / "b.png")
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_use_style():
+    with matplotlib.rc_context():
+        figures.use_style()
+        assert matplotlib.rcParams["savefig.dpi"] == 160
+        assert matplotlib.rcParams["figure.facecolor"] == "white"
+        assert matplotlib.rcParams["figure.constrained_layout.use"]
+        assert matplotlib.rcParams["font.size"] >= 10
+
+
+# Machado, Oliveira, Fernandes 2009, severity 1, for linear RGB.
+VISION = {
+    "normal": np.eye(3),
+    "deuteranope": [
+        [0.367322, 0.860646, -0.227968],
+        [0.280085, 0.672501, 0.047413],
+        [-0.011820, 0.042940, 0.968881],
+    ],
+    "protanope": [
+        [0.152286, 1.052583, -0.204868],
+        [0.114503, 0.786281, 0.099216],
+        [-0.003882, -0.048116, 1.051998],
+    ],
+    "tritanope": [
+        [1.255528, -0.076749, -0.178779],
+        [-0.078411, 0.930809, 0.147602],
+        [0.004733, 0.691367, 0.303900],
+    ],
+}
+
+
+def linear(rgb):
+    return np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+
+
+def seen(rgb, matrix):
+    light = np.clip(linear(rgb) @ np.asarray(matrix).T, 0, 1)
+    encoded = np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055)
+    return rgb2lab(encoded)
+
+
+@pytest.mark.parametrize("vision", VISION)
+def test_palette_is_safe_for_the_colour_blind(vision):
+    rgb = np.array([matplotlib.colors.to_rgb(c) for c in figures.PALETTE])
+    lab = seen(rgb, VISION[vision])
+    distances = [deltaE_ciede2000(a, b) for a, b in combinations(lab, 2)]
+    assert len(rgb) == 8 and min(distances) >= 10
+    pair = seen(
+        np.array([matplotlib.colors.to_rgb(c) for c in (figures.CLEAN, figures.TOUCHED)]),
+        VISION[vision],
+    )
+    assert deltaE_ciede2000(*pair) >= 35
+
+
+def test_palette_stands_out_from_white():
+    rgb = np.array([matplotlib.colors.to_rgb(c) for c in figures.PALETTE])
+    luminance = linear(rgb) @ [0.2126, 0.7152, 0.0722]
+    assert (1.05 / (luminance + 0.05)).min() >= 2
+    assert len(set(figures.MARKERS)) == len(figures.MARKERS) > len(figures.PALETTE)
+
+
+# ---------------------------------------------------------------- gallery
+
+
+def test_gallery_draws_values_and_nan():
+    field = np.array([[0.5, np.nan], [-2.0, 8.0]])
+    picture = np.full((2, 3, 3), 0.25)
+    picture[0, 0] = np.nan
+    picture[1, 1] = 7.0
+    fig = figures.gallery({"field": field, "picture": picture}, colorbar_label="degrees")
+    assert "field: 2 x 2, degrees -2 to 8, mean 2.17, 25% of the cells NaN" in fig.ppp_alt
+    assert "picture: 2 x 3, mean brightness 1.6, 17% of the cells NaN" in fig.ppp_alt
+    left, right = (ax.images[0] for ax in fig.axes[:2])
+    assert (left.norm.vmin, left.norm.vmax) == (-2, 8)
+    drawn = np.asarray(right.get_array())
+    assert drawn[0, 0].tolist() == [191 / 255] * 3 and drawn[1, 1].tolist() == [1, 1, 1]
+    assert fig.axes[2].get_ylabel() == "degrees"
+
+
+def test_gallery_scales_and_layout():
+    maps = {str(i): np.eye(3) * i for i in range(1, 6)}
+    shared = figures.gallery(maps, columns=2, colorbar_label="v")
+    assert {ax.images[0].norm.vmax for ax in shared.axes[:5]} == {5}
+    assert len(shared.axes) == 6 + 1 and not shared.axes[5].axison
+    own = figures.gallery(maps, columns=2, colorbar_label="v", shared_scale=False)
+    assert [ax.images[0].norm.vmax for ax in own.axes[:5]] == [1, 2, 3, 4, 5]
+    assert len(figures.gallery(maps).axes) == 8  # four columns, no colour bar
+
+
+def test_gallery_outline_frames_the_true_picture():
+    fig = figures.gallery({"zeros": np.zeros((10, 12, 3))}, outline=(2, 3, 6, 5))
+    for box in fig.axes[0].patches:
+        assert box.get_bbox().bounds == (2.5, 1.5, 5, 6)
+    assert "a frame around 6 x 5 pixels" in fig.ppp_alt
+
+
+@pytest.mark.parametrize("images", [{}, {"a": np.zeros((3, 8, 8))}, {"a": np.zeros((0, 4))}])
+def test_gallery_refuses(images):
+    with pytest.raises(PPPError) as error:
+        figures.gallery(images)
+    assert "expected" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_gallery_of_nothing_known():
+    fig = figures.gallery({"a": np.full((2, 2), np.nan)})
+    assert "undefined" in fig.ppp_alt and "100%" in fig.ppp_alt
+
+
+# ---------------------------------------------------------------- surfaces
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_surfaces_draw_both_and_say_their_numbers(shared, tmp_path):
+    strong = np.full((6, 5), 0.25)
+    strong[[0, -1]] = strong[:, [0, -1]] = 4.0
+    optimal = [np.full((6, 5), 0.5), np.full((6, 5), 6.0)]
+    fig = figures.surfaces(
+        optimal, [strong, strong / 2], ["n = 1", "n = 99"], label="PPP", shared=shared
+    )
+    mean = f"{strong.mean():.3g}"
+    assert f"n = 1: algorithmic padding {mean} (border 4, interior 0.25, highest 4)" in fig.ppp_alt
+    assert "optimal padding 0.5 (highest 0.5); n = 99:" in fig.ppp_alt
+    tilted = [ax for ax in fig.axes if ax.name == "3d"]
+    flat = [ax for ax in fig.axes if ax.images]
+    assert [ax.get_title() for ax in tilted] == ["n = 1", "n = 99"]
+    tops = [4, 4] if shared else [4, 2]
+    assert [ax.images[0].norm.vmax for ax in flat] == tops
+    assert [ax.images[0].norm.vmin for ax in flat] == [0, 0]
+    heights = [6, 6] if shared else [4, 6]  # both surfaces fit; the colours are the second's
+    assert [ax.get_zlim()[1] for ax in tilted] == heights
+    np.testing.assert_array_equal(flat[1].images[0].get_array(), strong / 2)
+    colours = tilted[0].collections[0].get_facecolor()
+    assert len(colours) == 2 * 5 * 4
+    grey = (np.ptp(colours[:, :3], axis=1) == 0).sum()
+    assert grey == 5 * 4  # the optimal surface, the other in colour
+    figures.save(fig, tmp_path / "surfaces.png")
+
+
+def test_surfaces_refuse():
+    a = np.zeros((4, 4))
+    for optimal, algorithmic, titles in [
+        ([a], [a], ["x", "y"]),
+        ([a], [np.zeros((4, 5))], ["x"]),
+        ([a[None]], [a[None]], ["x"]),
+        ([], [], []),
+    ]:
+        with pytest.raises(PPPError) as error:
+            figures.surfaces(optimal, algorithmic, titles, label="m")
+        assert "expected" in str(error.value) and "\n" not in str(error.value)
+
+
+# ---------------------------------------------------------------- influence maps
+
+
+def test_influence_maps_show_touched_cells_and_count_them():
+    small = np.ones((14, 14), dtype=bool)
+    small[6:8, 6:8] = False
+    large = np.zeros((112, 112), dtype=bool)
+    large[:3] = True
+    clean = {"layer3": 4 / 196, "stem": 109 / 112}
+    fig = figures.influence_maps({"layer3": small, "stem": large}, clean)
+    assert "layer3: 192 of 14 x 14 cells touched, 4 clean (2.04 %)" in fig.ppp_alt
+    assert "stem: 336 of 112 x 112 cells touched, 12208 clean (97.3 %)" in fig.ppp_alt
+    left, right = fig.axes
+    shown = left.images[0].cmap(left.images[0].norm(left.images[0].get_array()))
+    assert matplotlib.colors.to_hex(shown[0, 0]) == figures.TOUCHED.lower()
+    assert matplotlib.colors.to_hex(shown[6, 6]) == figures.CLEAN.lower()
+    assert left.collections and not right.collections  # the grid, where cells are large enough
+    assert [t.get_text() for t in fig.legends[0].texts] == ["padding can touch it", "clean"]
+
+
+def test_influence_maps_refuse_the_opposite_convention():
+    touched = np.ones((4, 4), dtype=bool)
+    touched[0, 0] = False
+    with pytest.raises(PPPError, match=r"expected 0\.9375.*True is a touched cell"):
+        figures.influence_maps({"layer1": ~touched}, {"layer1": 1 / 16})
+    with pytest.raises(PPPError, match="did you mean 'layer1'"):
+        figures.influence_maps({"layer2": touched}, {"layer1": 1 / 16})
+
+
+# ---------------------------------------------------------------- curves, forest, heat map
+
+
+def test_curves(long):
+    fig = figures.curves(
+        long, "n", "snr", "padding", low="lo", high="hi", logx=True, floor="floor", ylabel="SNR"
+    )
+    ax = fig.axes[0]
+    assert ax.get_xscale() == "log" and ax.get_yscale() == "linear"
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("n", "SNR")
+    line = next(x for x in ax.lines if x.get_label() == "randn")
+    assert line.get_xdata().tolist() == [1, 16, 64, 4096]
+    assert line.get_ydata()[0] == 1.125
+    assert sum(x.get_linestyle() == "--" for x in ax.lines) == 2
+    assert len(ax.collections) == 2
+    band = ax.collections[0].get_paths()[0].vertices
+    assert (1, 0.75 + 0.9) in {tuple(v) for v in band}
+    texts = [t.get_text() for t in fig.legends[0].texts]
+    assert texts == ["zeros", "randn", "noise floor"]
+    assert "zeros: 1.75 [1.65, 1.85] at 1, 0.75 [0.75, 0.75] at 4096" in fig.ppp_alt
+    assert "(noise floor 0.000122)" in fig.ppp_alt
+
+
+def test_curves_without_hue_and_with_more_lines_than_colours(long):
+    fig = figures.curves(long[long.padding == "zeros"], "n", "snr")
+    assert not fig.legends and fig.ppp_alt.startswith("1 line of snr against n. 1.75 at 1")
+    many = pd.concat([long.assign(padding=str(i)) for i in range(10)])
+    lines = figures.curves(many, "n", "snr", "padding").axes[0].lines
+    assert len({(x.get_color(), x.get_marker()) for x in lines}) == 10
+
+
+def test_forest():
+    frame = pd.DataFrame(
+        {
+            "layer": ["stem", "layer1", "stem", "layer1"],
+            "state": ["raw", "raw", "trained", "trained"],
+            "v": [0.5, 2.0, 0.25, 8.0],
+            "lo": [0.25, 1.5, -0.125, 4.0],
+            "hi": [1.0, 3.0, 0.75, 16.0],
+            "floor": [0.0625] * 4,
+        }
+    )
+    fig = figures.forest(
+        frame, "layer", "v", "lo", "hi", group="state", floor="floor", logx=True, reference=1
+    )
+    ax = fig.axes[0]
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["stem", "layer1"]
+    assert ax.yaxis_inverted() and ax.get_xscale() == "log"
+    raw = next(x for x in ax.lines if x.get_label() == "raw")
+    assert raw.get_xdata().tolist() == [0.5, 2.0]
+    assert raw.get_ydata().tolist() == pytest.approx([-0.175, 0.825])
+    assert ax.get_xlim() == pytest.approx((0.0625 / 1.3, 16 * 1.3))
+    assert "stem, trained: 0.25 [-0.125, 0.75], noise floor 0.0625" in fig.ppp_alt
+    assert "and a line at 1" in fig.ppp_alt
+    texts = [t.get_text() for t in fig.legends[0].texts]
+    assert texts == ["raw", "trained", "noise floor"]
+
+
+def test_heatmap(tmp_path):
+    frame = pd.DataFrame({"a": [0.5, -1.25], "b": [np.nan, 3.0]}, index=["x", "y"])
+    fig = figures.heatmap(frame, label="dB", fmt=".1f", center=0)
+    ax, bar = fig.axes
+    assert [t.get_text() for t in ax.texts] == ["0.5", "-1.2", "3.0"]
+    assert bar.get_ylabel() == "dB"
+    expected = "dB, 2 rows by 2 columns, -1.25 to 3. x: a 0.5, b undefined; y: a -1.25, b 3."
+    assert fig.ppp_alt == expected
+
+
+def test_frames_are_checked(long):
+    with pytest.raises(PPPError, match="unknown column 'snt'; did you mean 'snr'"):
+        figures.curves(long, "n", "snt")
+    with pytest.raises(PPPError, match="unknown column 'high'"):
+        figures.forest(long, "padding", "snr", "lo", "high")
+    with pytest.raises(PPPError, match="no row to draw"):
+        figures.curves(long[:0], "n", "snr")
+    with pytest.raises(PPPError, match="no row to draw"):
+        figures.heatmap(pd.DataFrame(), label="x")
+
+
+# ---------------------------------------------------------------- pages and files
+
+
+class Tags(HTMLParser):
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.text = [], ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def test_html_has_picture_alt_caption_and_footer():
+    fig = figures.gallery({'<b>"x"</b>': np.eye(4)})
+    footer = {"seed": 0, "sizes": [1, 2], "versions": {"torch": "<2>"}, "note": "<script>"}
+    page = Tags(figures.as_html(fig, "a < b & <i>c</i>", footer))
+    names = [tag for tag, _ in page.tags]
+    assert names[:5] == ["figure", "img", "figcaption", "details", "summary"]
+    assert not {"i", "script"} & set(names) and names.count("b") == len(footer)
+    image = dict(page.tags)["img"]
+    assert image["alt"] == fig.ppp_alt and '<b>"x"</b>: 4 x 4' in image["alt"]
+    kind, data = image["src"].split(",")
+    assert kind == "data:image/png;base64"
+    data = base64.b64decode(data)
+    assert data.startswith(b"\x89PNG")
+    assert int(image["width"]) == int.from_bytes(data[16:20], "big") // 2
+    assert "a < b & <i>c</i>" in page.text
+    for part in ("seed: 0", "sizes: 1, 2", "torch: <2>", "note: <script>"):
+        assert part in page.text
+    assert "<details>" not in figures.as_html(fig, "caption")
+
+
+def test_show_displays_the_html(monkeypatch):
+    shown = []
+    monkeypatch.setattr("IPython.display.display", shown.append)
+    fig = figures.gallery({"a": np.eye(4)})
+    assert figures.show(fig, "caption", {"seed": 1}) is None
+    assert shown[0].data == figures.as_html(fig, "caption", {"seed": 1})
+
+
+def test_a_figure_without_alt_text_is_refused(tmp_path):
+    fig = matplotlib.figure.Figure()
+    for use in (lambda: figures.save(fig, tmp_path / "a.png"), lambda: figures.as_html(fig, "c")):
+        with pytest.raises(PPPError, match="no alt text"):
+            use()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_save_is_atomic_and_carries_the_alt_text(tmp_path, monkeypatch):
+    fig = figures.gallery({"größe": np.eye(4)})
+    path = figures.save(fig, tmp_path / "new" / "a.png")
+    with Image.open(path) as png:
+        assert png.text == {"Description": fig.ppp_alt}
+        assert png.size == tuple(np.round(fig.get_size_inches() * 160).astype(int))
+    before = path.read_bytes()
+    figures.save(fig, path)
+    assert path.read_bytes() == before
+    figures.save(figures.gallery({"größe": np.eye(4)}), path)
+    assert path.read_bytes() == before  # equal figures are equal files
+
+    def fail(*args):
+        raise OSError("disk full")
+
+    monkeypatch.setattr("os.replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        figures.save(figures.gallery({"other": np.ones((4, 4))}), path)
+    assert path.read_bytes() == before
+    assert [p.name for p in path.parent.iterdir()] == ["a.png"]
+    with pytest.raises(PPPError, match=r"expected '\.png'"):
+        figures.save(fig, tmp_path / "a.pdf")
