@@ -1,0 +1,39 @@
+# make book [PROFILE=quick|standard|paper], make serve, make test, make lint, make clean
+PYTHON ?= python3
+PROFILE ?= standard
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+export PYTHONUTF8 := 1
+
+.PHONY: book serve test lint clean
+.DEFAULT_GOAL := book
+
+book: $(INSTALLED)
+	@$(BIN)/ppp build --profile "$(PROFILE)"
+
+serve: $(INSTALLED)
+	@test -f "build/$(PROFILE)/html/index.html" || { \
+	  echo "No pages yet: run 'make book PROFILE=$(PROFILE)' first." >&2; exit 2; }
+	$(BIN)/python -m http.server --bind 127.0.0.1 --directory "build/$(PROFILE)/html" 8000
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+clean:
+	rm -rf build runs .snakemake
+
+# The mark comes last, so that an installation that was broken off is begun again.
+$(INSTALLED): constraints.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Python 3.11 or newer is needed; '$(PYTHON)' is not." \
+	    "Name one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 2; }
+	@echo "Installing into $(VENV), once; PyTorch is large."
+	@rm -rf $(VENV)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[test]"
+	@touch $@

@@ -1,0 +1,141 @@
+"""The command line, ``ppp``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from companion import notebooks
+from ppp.errors import ParameterError, PPPError
+from ppp.experiments import parameters
+
+
+def _run_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("notebook", help="path, stem, or a part of it: 03, extracting")
+    parser.add_argument(
+        "-p",
+        dest="changes",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "VALUE"),
+        help="change a parameter; a list is written a,b or [a, b]",
+    )
+    parser.add_argument("--profile", default="standard", help="start from this profile")
+    parser.add_argument("--output", type=Path, help="default: runs/STEM-DIGEST")
+
+
+def _run(options: argparse.Namespace) -> None:
+    notebook = notebooks.find(options.notebook)
+    values = notebooks.defaults(notebook)
+    changes = notebooks.profile_values(options.profile, notebook, values)
+    asked = dict(options.changes)
+    if "results" in asked:
+        raise ParameterError("parameter results is set by the output folder; give --output")
+    changes |= notebooks.merge(values, asked, text=True)
+    settings = {name: value for name, value in (values | changes).items() if name != "results"}
+    output = options.output or Path("runs", f"{notebook.stem}-{notebooks.digest(settings)}")
+    target = output / notebook.name
+    if target.resolve() == notebook.resolve():
+        raise PPPError(f"--output {output}: the run would replace the notebook itself")
+    notebooks.execute(notebook, target, changes, output / "results")
+    page = target.with_suffix(".html")
+    notebooks.render(target, page)
+    print(f"notebook  {target}\npage      {page}\nresults   {output / 'results'}")
+
+
+def _params_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("notebook", help="path, stem, or a part of it: 03, extracting")
+
+
+def _params(options: argparse.Namespace) -> None:
+    rows = [("name", "type", "default", "allowed", "meaning")]
+    for name, value in notebooks.defaults(notebooks.find(options.notebook)).items():
+        entry = parameters.lookup(name)
+        kind = type(value).__name__
+        rows.append((name, kind, repr(value), entry.kind.describe(), entry.meaning))
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
+
+
+def _build_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--profile", default="standard", help="how much is computed")
+    parser.add_argument("--cores", type=int, default=2, help="two run one notebook at a time")
+
+
+def _build(options: argparse.Namespace) -> None:
+    from companion import book
+
+    parameters.check(profile=options.profile)
+    page = book.build(notebooks.ROOT, options.profile, options.cores)
+    print(f"The book is at {page.relative_to(notebooks.ROOT)}")
+
+
+@dataclass(frozen=True)
+class Command:
+    """A subcommand: its help line, its arguments, and what it does."""
+
+    help: str
+    arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], None]
+
+
+COMMANDS = {
+    "run": Command("run a notebook with your parameters", _run_arguments, _run),
+    "params": Command("list the parameters of a notebook", _params_arguments, _params),
+    "build": Command("build the book", _build_arguments, _build),
+}
+
+
+def _version() -> str:
+    try:
+        return version("ppp-companion")
+    except PackageNotFoundError:
+        return "(not installed)"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="ppp", description="Position information from padding.")
+    parser.add_argument("--version", action="version", version=f"ppp {_version()}")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, command in COMMANDS.items():
+        subparser = subparsers.add_parser(name, help=command.help, description=command.help)
+        command.arguments(subparser)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one subcommand and return its exit code.
+
+    0: done; 1: a notebook's code failed; 2: the request, or a file, was at fault, which one
+    line on the standard error explains; 130: interrupted.
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        COMMANDS[options.command].run(options)
+    except notebooks.NotebookFailed as error:
+        print(error, file=sys.stderr)
+        return 1
+    except PPPError as error:
+        print(f"ppp: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"ppp: {where}{error.strerror or error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("ppp: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

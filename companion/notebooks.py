@@ -1,0 +1,308 @@
+"""Notebooks with parameters: read them, check what is asked of them, run them."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ppp.errors import ParameterError, PPPError, unknown
+from ppp.experiments import parameters
+
+ROOT = Path(__file__).resolve().parents[1]
+"""The checkout: notebooks, book and profiles lie in it."""
+
+KERNEL = "python3"
+
+
+class NotebookError(PPPError):
+    """A notebook that cannot be found or read, or whose parameters cannot be."""
+
+
+class NotebookFailed(RuntimeError):
+    """A notebook's own code failed; the text is its traceback and where the copy is."""
+
+
+def find(name: str, folder: Path | None = None) -> Path:
+    """Find a notebook by path, stem, or a part of the stem that only one notebook has.
+
+    Parameters
+    ----------
+    name : str
+        Such as ``notebooks/03-extracting-ppp.ipynb``, ``03`` or ``extracting``.
+    folder : Path, optional
+        Where to look; the checkout's ``notebooks`` without it.
+
+    Raises
+    ------
+    NotebookError
+        No notebook, or more than one, goes by this name.
+    """
+    path = Path(name)
+    if path.suffix == ".ipynb":
+        if not path.is_file():
+            raise NotebookError(f"notebook {name}: no such file; give a path, a stem or a part")
+        return path
+    paths = {path.stem: path for path in sorted((folder or ROOT / "notebooks").glob("*.ipynb"))}
+    for matches in (
+        [stem for stem in paths if stem == name],
+        [stem for stem in paths if stem.startswith(name)],
+        [stem for stem in paths if name in stem],
+    ):
+        if len(matches) == 1:
+            return paths[matches[0]]
+        if matches:
+            raise NotebookError(f"notebook {name!r} is ambiguous; it fits {', '.join(matches)}")
+    raise NotebookError(unknown("notebook", name, paths or ["none: no notebooks here"]))
+
+
+def defaults(notebook: Path) -> dict[str, Any]:
+    """Read the parameters of a notebook without running it.
+
+    Parameters
+    ----------
+    notebook : Path
+        A notebook with one code cell that is tagged ``parameters`` and holds nothing
+        but ``name = literal`` lines, each name one of
+        :data:`ppp.experiments.parameters.PARAMETERS`.
+
+    Returns
+    -------
+    dict of str to object
+        In the order of the cell.
+
+    Raises
+    ------
+    NotebookError
+        Not a notebook, not exactly one such cell, or anything else in the cell.
+    ParameterError
+        A name that the registry lacks, or a default that it refuses.
+    """
+    import nbformat
+
+    try:
+        content = nbformat.read(notebook, as_version=4)
+        nbformat.validate(content)
+    except OSError:
+        raise
+    except Exception as error:  # nbformat raises whatever its JSON and schema readers raise
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise NotebookError(f"notebook {notebook}: not a notebook ({reason[0]})") from None
+    cells = [
+        cell.source
+        for cell in content.cells
+        if cell.cell_type == "code" and "parameters" in cell.metadata.get("tags", [])
+    ]
+    if len(cells) != 1:
+        raise NotebookError(
+            f"notebook {notebook}: {len(cells)} code cells tagged 'parameters'; expected one"
+        )
+    try:
+        values = {}
+        for line in ast.parse(cells[0]).body:
+            match line:
+                case ast.Assign(targets=[ast.Name(id=name)]) if name not in values:
+                    values[name] = ast.literal_eval(line.value)
+                case _:
+                    raise ValueError(f"line {line.lineno} of it")
+    except (ValueError, SyntaxError) as error:
+        raise NotebookError(
+            f"notebook {notebook}: its parameters cell may hold only lines 'name = literal', "
+            f"each name once ({error})"
+        ) from None
+    try:
+        return parameters.checked(values)
+    except ParameterError as error:
+        raise ParameterError(f"notebook {notebook}: {error}") from None
+
+
+def profile_values(
+    profile: str, notebook: Path, values: Mapping[str, Any], profiles: Path | None = None
+) -> dict[str, Any]:
+    """Return what a profile changes in a notebook's parameters, checked.
+
+    Parameters
+    ----------
+    profile : str
+        A key of the profiles file. ``standard`` is what the notebook's own values mean.
+    notebook : Path
+        Its stem is the key below the profile.
+    values : mapping of str to object
+        The notebook's parameters, from :func:`defaults`.
+    profiles : Path, optional
+        The profiles file; the checkout's ``profiles.yaml`` without it.
+    """
+    path = profiles or ROOT / "profiles.yaml"
+    known = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    if profile not in known:
+        raise ParameterError(unknown("profile", profile, known))
+    changes = dict((known[profile] or {}).get(notebook.stem) or {})
+    if "profile" in values:
+        changes.setdefault("profile", profile)
+    try:
+        return merge(values, changes)
+    except ParameterError as error:
+        raise ParameterError(f"{path.name}, {profile}, {notebook.stem}: {error}") from None
+
+
+def merge(
+    values: Mapping[str, Any], changes: Mapping[str, Any], *, text: bool = False
+) -> dict[str, Any]:
+    """Return `changes` in the parameters' types, having refused what `values` lacks.
+
+    With `text`, every change is YAML text, as on the command line.
+    """
+    for name in changes:
+        if name not in values:
+            raise ParameterError(unknown("parameter", name, values))
+    if text:
+        changes = {name: _read(name, value) for name, value in changes.items()}
+    return parameters.checked(changes, text=text)
+
+
+def _read(name: str, text: str) -> Any:
+    """Read YAML text without guessing types: the parameter's kind knows them better.
+
+    ``no`` stays a name, and ``1e-3``, which YAML 1.1 takes for text, a number.
+    """
+    try:
+        value = yaml.load(text, Loader=yaml.BaseLoader)
+    except yaml.YAMLError:
+        raise ParameterError(f"parameter {name} = {text!r}: expected a value in YAML") from None
+    return value if isinstance(value, (list, str)) else text
+
+
+def digest(values: Mapping[str, Any]) -> str:
+    """Return eight hexadecimal digits that stand for these parameters.
+
+    Examples
+    --------
+    >>> digest({"n": 2, "seed": 0}) == digest({"seed": 0, "n": 2})
+    True
+    """
+    text = json.dumps(dict(values), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def execute(
+    notebook: Path, output: Path, values: Mapping[str, Any], results: Path | None = None
+) -> None:
+    """Run a notebook with these parameters.
+
+    Parameters
+    ----------
+    notebook : Path
+        The source, left as it is.
+    output : Path
+        The executed notebook, written when all of it ran. After a failure the notebook as
+        far as it got lies beside it as ``STEM.failed.ipynb``, and no `output`.
+    values : mapping of str to object
+        Checked parameters, from :func:`merge`.
+    results : Path, optional
+        The folder that the notebook's parameter ``results``, if it has one, is set to.
+        An earlier one is kept until the run succeeds.
+
+    Raises
+    ------
+    NotebookFailed
+        With the cell and its traceback.
+    """
+    import nbformat
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+
+    values = dict(values)
+    failed = output.with_name(f"{output.stem}.failed.ipynb")
+    partial = output.with_name(f".{output.stem}.part.ipynb")
+    with contextlib.ExitStack() as stack:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        stack.callback(partial.unlink, missing_ok=True)
+        if results is not None:
+            stack.enter_context(_replacing(results))
+            if "results" in defaults(notebook):
+                values["results"] = results.as_posix()
+        source = nbformat.read(notebook, as_version=4)
+        source.metadata.setdefault("papermill", {})
+        try:
+            papermill.execute_notebook(
+                source,
+                # papermill formats the path, so that a brace in it must be doubled
+                str(partial).replace("{", "{{").replace("}", "}}"),
+                values,
+                kernel_name=KERNEL,
+                progress_bar={"desc": notebook.stem, "file": sys.stderr},
+            )
+        except (papermill.PapermillExecutionError, DeadKernelError) as error:
+            kept = ""
+            if partial.exists():
+                os.replace(partial, failed)
+                kept = f"; as far as it got: {failed}"
+            raise NotebookFailed(
+                f"{str(error).strip()}\n\nnotebook {notebook.name} failed{kept}"
+            ) from None
+        os.replace(partial, output)
+        failed.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _replacing(folder: Path) -> Iterator[None]:
+    """Empty `folder` for a run; if that fails, what it wrote goes and the old comes back."""
+    previous = folder.with_name(f".{folder.name}.previous")
+    if previous.exists():  # a run was killed: what it left in the folder is half a result
+        shutil.rmtree(folder, ignore_errors=True)
+    elif folder.exists():
+        os.replace(folder, previous)
+    folder.mkdir(parents=True)
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        if previous.exists():
+            os.replace(previous, folder)
+        raise
+    shutil.rmtree(previous, ignore_errors=True)
+
+
+_OFFLINE_PAGE = """{% extends 'lab/index.html.j2' %}
+{% block html_head_js %}{% endblock %}
+{% block html_head_js_mathjax %}{{ resources.mathjax }}{% endblock %}
+{% block html_head_js_mermaidjs %}{% endblock %}
+"""
+_MATHJAX = (
+    r"MathJax = {tex: {inlineMath: [['$', '$'], ['\\(', '\\)']]}, options: {enableMenu: false}}"
+)
+
+
+def render(notebook: Path, page: Path) -> None:
+    """Write an executed notebook as one HTML file that needs no network.
+
+    The usual export loads its formula renderer from the network; here the copy that the
+    book uses is put into the page.
+    """
+    import nbformat
+    from nbconvert import HTMLExporter
+
+    package = find_spec("sphinx-mathjax-offline").submodule_search_locations[0]
+    mathjax = Path(package, "static/mathjax/tex-svg-full.js").read_text(encoding="utf-8")
+    resources = {
+        "metadata": {"name": notebook.stem, "path": str(notebook.parent)},
+        "mathjax": f"<script>{_MATHJAX}</script>\n<script>{mathjax}</script>",
+    }
+    exporter = HTMLExporter(raw_template=_OFFLINE_PAGE, embed_images=True)
+    html, _ = exporter.from_notebook_node(nbformat.read(notebook, as_version=4), resources)
+    partial = page.with_name(f".{page.name}.part")
+    try:
+        partial.write_text(html, encoding="utf-8")
+        os.replace(partial, page)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,309 @@
+"""The notebook parameters: one registry, in which a name means the same in every notebook.
+
+A *kind* says which values a parameter may take. Adding a parameter is one line of
+:data:`PARAMETERS`; adding a kind is a small class with ``describe``, ``check`` and ``parse``.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from ppp.errors import ParameterError, PPPError, unknown
+
+PROFILES = ("quick", "standard", "paper")
+
+# The names of ppp.padding.SCHEMES, repeated so that listing parameters need not load torch;
+# a test keeps the two equal.
+SCHEMES = (
+    *("zeros", "constant", "reflect", "symmetric", "replicate", "circular"),
+    *("randn", "mean", "nan"),
+)
+
+
+class Kind(Protocol):
+    """What a parameter may be."""
+
+    def describe(self) -> str:
+        """Say in a few words which values are allowed."""
+
+    def check(self, value: Any) -> Any:
+        """Return `value` in the parameter's own type, or raise ``ValueError``."""
+
+    def parse(self, value: Any) -> Any:
+        """Check a value whose numbers are still text, as the command line gives them."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text that fits a pattern."""
+
+    pattern: str = r".*\S"
+    meaning: str = "text"
+
+    def describe(self) -> str:
+        return self.meaning
+
+    def check(self, value: Any) -> str:
+        if not isinstance(value, str) or not re.fullmatch(self.pattern, value):
+            raise ValueError(f"expected {self.describe()}")
+        return value
+
+    parse = check
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A path to a folder; with `default`, the empty text stands for that."""
+
+    default: str = ""
+    exists: bool = True
+
+    def describe(self) -> str:
+        return "a folder" + (f', or "" for {self.default}' if self.default else "")
+
+    def check(self, value: Any) -> str:
+        if not isinstance(value, str) or "\0" in value or not (value or self.default):
+            raise ValueError(f"expected {self.describe()}")
+        if value and self.exists and not Path(value).expanduser().is_dir():
+            raise ValueError("no such folder; expected " + self.describe())
+        return value
+
+    parse = check
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of a few names."""
+
+    allowed: tuple[str, ...]
+    what: str
+
+    def describe(self) -> str:
+        return ", ".join(self.allowed)
+
+    def check(self, value: Any) -> str:
+        if value not in self.allowed:
+            raise ValueError(unknown(self.what, value, self.allowed))
+        return value
+
+    parse = check
+
+
+@dataclass(frozen=True)
+class PaddingScheme:
+    """A padding scheme, possibly with its option in brackets."""
+
+    def describe(self) -> str:
+        return ", ".join(SCHEMES)
+
+    def check(self, value: Any) -> str:
+        if value in SCHEMES:
+            return value
+        if not isinstance(value, str) or value.partition("(")[0] not in SCHEMES:
+            raise ValueError(unknown("padding", value, SCHEMES))
+        from ppp.padding import Scheme  # loads torch, so only for an option in brackets
+
+        Scheme.parse(value)
+        return value
+
+    parse = check
+
+
+@dataclass(frozen=True)
+class Integer:
+    """An integer of a closed range; ``bool`` is none."""
+
+    low: int
+    high: float = math.inf
+
+    def describe(self) -> str:
+        top = f", <= {self.high}" if self.high < math.inf else ""
+        return f"an integer >= {self.low}{top}"
+
+    def check(self, value: Any) -> int:
+        if type(value) is not int or not self.low <= value <= self.high:
+            raise ValueError(f"expected {self.describe()}")
+        return value
+
+    def parse(self, value: Any) -> int:
+        whole = isinstance(value, str) and re.fullmatch(r"[+-]?\d+(_\d+)*", value.strip())
+        return self.check(int(value) if whole else value)
+
+
+@dataclass(frozen=True)
+class Float:
+    """A finite number of a closed range; an integer is taken as one."""
+
+    low: float = -math.inf
+    high: float = math.inf
+
+    def describe(self) -> str:
+        bounds = [f">= {self.low:g}"] * (self.low > -math.inf)
+        bounds += [f"<= {self.high:g}"] * (self.high < math.inf)
+        return " ".join(["a number", ", ".join(bounds)]).strip()
+
+    def check(self, value: Any) -> float:
+        number = type(value) in (int, float) and math.isfinite(value)
+        if not number or not self.low <= value <= self.high:
+            raise ValueError(f"expected {self.describe()}")
+        return float(value)
+
+    def parse(self, value: Any) -> float:
+        try:
+            return self.check(float(value) if isinstance(value, str) else value)
+        except ValueError:
+            raise ValueError(f"expected {self.describe()}") from None
+
+
+@dataclass(frozen=True)
+class ListOf:
+    """A list of distinct values of one kind."""
+
+    kind: Kind
+    minimum: int = 1
+    increasing: bool = False
+
+    def describe(self) -> str:
+        order = "an increasing list" if self.increasing else "a list"
+        empty = "" if self.minimum else " (may be empty)"
+        return f"{order}{empty}, each of it: {self.kind.describe()}"
+
+    def check(self, value: Any) -> list[Any]:
+        return self._each(value, self.kind.check)
+
+    def parse(self, value: Any) -> list[Any]:
+        """Also take one value, or several with commas between them, for a list."""
+        if isinstance(value, str):
+            value = [part.strip() for part in value.split(",")] if value.strip() else []
+        return self._each(value, self.kind.parse)
+
+    def _each(self, value: Any, check: Any) -> list[Any]:
+        if not isinstance(value, list) or len(value) < self.minimum:
+            raise ValueError(f"expected {self.describe()}")
+        values = [check(item) for item in value]
+        if len(set(values)) < len(values):
+            raise ValueError("a value comes twice; expected distinct ones")
+        if self.increasing and values != sorted(values):
+            raise ValueError("expected the values in increasing order")
+        return values
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A notebook parameter: the values it may take, and what it means."""
+
+    kind: Kind
+    meaning: str
+
+
+_NAME = Text(r"[A-Za-z][\w.+-]*", "a name")
+_WEIGHTS = Text(r"\S(.*\S)?", "a name of weights, or a file")
+_LAYER = Text(r"[A-Za-z_][\w.]*", "a layer's name, such as layer3")
+_SEED = Integer(0, 2**32 - 1)
+
+PARAMETERS: dict[str, Parameter] = {
+    "profile": Parameter(Choice(PROFILES, "profile"), "how much is computed"),
+    "photos": Parameter(
+        Folder("the photographs shipped with scikit-image"), "folder of the photographs"
+    ),
+    "photograph": Parameter(_NAME, "name of the one photograph that is shown"),
+    "network": Parameter(_NAME, "the network"),
+    "networks": Parameter(ListOf(_NAME), "the networks that are compared"),
+    "weights": Parameter(_WEIGHTS, "the networks' weights"),
+    "scheme": Parameter(PaddingScheme(), "the padding scheme"),
+    "schemes": Parameter(ListOf(PaddingScheme()), "the padding schemes that are compared"),
+    "layer": Parameter(_LAYER, "the layer"),
+    "layers": Parameter(ListOf(_LAYER, minimum=0), "the layers; none means those of interest"),
+    "n": Parameter(Integer(2), "number of windows, the samples of the estimate"),
+    "checkpoints": Parameter(
+        ListOf(Integer(2), increasing=True), "numbers of windows at which the estimate is kept"
+    ),
+    "per_photo": Parameter(Integer(1), "windows cut from each photograph"),
+    "window": Parameter(Integer(1), "height and width of a window, px"),
+    "seed": Parameter(_SEED, "seed of every random draw"),
+    "seeds": Parameter(ListOf(_SEED), "seeds of the repetitions"),
+    "scene_seed": Parameter(_SEED, "seed of the synthetic scene"),
+    "amount": Parameter(Integer(0), "cells padded on each side, px"),
+    "results": Parameter(Folder(exists=False), "folder that takes tables, figures, numbers.json"),
+}
+
+
+def lookup(name: str) -> Parameter:
+    """Return the registry's entry, or raise :class:`~ppp.errors.ParameterError`.
+
+    Examples
+    --------
+    >>> lookup("amount").kind.describe()
+    'an integer >= 0'
+    """
+    if name not in PARAMETERS:
+        raise ParameterError(unknown("parameter", name, PARAMETERS))
+    return PARAMETERS[name]
+
+
+def checked(values: Mapping[str, Any], *, text: bool = False) -> dict[str, Any]:
+    """Return `values`, each in its parameter's own type.
+
+    Parameters
+    ----------
+    values : mapping of str to object
+        Parameter names and values.
+    text : bool
+        Whether numbers may still be text, as on the command line: ``"3"`` is then an
+        integer, and ``"zeros,reflect"`` a list.
+
+    Returns
+    -------
+    dict of str to object
+
+    Raises
+    ------
+    ParameterError
+        An unknown name, a wrong type, or a value out of range.
+
+    Examples
+    --------
+    >>> checked({"n": "64", "schemes": "zeros,reflect"}, text=True)
+    {'n': 64, 'schemes': ['zeros', 'reflect']}
+    """
+    result = {}
+    for name, value in values.items():
+        kind = lookup(name).kind
+        try:
+            result[name] = kind.parse(value) if text else kind.check(value)
+        except (ValueError, PPPError) as error:
+            raise ParameterError(f"parameter {name} = {value!r}: {error}") from None
+    return result
+
+
+def check(**values: Any) -> None:
+    """Refuse a parameter that is unknown or has a value it may not take.
+
+    A notebook calls it with all its parameters, straight after they are set.
+
+    Parameters
+    ----------
+    **values
+        Parameter names of :data:`PARAMETERS`, and their values.
+
+    Raises
+    ------
+    ParameterError
+        Says in one line which parameter, its value, and what was expected.
+
+    Examples
+    --------
+    >>> check(profile="quick", n=64, scheme="randn(border)")
+    >>> check(n=1)
+    Traceback (most recent call last):
+    ppp.errors.ParameterError: parameter n = 1: expected an integer >= 2
+    >>> check(scheme="refelct")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ppp.errors.ParameterError: parameter scheme = 'refelct': unknown padding 'refelct'; did ...
+    """
+    checked(values)

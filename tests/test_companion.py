@@ -1,0 +1,389 @@
+"""The command line, notebook parameters, and the pipeline, on small notebooks made here."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+
+from companion import book, cli, notebooks
+from ppp.errors import ParameterError
+from ppp.experiments import parameters
+from ppp.padding import SCHEMES
+
+PARAMETERS = """\
+profile = "standard"  # how much is computed
+n = 64  # number of windows
+photograph = "coffee"
+schemes = ["zeros", "reflect"]
+results = "results"
+"""
+BODY = """\
+import json
+from pathlib import Path
+Path(results).mkdir(parents=True, exist_ok=True)
+Path(results, "numbers.json").write_text(json.dumps({"n": n, "profile": profile}))
+assert n != 13, "an unlucky number"
+print(n, schemes, photograph)
+"""
+
+
+def write(path, cell=PARAMETERS, body=BODY, tags=("parameters",)):
+    """Write a notebook of a title, a parameters cell and a body."""
+    v4 = nbformat.v4
+    cells = [
+        v4.new_markdown_cell("# Toy\n\nIn line $x^2$.", id="title"),
+        v4.new_code_cell(cell, id="values", metadata={"tags": list(tags)}),
+        v4.new_code_cell(body, id="body"),
+    ]
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), path)
+    return path
+
+
+@pytest.fixture
+def toy(tmp_path, monkeypatch):
+    """A checkout with one notebook, which is also the working directory."""
+    monkeypatch.setattr(notebooks, "ROOT", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    profiles = {"quick": {"01-toy": {"n": 8}}, "standard": None, "paper": {}}
+    (tmp_path / "profiles.yaml").write_text(yaml.safe_dump(profiles))
+    return write(tmp_path / "notebooks" / "01-toy.ipynb")
+
+
+def everything(folder):
+    return sorted(path for path in folder.rglob("*"))
+
+
+# ---- the registry
+
+
+def test_registry_knows_every_padding_scheme():
+    assert parameters.SCHEMES == SCHEMES
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("profile", "paper"),
+        ("n", 2),
+        ("scheme", "constant(0.5)"),
+        ("schemes", ["zeros", "randn(border)"]),
+        ("layers", []),
+        ("layer", "features.30"),
+        ("checkpoints", [2, 8, 64]),
+        ("photos", ""),
+        ("weights", "IMAGENET1K_V2"),
+        ("amount", 0),
+        ("seed", 0),
+    ],
+)
+def test_check_accepts(name, value):
+    assert parameters.checked({name: value}) == {name: value}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("profile", "quik", "did you mean 'quick'"),
+        ("nn", 3, "unknown parameter 'nn'"),
+        ("scheem", "zeros", "did you mean 'scheme'"),
+        ("n", 1, "an integer >= 2"),
+        ("n", True, "an integer >= 2"),
+        ("n", "3", "an integer >= 2"),
+        ("n", 3.0, "an integer >= 2"),
+        ("seed", 2**32, "<= 4294967295"),
+        ("scheme", "refelct", "did you mean 'reflect'"),
+        ("scheme", "constant(x)", "expected a number in the brackets"),
+        ("scheme", None, "unknown padding None"),
+        ("schemes", "zeros", "a list"),
+        ("schemes", [], "a list"),
+        ("schemes", ["zeros", "zeros"], "comes twice"),
+        ("checkpoints", [8, 2], "increasing order"),
+        ("photos", "/no/such/folder", "no such folder"),
+        ("layer", "layer 3", "a layer's name"),
+        ("network", "", "a name"),
+        ("network", "a\nb", "a name"),
+        ("results", "", "a folder"),
+    ],
+)
+def test_check_refuses_in_one_line(name, value, says):
+    with pytest.raises(ParameterError) as caught:
+        parameters.check(**{name: value})
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_float_kind():
+    kind = parameters.Float(0, 1)
+    assert kind.check(1) == 1.0 and isinstance(kind.check(1), float)
+    assert kind.parse("1e-3") == 0.001
+    for wrong in (True, "x", float("nan"), 2):
+        with pytest.raises(ValueError, match="a number >= 0, <= 1"):
+            kind.parse(wrong)
+
+
+# ---- reading a notebook
+
+
+def test_defaults_and_merge(toy):
+    values = notebooks.defaults(toy)
+    assert list(values) == ["profile", "n", "photograph", "schemes", "results"]
+    asked = {"n": "3", "schemes": "[randn, mean]", "photograph": "no"}
+    assert notebooks.merge(values, asked, text=True) == {
+        "n": 3,
+        "schemes": ["randn", "mean"],
+        "photograph": "no",  # YAML 1.1 would make it False
+    }
+    assert notebooks.merge(values, {"schemes": "mean"}, text=True) == {"schemes": ["mean"]}
+
+
+@pytest.mark.parametrize(
+    ("cell", "tags", "says"),
+    [
+        (PARAMETERS, (), "0 code cells"),
+        ("n = 2 + 2", ("parameters",), "name = literal"),
+        ("n = 2\nn = 3", ("parameters",), "line 2"),
+        ("n: int = 2", ("parameters",), "name = literal"),
+        ("n = ", ("parameters",), "name = literal"),
+        ("speed = 3", ("parameters",), "unknown parameter 'speed'"),
+        ("n = 1", ("parameters",), "an integer >= 2"),
+    ],
+)
+def test_unusable_parameters_cell(tmp_path, cell, tags, says):
+    with pytest.raises((notebooks.NotebookError, ParameterError), match=says):
+        notebooks.defaults(write(tmp_path / "x.ipynb", cell, tags=tags))
+
+
+def test_two_parameters_cells_are_refused(toy):
+    content = nbformat.read(toy, 4)
+    content.cells[2].metadata["tags"] = ["parameters"]
+    nbformat.write(content, toy)
+    with pytest.raises(notebooks.NotebookError, match="2 code cells"):
+        notebooks.defaults(toy)
+
+
+def test_not_a_notebook(tmp_path):
+    path = tmp_path / "x.ipynb"
+    path.write_text("{")
+    with pytest.raises(notebooks.NotebookError, match="not a notebook") as caught:
+        notebooks.defaults(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_find(toy):
+    write(toy.with_name("02-tool.ipynb"))
+    assert [notebooks.find(name) for name in ("01", "01-toy", "toy", str(toy))] == [toy] * 4
+    with pytest.raises(notebooks.NotebookError, match="ambiguous; it fits 01-toy, 02-tool"):
+        notebooks.find("to")
+    with pytest.raises(notebooks.NotebookError, match="did you mean '01-toy'"):
+        notebooks.find("01-tyo")
+
+
+# ---- the command line
+
+
+def test_params(toy, capsys):
+    assert cli.main(["params", "01"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["name", "type", "default", "allowed", "meaning"]
+    (row,) = [line for line in lines if line.startswith("n ")]
+    assert "int" in row and "64" in row and "an integer >= 2" in row
+    column = lines[0].index("meaning")
+    assert all(line[column - 2 : column].strip() == "" for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["-p", "nn", "8"], "unknown parameter 'nn'; did you mean 'n'"),
+        (["-p", "scheme", "zeros"], "did you mean 'schemes'"),
+        (["-p", "n", "1"], "parameter n = '1'"),
+        (["-p", "n", "true"], "an integer >= 2"),
+        (["-p", "schemes", "[zeros, refelct]"], "did you mean 'reflect'"),
+        (["-p", "schemes", "[zeros"], "a value in YAML"),
+        (["-p", "results", "x"], "--output"),
+        (["--profile", "quik"], "did you mean 'quick'"),
+        (["--output", "notebooks"], "replace the notebook itself"),
+    ],
+)
+def test_refusal_is_one_line_and_writes_nothing(toy, capsys, arguments, says):
+    before = everything(toy.parents[1])
+    assert cli.main(["run", "01", *arguments]) == 2
+    message = capsys.readouterr().err
+    assert says in message
+    assert message.startswith("ppp: ") and message.count("\n") == 1
+    assert everything(toy.parents[1]) == before
+
+
+def test_missing_notebook_and_usage(toy, capsys):
+    assert cli.main(["run", "09"]) == 2
+    assert "known: 01-toy" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["rum"])
+    assert caught.value.code == 2
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["--version"])
+    assert caught.value.code == 0
+
+
+def test_unknown_parameter_in_a_profile(toy, capsys):
+    Path("profiles.yaml").write_text("quick: {01-toy: {nn: 3}}")
+    assert cli.main(["run", "01", "--profile", "quick"]) == 2
+    assert "profiles.yaml, quick, 01-toy: unknown parameter 'nn'" in capsys.readouterr().err
+
+
+def test_run_writes_notebook_page_and_results(toy, capsys):
+    assert cli.main(["run", "toy", "--profile", "quick", "-p", "schemes", "mean"]) == 0
+    (folder,) = Path("runs").iterdir()
+    assert folder.name.startswith("01-toy-") and len(folder.name) == len("01-toy-12345678")
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "01-toy.html",
+        "01-toy.ipynb",
+        "results",
+    ]
+    executed = nbformat.read(folder / "01-toy.ipynb", 4)
+    assert executed.cells[-1].outputs[0].text == "8 ['mean'] coffee\n"
+    numbers = json.loads((folder / "results" / "numbers.json").read_text())
+    assert numbers == {"n": 8, "profile": "quick"}
+    assert str(folder) in capsys.readouterr().out
+    page = (folder / "01-toy.html").read_text()
+    assert "coffee" in page and "MathJax = {tex" in page
+    assert not re.search(r"""<(script|link|img|iframe)[^>]*(src|href)=["']?https?:""", page)
+    assert nbformat.read(toy, 4).cells[1].source == PARAMETERS.strip() + "\n"
+
+
+def test_failing_notebook_leaves_no_result(toy, capsys, tmp_path):
+    output = tmp_path / "with {brace}"
+    assert cli.main(["run", "01", "--output", str(output)]) == 0
+    kept = (output / "01-toy.ipynb").read_bytes()
+    capsys.readouterr()
+    assert cli.main(["run", "01", "-p", "n", "13", "--output", str(output)]) == 1
+    message = capsys.readouterr().err
+    assert "an unlucky number" in message and "AssertionError" in message
+    assert "01-toy.failed.ipynb" in message
+    assert (output / "01-toy.failed.ipynb").exists()
+    # What an earlier run left is whole, and still that run's.
+    assert (output / "01-toy.ipynb").read_bytes() == kept
+    assert json.loads((output / "results" / "numbers.json").read_text())["n"] == 64
+    assert sorted(path.name for path in output.iterdir() if path.name.startswith(".")) == []
+
+
+def test_output_that_cannot_be_written(toy, capsys):
+    Path("taken").write_text("a file where the folder should be")
+    assert cli.main(["run", "01", "--output", "taken"]) == 2
+    message = capsys.readouterr().err
+    assert "taken" in message and message.count("\n") == 1
+    assert Path("taken").read_text() == "a file where the folder should be"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may write everywhere")
+def test_read_only_output_folder(toy, capsys):
+    Path("locked").mkdir(mode=0o500)
+    assert cli.main(["run", "01", "--output", "locked/run"]) == 2
+    assert "Permission denied" in capsys.readouterr().err
+
+
+# ---- the book
+
+
+def test_numbers(tmp_path):
+    assert book.numbers(tmp_path, "03-extracting-ppp") == {}
+    file = tmp_path / "numbers.json"
+    file.write_text('{"n": 64, "mae": "0.12"}')
+    assert book.numbers(tmp_path, "03-extracting-ppp") == {
+        "extracting_ppp_n": 64,
+        "extracting_ppp_mae": "0.12",
+    }
+    for wrong in ("[1]", '{"a": NaN}', '{"a": {"b": 1}}', '{"a b": 1}', '{"a": true}', "{"):
+        file.write_text(wrong)
+        with pytest.raises(book.BookError, match=r"numbers\.json"):
+            book.numbers(tmp_path, "03-extracting-ppp")
+
+
+def test_a_cell_with_an_error_is_not_published(tmp_path):
+    (tmp_path / "book").mkdir()
+    path = write(tmp_path / "01-toy.ipynb")
+    content = nbformat.read(path, 4)
+    content.cells[2].outputs = [nbformat.v4.new_output("error", ename="E", evalue="bad")]
+    nbformat.write(content, path)
+    with pytest.raises(book.BookError, match="a cell shows an error"):
+        book.assemble(tmp_path / "book", [path], tmp_path, tmp_path / "assembled")
+
+
+def test_two_builds_at_once_are_refused(tmp_path):
+    import fcntl
+
+    (tmp_path / "build").mkdir()
+    with open(tmp_path / "build" / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(book.BookError, match="another build"):
+            book.build(tmp_path, "quick")
+
+
+def test_unknown_profile_is_refused_before_building(capsys):
+    assert cli.main(["build", "--profile", "standart"]) == 2
+    assert "did you mean 'standard'" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_book(tmp_path):
+    """Build a whole small book, again, with a broken page, and with a failing notebook."""
+    root = Path(__file__).parents[1]
+    shutil.copytree(root / "companion", tmp_path / "companion")
+    # Of the floors below, only what the pipeline itself uses; torch need not load.
+    (tmp_path / "ppp" / "experiments").mkdir(parents=True)
+    (tmp_path / "ppp" / "__init__.py").touch()
+    used = ("ppp/errors.py", "ppp/experiments/__init__.py", "ppp/experiments/parameters.py")
+    for name in (*used, "Snakefile", "constraints.txt"):
+        shutil.copy(root / name, tmp_path / name)
+    profiles = tmp_path / "profiles.yaml"
+    profiles.write_text("quick: {01-toy: {n: 8}}")
+    write(tmp_path / "notebooks" / "01-toy.ipynb")
+    (tmp_path / "book").mkdir()
+    for name in ("_config.yml", "references.bib"):
+        shutil.copy(root / "book" / name, tmp_path / "book")
+    toc = {"format": "jb-book", "root": "intro", "chapters": [{"file": "notebooks/01-toy"}]}
+    (tmp_path / "book" / "_toc.yml").write_text(yaml.safe_dump(toc))
+    intro = tmp_path / "book" / "intro.md"
+    intro.write_text("# Title\n\nMeasured on {{ toy_n }} windows, $x^2$.\n")
+
+    def build():
+        command = [sys.executable, "-m", "companion.cli", "build", "--profile", "quick"]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+
+    done = build()
+    assert done.returncode == 0, done.stderr
+    html = tmp_path / "build" / "quick" / "html"
+    page = (html / "intro.html").read_text()
+    assert "Measured on 8 windows" in page
+    assert 'src="_static/mathjax/tex-chtml.js"' in page
+    assert not re.search(r"""<(script|link|img|iframe)[^>]*(src|href)=["']?https?:""", page)
+    assert (html / "_static" / "mathjax" / "tex-chtml.js").exists()
+    marks = {path: path.stat().st_mtime_ns for path in everything(html)}
+
+    again = build()
+    assert "Nothing to be done" in again.stderr
+    assert {path: path.stat().st_mtime_ns for path in everything(html)} == marks
+
+    intro.write_text("# Title\n\nMeasured on {{ toy_missing }} windows.\n")
+    broken = build()
+    assert broken.returncode == 2
+    assert "toy_missing" in broken.stderr
+    assert "Measured on 8 windows" in (html / "intro.html").read_text()
+    assert not (html / ".complete").exists()  # so that the next build tries again
+
+    profiles.write_text("quick: {01-toy: {n: 13}}")
+    failed = build()
+    assert failed.returncode == 2
+    assert "an unlucky number" in failed.stderr
+    executed = tmp_path / "build" / "quick" / "notebooks"
+    assert [path.name for path in executed.iterdir()] == ["01-toy.failed.ipynb"]
+    assert "Measured on 8 windows" in (html / "intro.html").read_text()
