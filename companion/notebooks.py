@@ -214,6 +214,8 @@ def execute(
 
     Raises
     ------
+    NotebookError
+        A cell refused its input with a :class:`PPPError`: one line, and nothing is left.
     NotebookFailed
         With the cell and its traceback.
     """
@@ -226,6 +228,7 @@ def execute(
     partial = output.with_name(f".{output.stem}.part.ipynb")
     with contextlib.ExitStack() as stack:
         output.parent.mkdir(parents=True, exist_ok=True)
+        stack.callback(_remove_if_empty, output.parent)
         stack.callback(partial.unlink, missing_ok=True)
         if results is not None:
             stack.enter_context(_replacing(results))
@@ -243,6 +246,10 @@ def execute(
                 progress_bar={"desc": notebook.stem, "file": sys.stderr},
             )
         except (papermill.PapermillExecutionError, DeadKernelError) as error:
+            if getattr(error, "ename", "") in _refusals():
+                raise NotebookError(
+                    f"{notebook.name} refused its parameters: {error.evalue}"
+                ) from None
             kept = ""
             if partial.exists():
                 os.replace(partial, failed)
@@ -252,6 +259,21 @@ def execute(
             ) from None
         os.replace(partial, output)
         failed.unlink(missing_ok=True)
+
+
+def _refusals() -> set[str]:
+    """Name every error class that says, in one line, what is wrong with the input."""
+    names, classes = set(), [PPPError]
+    while classes:
+        found = classes.pop()
+        names.add(found.__name__)
+        classes += found.__subclasses__()
+    return names
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 @contextlib.contextmanager

@@ -246,12 +246,13 @@ class _Probe:
 
     def _after(self, function: object, args: tuple, out: object) -> object:
         """Remember where a partly NaN input first became NaN everywhere."""
-        if self.spreads is None and isinstance(out, Tensor) and out.is_floating_point():
+        result = out[0] if isinstance(out, tuple) and out else out  # norms return statistics too
+        if self.spreads is None and isinstance(result, Tensor) and result.is_floating_point():
             maps = [
                 a for a in args if isinstance(a, Tensor) and a.is_floating_point() and a.ndim > 2
             ]
             partly = any(a.isnan().any() and not a.isnan().all() for a in maps)
-            if partly and out.numel() and out.isnan().all():
+            if partly and result.numel() and result.isnan().all():
                 operator = str(function).removeprefix("aten.").rpartition(".")[0]
                 kind = type(self.stack.module).__name__
                 self.spreads = f"{self.stack.name!r} ({kind}, {operator})"

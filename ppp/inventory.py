@@ -28,7 +28,8 @@ class PaddingSite:
     origin : {"module", "functional"}
         Whether the module itself pads, or a function call inside its ``forward``.
     fill : str
-        What is padded: a scheme's name, "-inf", or "zeros, not counted".
+        What is padded: a scheme's name, "-inf", "zeros, not counted", or "joined" (strips
+        put around a map by ``torch.cat``).
     declared, used : (left, right, top, bottom)
         Cells a side asked for, and those some output cell reads at this input size: stride
         2 on an even size never reads the far side; ceil_mode reads an overhang instead.
@@ -70,7 +71,10 @@ class Audit(tuple[PaddingSite, ...]):
 
 def input_shape(input_size: int | tuple[int, int]) -> tuple[int, int]:
     """Return (height, width) of an input size given as one or two positive integers."""
-    sizes = (input_size, input_size) if isinstance(input_size, int) else tuple(input_size)
+    try:
+        sizes = (input_size, input_size) if isinstance(input_size, int) else tuple(input_size)
+    except TypeError:  # neither a number nor a sequence
+        sizes = ()
     if len(sizes) != 2 or not all(type(side) is int and side > 0 for side in sizes):
         raise PPPError(f"input size {input_size!r}: expected one or two positive integers (px)")
     return sizes[0], sizes[1]

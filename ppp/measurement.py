@@ -13,12 +13,11 @@ from torch import Tensor, nn
 
 from ppp.errors import MarginError, NullTestError, PictureError, PPPError, SwapError
 from ppp.extraction import Tap
-from ppp.influence import Coverage
-from ppp.influence import coverage as find_coverage
+from ppp.influence import Coverage, coverage as find_coverage
 from ppp.inventory import Audit, audit, first_line, require_eval
 from ppp.metrics import Estimate, Moments, Summary, merged, noise_floor, separated, summarise
 from ppp.padding import Scheme
-from ppp.swapping import with_padding
+from ppp.swapping import with_generator, with_padding
 from ppp.windows import Picture, Windows, gather
 
 OWN = "own"
@@ -242,6 +241,7 @@ def measure(
         raise PPPError(f"batch_size {batch_size} and groups {groups} must be at least 1")
     if any(type(n) is not int or n < 2 for n in checkpoints):
         raise PPPError(f"checkpoints {list(checkpoints)!r}: expected integers of at least 2")
+    Tap(model, layers)  # refuses unknown layers by name
     reach = coverage or find_coverage(model, layers, windows.size)
     if reach.input_size != windows.size or not set(layers) <= set(reach):
         raise PPPError(
@@ -302,8 +302,9 @@ def _branches(
     device = next(model.parameters()).device
     branches: dict[str, nn.Module] = {}
     for scheme in listed:
+        generator = torch.Generator(device=device).manual_seed(seed)
         if scheme is None or scheme == OWN:
-            branches[OWN] = model
+            branches[OWN] = with_generator(model, generator)
             continue
         blocked = inventory.unswappable(pools=pools == "swap")
         if blocked:
@@ -314,7 +315,6 @@ def _branches(
             )
         if Scheme.parse(scheme).name == "nan":
             raise PPPError("padding nan marks cells and cannot be measured; see ppp.coverage")
-        generator = torch.Generator(device=device).manual_seed(seed)
         name = str(Scheme.parse(scheme))
         branches[name] = with_padding(model, scheme, generator=generator, pools=pools)
     return branches
@@ -349,7 +349,7 @@ class _Run:
         self.scales = {layer: [Moments() for _ in range(groups)] for layer in layers}
         self.features = {key: Moments() for key in keys} if distributions else {}
         self.optimal_features = {layer: Moments() for layer in layers} if distributions else {}
-        self.clean = {layer: torch.from_numpy(~reach[layer].influence) for layer in layers}
+        self.clean = {layer: _bounded(~reach[layer].influence) for layer in layers}
         self.null = dict.fromkeys(keys, 0.0)
         self.peak = dict.fromkeys(layers, 0.0)
         self.marks: dict[tuple[str, str], list[Checkpoint]] = {key: [] for key in keys}
@@ -438,11 +438,12 @@ class _Run:
         for layer, map_ in self.maps.items():
             rows, columns = (side[part] for side in self.cuts[layer])
             optimal[layer] = gather(map_, rows, columns, self.reach[layer].influence.shape)
-            cut = optimal[layer]
-            self.scales[layer][self.group].merge(_scalar(cut))
-            self.peak[layer] = max(self.peak[layer], float(cut.abs().max()))
+            cells = Moments().update(optimal[layer])
+            self.scales[layer][self.group].merge(_pooled(cells))
+            self.peak[layer] = max(self.peak[layer], _largest(optimal[layer]))
             if self.optimal_features:
-                self.optimal_features[layer].update(cut)
+                self.optimal_features[layer].merge(cells)
+        room = {layer: torch.empty_like(cut) for layer, cut in optimal.items()}
         for scheme, tap in self.taps.items():
 
             def consume(layer: str, output: Tensor, scheme: str = scheme) -> None:
@@ -452,13 +453,15 @@ class _Run:
                         f"layer {layer!r} gives {tuple(output.shape[-2:])} cells on a window and "
                         f"{tuple(optimal[layer].shape[-2:])} in its coverage"
                     )
-                difference = output - optimal[layer]
-                clean = self.clean[layer].to(difference.device)
+                difference = torch.sub(output, optimal[layer], out=room[layer])
+                box, clean = self.clean[layer]
+                clean = clean.to(difference.device)
                 if clean.any():
-                    largest = difference.abs().amax((0, 1)).masked_fill(~clean, 0.0).max()
+                    inside = difference[:, :, *box]
+                    largest = inside.abs().amax((0, 1))[clean].max()
                     self.null[key] = float(np.maximum(self.null[key], float(largest)))
-                # 0 by the null test; its rounding noise would count as signal over noise
-                difference.masked_fill_(clean, 0.0)
+                    # 0 by the null test; its rounding noise would count as signal over noise
+                    inside.masked_fill_(clean, 0.0)
                 self.moments[key][self.group].update(difference)
                 if self.features:
                     self.features[key].update(output)
@@ -492,7 +495,7 @@ class _Run:
         """Close the measurement, unless the null test fails."""
         measurement = Measurement()
         for (scheme, layer), groups in self.moments.items():
-            cells, largest = int(self.clean[layer].sum()), self.null[scheme, layer]
+            cells, largest = int(self.clean[layer][1].sum()), self.null[scheme, layer]
             relative = largest / self.peak[layer] if self.peak[layer] else largest
             null = NullTest(cells, largest, relative)
             if null.passed is False:
@@ -516,11 +519,20 @@ class _Run:
         return measurement
 
 
-def _scalar(features: Tensor) -> Moments:
-    """Return the moments of all elements, pooled over channels with float64 merges."""
-    count = features.numel() // features.shape[1]
-    variance, mean = torch.var_mean(features, dim=(0, 2, 3), correction=0)
-    mean, variance = mean.double(), variance.double()
-    spread = (mean - mean.mean()).square().mean()
-    m2 = (variance.mean() + spread) * count * len(mean)
-    return Moments(count * len(mean), mean.mean(), m2)
+def _largest(map_: Tensor) -> float:
+    """Return the largest absolute value."""
+    return max(abs(float(extreme)) for extreme in map_.aminmax())
+
+
+def _bounded(clean: np.ndarray) -> tuple[tuple[slice, slice], Tensor]:
+    """Return the bounding box of the clean cells and, inside it, which are clean."""
+    sides = (np.flatnonzero(clean.any(axis)) for axis in (1, 0))
+    rows, columns = (slice(side[0], side[-1] + 1) if len(side) else slice(0) for side in sides)
+    return (rows, columns), torch.from_numpy(clean[rows, columns])
+
+
+def _pooled(cells: Moments) -> Moments:
+    """Return the moments of all elements, whichever their cell."""
+    mean = cells.mean.mean()
+    m2 = cells.m2.sum() + cells.n * (cells.mean - mean).square().sum()
+    return Moments(cells.n * cells.mean.numel(), mean, m2)

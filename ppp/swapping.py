@@ -223,6 +223,29 @@ def with_padding(
     return clone
 
 
+def with_generator(model: nn.Module, generator: torch.Generator) -> nn.Module:
+    """Return `model` with its own random padding drawn from `generator`.
+
+    A copy that shares the parameters; `model` itself if none of its padding is random.
+
+    Examples
+    --------
+    >>> import torch
+    >>> net = with_padding(torch.nn.Conv2d(3, 4, 3, padding=1), "randn")
+    >>> x, seed = torch.zeros(1, 3, 4, 4), torch.Generator
+    >>> outputs = [with_generator(net, seed().manual_seed(0))(x) for _ in range(2)]
+    >>> torch.equal(*outputs)
+    True
+    """
+    if not any(isinstance(m, Pad2d) and m.scheme.name == "randn" for m in model.modules()):
+        return model
+    clone = copy.deepcopy(model, {id(p): p for p in model.parameters()})
+    for module in clone.modules():
+        if isinstance(module, Pad2d):
+            module.generator = generator
+    return clone
+
+
 def _put(model: nn.Module, old: nn.Module, new: nn.Module) -> nn.Module:
     """Replace a submodule wherever it is registered; return the root."""
     if model is old:

@@ -229,6 +229,5 @@ def gather(map_: Tensor, rows: np.ndarray, columns: np.ndarray, shape: tuple[int
     -------
     Tensor, shape (n, C, h, w)
     """
-    views = map_.unfold(1, shape[0], 1).unfold(2, shape[1], 1)
-    where = (torch.as_tensor(index, device=map_.device) for index in (rows, columns))
-    return views[:, *where].transpose(0, 1).contiguous()
+    height, width = shape
+    return torch.stack([map_[:, y : y + height, x : x + width] for y, x in zip(rows, columns)])

@@ -40,6 +40,7 @@ from ppp.experiments.networks import (
     normalise,
 )
 from ppp.experiments.plane import SHAPES, render_windows
+from ppp.swapping import with_generator
 
 _TEST_SCENES = 1 << 40  # first seed of a test scene; training scenes lie below
 _SCENES = 1 << 24  # scenes that belong to one training seed
@@ -205,7 +206,8 @@ def train(
 def accuracy(model: nn.Module, n: int, device: str = "cpu") -> float:
     """Share of `n` test windows, each of its own scene, whose shape the network tells.
 
-    Always the same windows, so that numbers compare. The model's mode is restored.
+    Always the same windows, and the same draws of random padding, so that numbers compare. The
+    model's mode is restored.
 
     Examples
     --------
@@ -215,11 +217,12 @@ def accuracy(model: nn.Module, n: int, device: str = "cpu") -> float:
     """
     mode = model.training
     model.eval()
+    network = with_generator(model, torch.Generator(device).manual_seed(0))
     right = 0
     with torch.inference_mode():
         for start in range(0, n, 128):
             pixels, labels = windows(_TEST_SCENES + start, min(128, n - start), 0)
-            scores = model(pixels.to(device).contiguous(memory_format=torch.channels_last))
+            scores = network(pixels.to(device).contiguous(memory_format=torch.channels_last))
             right += int((scores.argmax(1).cpu() == labels).sum())
     model.train(mode)
     return right / n
