@@ -215,6 +215,8 @@ PARAMETERS: dict[str, Parameter] = {
     "network": Parameter(_NAME, "the network"),
     "networks": Parameter(ListOf(_NAME), "the networks that are compared"),
     "weights": Parameter(_WEIGHTS, "the networks' weights"),
+    "imagenet_networks": Parameter(ListOf(_NAME), "networks of torchvision"),
+    "imagenet_weights": Parameter(_WEIGHTS, "their weights: random, trained, or a name or file"),
     "scheme": Parameter(PaddingScheme(), "the padding scheme"),
     "schemes": Parameter(ListOf(PaddingScheme()), "the padding schemes that are compared"),
     "layer": Parameter(_LAYER, "the layer"),
