@@ -288,17 +288,17 @@ def noise_floor(groups: Sequence[Moments], flips: int = 8, seed: int = 0) -> Ten
     total = merged(groups)
     if len(groups) < 2:
         return (total.variance / total.n * (2 / np.pi)).sqrt()
-    signs = torch.from_numpy(
-        np.random.default_rng(seed).choice([-1.0, 1.0], size=(flips, len(groups)))
-    ).to(total.mean.device)
-    weights = torch.tensor([g.n / total.n for g in groups], dtype=torch.float64)
+    weights = np.array([g.n / total.n for g in groups])
+    half = np.resize([-1.0, 1.0], len(groups))  # half of each sign
+    signs = np.random.default_rng(seed).permuted(np.tile(half, (flips, 1)), axis=1)
     floor = torch.zeros_like(total.mean)
     for row in signs:
         noise = torch.zeros_like(total.mean)
         for sign, weight, group in zip(row, weights, groups):
             noise += float(sign * weight) * (group.mean - total.mean)
-        floor += noise.abs_()
-    return floor * (np.sqrt(len(groups) / (len(groups) - 1)) / flips)
+        # with S the weighted sum of signs, the common mean took a share S^2 of the variance
+        floor += noise.abs_() / np.sqrt(1 - float(row @ weights) ** 2)
+    return floor / flips
 
 
 def summarise(

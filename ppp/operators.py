@@ -184,7 +184,21 @@ def _explicit(fill: str):
     return describe
 
 
+def _joined(tensors, dim=0):
+    """Describe strips joined to a map along a spatial axis: padding by hand."""
+    if tensors[0].ndim != 4 or dim % 4 < 2:
+        return None
+    sizes = [tensor.shape[dim] for tensor in tensors]
+    widest = sizes.index(max(sizes))
+    if sizes.count(max(sizes)) > 1:
+        return None
+    around = sum(sizes[:widest]), sum(sizes[widest + 1 :])
+    sides = (*around, 0, 0) if dim % 4 == 3 else (0, 0, *around)
+    return PaddedCall("pad", sides, sides, "joined", False, lambda p: p, tensors[widest], sides)
+
+
 _DESCRIBE = {
+    aten.cat.default: _joined,
     aten.convolution.default: _convolution,
     aten.max_pool2d_with_indices.default: _max_pool,
     aten.max_pool2d.default: _max_pool,

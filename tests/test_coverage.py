@@ -1,0 +1,376 @@
+import copy
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+import torchvision
+from torch import nn
+
+import ppp
+from ppp.errors import LayerError, MarginError, PPPError
+from ppp.influence import Coverage
+from ppp.operators import watch
+
+Sequential, Conv = nn.Sequential, nn.Conv2d
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def refused(model, layers, size=32, error=MarginError) -> str:
+    with pytest.raises(error) as caught:
+        ppp.coverage(model.eval(), layers, size)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+# --- known values ------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_resnet18_at_224():
+    model = torchvision.models.resnet18(weights=None).eval()
+    found = ppp.coverage(model, ["conv1", "layer1", "layer3", "layer4"], 224)
+    table = found.table().set_index("layer")
+    assert table.loc["layer1", ["clean_cells", "height", "width"]].tolist() == [2025, 56, 56]
+    assert table.loc["layer3", ["clean_cells", "height", "width"]].tolist() == [1, 14, 14]
+    assert table.loc["layer4", ["clean_cells", "height", "width"]].tolist() == [0, 7, 7]
+    assert [c.stride[0] for c in found.values()] == [2, 4, 16, 32]
+    assert found["conv1"].touched == (2, 1, 2, 1)  # stride 2 never reads the far side's third
+    assert found["layer1"].clean_fraction == pytest.approx(2025 / 3136)
+    assert found.stride == (32, 32) and found.input_size == (224, 224)
+    assert found.margin == found["layer4"].margin
+
+
+def test_vgg16_at_224():
+    plan = torchvision.models.vgg.cfgs["D"]  # coverage knows no widths: two channels do
+    narrow = torchvision.models.vgg.make_layers([p if p == "M" else 2 for p in plan])
+    (layer,) = ppp.coverage(narrow.eval(), ["30"], 224).values()
+    assert int((~layer.influence).sum()) == 1 and layer.influence.shape == (7, 7)
+    assert layer.stride == (32, 32)
+
+
+@pytest.mark.slow
+def test_functional_paddings_are_covered_in_inception():
+    model = torchvision.models.inception_v3(weights=None, init_weights=False).eval()
+    found = ppp.coverage(model, ["Mixed_5b", "Mixed_5d"], 299)
+    assert found["Mixed_5b"].stride == (8, 8)
+    # each block reads two cells further: a 5 x 5 convolution, or two of 3 x 3
+    reached = zip(found["Mixed_5b"].touched, found["Mixed_5d"].touched)
+    assert [far - near for near, far in reached] == [4, 4, 4, 4]
+
+
+def test_functional_pools_are_covered():
+    pooled = Functional(lambda x: F.avg_pool2d(x, 5, 1, 2))
+    assert ppp.coverage(pooled.eval(), ["conv"], 32)["conv"].touched == (2, 2, 2, 2)
+
+
+# --- margins against brute force ---------------------------------------------------------
+
+
+class Functional(nn.Module):
+    """A function before a 3 x 3 convolution without padding."""
+
+    def __init__(self, before):
+        super().__init__()
+        self.before, self.conv = before, Conv(3, 4, 3)
+
+    def forward(self, x):
+        return self.conv(self.before(x))
+
+
+class Residual(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.long = Sequential(
+            Conv(3, 6, 3, 2, 1), nn.BatchNorm2d(6), nn.ReLU(True), Conv(6, 6, 3, padding=1)
+        )
+        self.short = Conv(3, 6, 1, 2)
+
+    def forward(self, x):
+        return F.relu(self.long(x) + self.short(x), inplace=True)
+
+
+def networks() -> dict[str, tuple[nn.Module, str]]:
+    torch.manual_seed(0)
+    return {
+        "one convolution": (Sequential(Conv(3, 4, 3, padding=1)), "0"),
+        "valid": (Sequential(Conv(3, 4, 3), nn.ReLU()), "1"),
+        "full": (Sequential(Conv(3, 4, 3, padding=2), nn.Tanh()), "1"),
+        "uneven": (Sequential(Conv(3, 4, (5, 3), padding=(2, 0)), nn.ZeroPad2d((3, 0, 1, 0))), "1"),
+        "same, even": (Sequential(Conv(3, 4, 4, padding="same")), "0"),
+        "dilated": (Sequential(Conv(3, 4, 3, padding=3, dilation=3), Conv(4, 4, 3, 2, 1)), "1"),
+        "residual": (Sequential(Residual()), "0"),
+        "average pool": (Sequential(Conv(3, 4, 3, padding=1), nn.AvgPool2d(3, 2, 1)), "1"),
+        "circular": (
+            Sequential(Conv(3, 4, 3, padding=1, padding_mode="circular"), Conv(4, 4, 3, 2)),
+            "1",
+        ),
+        "transposed": (
+            Sequential(Conv(3, 4, 3, 4, 1), nn.ConvTranspose2d(4, 4, 3, 2, 1, output_padding=1)),
+            "1",
+        ),
+        "pad function": (Functional(lambda x: F.pad(x, (2, 0, 1, 3), "reflect")), "conv"),
+        "joined": (Functional(lambda x: torch.cat([x[:, :, -3:], x, x[:, :, :1]], 2)), "conv"),
+        "our pad": (Functional(lambda x: ppp.pad(x, (2, 0, 1, 3), "symmetric")), "conv"),
+        "dense": (Sequential(Conv(3, 4, 3, padding=1), nn.SiLU(), Conv(4, 4, 7, 2, 3)), "2"),
+    }
+
+
+WINDOW = 32
+
+
+@pytest.mark.parametrize("name", networks())
+@torch.no_grad()
+def test_the_influence_map_is_what_padding_can_change(name):
+    """Random padded values change the touched cells and no other one."""
+    model, layer = networks()[name]
+    model.eval()
+    found = ppp.coverage(model, [layer], (WINDOW, WINDOW + 8))[layer]
+    x = torch.randn(1, 3, WINDOW, WINDOW + 8, generator=seeded())
+    changed = np.zeros_like(found.influence)
+
+    def features(seed):
+        generator = seeded(seed)
+
+        def random(call):
+            left, right, top, bottom = call.border
+            sides = [max(0, side) for side in call.border]
+            padded = F.pad(call.input, sides, value=torch.nan)
+            draws = torch.randn(padded.shape, generator=generator) * 3
+            padded = torch.where(padded.isnan(), draws, padded)
+            return call.run(F.pad(padded, [min(0, s) for s in (left, right, top, bottom)]))
+
+        with watch(random):
+            return ppp.extract(model, x, [layer])[layer]
+
+    reference = features(0)
+    for seed in range(1, 9):
+        changed |= ((features(seed) - reference).abs() > 1e-6).any(1)[0].numpy()
+    np.testing.assert_array_equal(changed, found.influence)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("name", networks())
+@torch.no_grad()
+def test_margins_are_enough_and_sharp(name, axis):
+    """A cut-out at the margin equals the one of a much larger scene; one cell less does not."""
+    model, layer = networks()[name]
+    model.eval()
+    found = ppp.coverage(model, [layer], WINDOW)[layer]
+    stride, size = found.stride[axis], found.influence.shape[axis]
+    before, after = found.margin[2:] if axis == 0 else found.margin[:2]
+    scene = torch.randn(1, 3, 192, 192, generator=seeded())
+    start = 96
+
+    def features(low, high):
+        crop = scene.narrow(2 + axis, low, high - low)
+        return ppp.extract(model, crop, [layer])[layer]
+
+    def cut(low, high):
+        return features(low, high).narrow(2 + axis, (start - low) // stride, size)
+
+    wide = cut(0, 192)
+    total = -(-(WINDOW + after) // stride) * stride
+    exact = cut(start - before, start + total)
+    torch.testing.assert_close(exact, wide, rtol=1e-5, atol=1e-5)
+    if before:
+        short = cut(start - before + stride, start + total)
+        assert (short - wide).abs().max() > 1e-3
+    if after:
+        cells = features(start - before, start + total - stride)
+        lacking = cells.narrow(2 + axis, before // stride, size - (not after))
+        assert (lacking - wide).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("name", ["one convolution", "dilated", "residual", "uneven", "dense"])
+def test_the_surgery_with_nan_touches_the_same_cells(name):
+    model, layer = networks()[name]
+    model.eval()
+    found = ppp.coverage(model, [layer], 24)[layer]
+    swapped = ppp.with_padding(model, "nan", pools="swap")
+    maps = ppp.extract(swapped, torch.zeros(1, 3, 24, 24), [layer])[layer]
+    np.testing.assert_array_equal(maps.isnan().any(1)[0].numpy(), found.influence)
+
+
+def test_the_surgery_with_nan_agrees_on_resnet18():
+    model = torchvision.models.resnet18(weights=None).eval()
+    layers = ["layer1", "layer2", "layer3"]
+    found = ppp.coverage(model, layers, 160)
+    swapped = ppp.with_padding(model, "nan", pools="swap")
+    maps = ppp.extract(swapped, torch.zeros(1, 3, 160, 160), layers)
+    for layer in layers:
+        np.testing.assert_array_equal(maps[layer].isnan().any(1)[0].numpy(), found[layer].influence)
+
+
+def test_the_model_is_left_as_it_was():
+    model = torchvision.models.resnet18(weights=None).eval().double()
+    before = copy.deepcopy(model.state_dict())
+    ppp.coverage(model, ["layer1"], 64)
+    after = model.state_dict()
+    assert all(torch.equal(after[key], before[key]) for key in before)
+    assert next(model.parameters()).dtype == torch.float64
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+# --- the assumption: NaN goes through ----------------------------------------------------
+
+ACTIVATIONS = (
+    *("CELU", "ELU", "GELU", "GLU", "Hardshrink", "Hardsigmoid", "Hardswish", "Hardtanh"),
+    *("LeakyReLU", "LogSigmoid", "Mish", "PReLU", "ReLU", "ReLU6", "RReLU", "SELU", "SiLU"),
+    *("Sigmoid", "Softmax2d", "Softplus", "Softshrink", "Softsign", "Tanh", "Tanhshrink"),
+)
+
+
+def test_the_list_of_activations_is_complete():
+    known = {
+        name
+        for name in nn.modules.activation.__all__
+        if name not in ("MultiheadAttention", "Threshold", "Softmax", "LogSoftmax", "Softmin")
+    }
+    assert known == set(ACTIVATIONS)
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("name", [*ACTIVATIONS, "Threshold"])
+def test_every_activation_propagates_nan(name, channels_last):
+    options = {"Threshold": (0.0, 0.0), "GLU": (1,)}.get(name, ())
+    module = getattr(nn, name)(*options).eval()
+    x = torch.zeros(1, 4, 9, 9)
+    x[:, :, 2, 3] = torch.nan
+    if channels_last:
+        x = x.contiguous(memory_format=torch.channels_last)
+    with torch.no_grad():
+        nan = module(x).isnan()
+    assert nan[:, :, 2, 3].all() and int(nan[0, 0].sum()) == 1
+    if hasattr(module, "inplace"):
+        module.inplace = True
+        with torch.no_grad():
+            assert torch.equal(module(x).isnan(), nan)
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        nn.MaxPool2d(3, 1, 1),
+        nn.AvgPool2d(3, 1, 1),
+        nn.LPPool2d(2, 3, 1),
+        nn.BatchNorm2d(4),
+        nn.Upsample(scale_factor=2),
+        nn.PixelShuffle(2),
+        nn.Dropout(),
+        nn.AdaptiveMaxPool2d(3),
+    ],
+)
+@torch.no_grad()
+def test_pools_and_layers_propagate_nan(module):
+    x = torch.zeros(1, 4, 9, 9)
+    x[:, :, 4, 4] = torch.nan
+    assert module.eval()(x).isnan().any()
+
+
+# --- no finite margin --------------------------------------------------------------------
+
+
+def test_squeeze_excitation_is_refused_by_name():
+    model = torchvision.models.efficientnet_b0(weights=None)
+    message = refused(model, ["features.1"], 64)
+    assert "'features.1'" in message and "'features.1.0.block.1" in message
+    # the stem before it is fine
+    assert ppp.coverage(model.eval(), ["features.0"], 64)["features.0"].stride == (2, 2)
+
+
+class Attention(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.heads = nn.MultiheadAttention(4, 1, batch_first=True)
+
+    def forward(self, x):
+        tokens = x.flatten(2).transpose(1, 2)
+        return self.heads(tokens, tokens, tokens)[0].transpose(1, 2).reshape(x.shape)
+
+
+class Scaled(nn.Module):
+    """Divides by the whole map's norm, with no module of its own for it."""
+
+    def forward(self, x):
+        return x / (x.norm(dim=(2, 3), keepdim=True) + 1)
+
+
+@pytest.mark.parametrize(
+    ("module", "named"),
+    [
+        (nn.GroupNorm(2, 4), "GroupNorm"),
+        (nn.InstanceNorm2d(4), "InstanceNorm2d"),
+        (Sequential(nn.AdaptiveAvgPool2d(1), nn.Upsample(size=(8, 8))), "no whole stride"),
+        (nn.AdaptiveAvgPool2d(7), ""),
+        (nn.Upsample(size=(16, 16)), "no whole stride"),
+        (Scaled(), "Scaled"),
+        (Attention(), ""),
+    ],
+)
+def test_layers_that_see_every_pixel_are_refused_by_name(module, named):
+    model = Sequential(Conv(3, 4, 3, stride=8, padding=1), module, Conv(4, 4, 3, padding=1))
+    message = refused(model, ["2"])
+    assert "layer '2'" in message and "no finite margin" in message and named in message
+    assert ppp.coverage(model, ["0"], 32)["0"].stride == (8, 8)
+
+
+def test_a_layer_norm_over_space_is_refused():
+    model = Sequential(Conv(3, 4, 3, padding=1), nn.LayerNorm([4, 32, 32]))
+    assert "1" in refused(model, ["1"], error=PPPError)
+
+
+def test_train_mode_and_bad_arguments_are_refused():
+    model = Sequential(Conv(3, 4, 3, padding=1), nn.BatchNorm2d(4))
+    with pytest.raises(PPPError, match="train mode"):
+        ppp.coverage(model, ["0"], 16)
+    assert "did you mean 'conv1'?" in refused(
+        torchvision.models.resnet18(weights=None), ["conv"], error=LayerError
+    )
+    assert "input size 0" in refused(model, ["0"], 0, error=PPPError)
+    assert "Conv2d" in refused(Sequential(nn.ReflectionPad2d(1)), ["0"], error=PPPError)
+    assert "does not run" in refused(Sequential(Conv(3, 4, 9)), ["0"], 4, error=PPPError)
+
+
+# --- the certificate ---------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def strided() -> Coverage:
+    torch.manual_seed(0)
+    model = Sequential(Conv(3, 4, 3, 2, 1), nn.ReLU(), Conv(4, 4, 3, 2, 1)).eval()
+    return ppp.coverage(model, ["0", "2"], 16)
+
+
+def test_certify_says_where_the_cut_outs_begin(strided):
+    rows, columns = strided["2"].certify((12, 12), np.array([8, 12]), np.array([4, 16]))
+    assert rows.tolist() == [2, 3] and columns.tolist() == [1, 4]
+
+
+def test_certify_refuses_misaligned_windows(strided):
+    with pytest.raises(MarginError) as caught:
+        strided["2"].certify((16, 16), np.array([8, 10]), np.array([8, 8]))
+    assert "vertical offset 10 px" in str(caught.value) and "stride 4" in str(caught.value)
+    strided["0"].certify((16, 16), np.array([8, 10]), np.array([8, 8]))  # fine for stride 2
+
+
+@pytest.mark.parametrize(("top", "left", "axis"), [(0, 8, "vertical"), (8, 0, "horizontal")])
+def test_certify_refuses_too_narrow_surroundings(strided, top, left, axis):
+    layer = strided["2"]
+    with pytest.raises(MarginError) as caught:
+        layer.certify((16, 16), np.array([top]), np.array([left]))
+    assert f"4 px more are needed on the {axis} axis" in str(caught.value)
+    assert "margin 4 px before" in str(caught.value)
+
+
+def test_certify_refuses_windows_beyond_the_far_side():
+    model = Sequential(Conv(3, 4, 3, padding=1)).eval()
+    layer = ppp.coverage(model, ["0"], 16)["0"]
+    layer.certify((18, 18), np.array([1]), np.array([1]))
+    with pytest.raises(MarginError, match="1 px more are needed on the vertical axis"):
+        layer.certify((17, 18), np.array([1]), np.array([1]))
+    with pytest.raises(MarginError, match="2 px more are needed on the horizontal axis"):
+        layer.certify((18, 18), np.array([1]), np.array([3]))

@@ -1,0 +1,131 @@
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+import ppp
+from ppp.errors import LayerError
+from ppp.extraction import Tap
+
+Sequential, Conv = nn.Sequential, nn.Conv2d
+
+
+def refused(model, layers, x=None) -> str:
+    with pytest.raises(LayerError) as caught:
+        ppp.extract(model, torch.zeros(1, 3, 32, 32) if x is None else x, layers)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def hooks(model):
+    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
+
+
+@pytest.fixture(scope="module")
+def resnet18():
+    torch.manual_seed(0)
+    return torchvision.models.resnet18(weights=None).eval()
+
+
+def test_an_in_place_relu_cannot_change_what_was_taken(resnet18):
+    x = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    maps = ppp.extract(resnet18, x, ["bn1", "relu", "layer1.0.bn2", "layer1.0"])
+    assert (maps["bn1"] < 0).any() and (maps["relu"] >= 0).all()
+    with torch.no_grad():
+        expected = resnet18.bn1(resnet18.conv1(x))
+        assert torch.equal(maps["bn1"], expected)
+        assert torch.equal(maps["relu"], expected.relu())
+    assert (maps["layer1.0.bn2"] < 0).any() and (maps["layer1.0"] >= 0).all()
+    assert list(maps) == ["bn1", "relu", "layer1.0.bn2", "layer1.0"]
+
+
+def test_the_order_is_the_one_asked_for(resnet18):
+    assert list(ppp.extract(resnet18, torch.zeros(1, 3, 64, 64), ["layer2", "conv1"])) == [
+        "layer2",
+        "conv1",
+    ]
+
+
+def test_the_rest_of_the_network_is_not_run():
+    class Head(nn.Module):
+        def forward(self, x):
+            raise AssertionError("the head ran")
+
+    model = Sequential(Conv(3, 4, 3), nn.ReLU(), Head())
+    assert ppp.extract(model, torch.zeros(2, 3, 8, 8), "1")["1"].shape == (2, 4, 6, 6)
+    fixed = Sequential(Conv(3, 4, 3, padding=1), nn.Flatten(), nn.Linear(4 * 64, 2))
+    assert ppp.extract(fixed, torch.zeros(1, 3, 20, 20), ["0"])["0"].shape == (1, 4, 20, 20)
+
+
+def test_no_gradient_is_kept():
+    maps = ppp.extract(Conv1(), torch.zeros(1, 3, 8, 8, requires_grad=True), ["conv"])
+    assert not maps["conv"].requires_grad
+
+
+class Conv1(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.spare = Conv(3, 3, 3), Conv(3, 3, 3)
+
+    def forward(self, x):
+        return self.conv(x)
+
+
+class Twice(Conv1):
+    def forward(self, x):
+        return self.spare(self.conv(self.conv(x)))
+
+
+class Broken(Conv1):
+    def forward(self, x):
+        self.conv(x)
+        raise RuntimeError("broken on purpose")
+
+
+def test_a_layer_that_runs_twice_is_refused():
+    assert "runs more than once" in refused(Twice(), ["conv", "spare"])
+
+
+def test_a_layer_that_does_not_run_is_refused():
+    assert "['spare'] did not run" in refused(Conv1(), ["conv", "spare"])
+
+
+def test_unknown_layers_are_refused_with_the_nearest_name(resnet18):
+    assert "did you mean 'layer1'?" in refused(resnet18, ["layr1"])
+    assert "did you mean 'layer4.1.bn2'" in refused(resnet18, ["layer4.1.bn"]) or (
+        "did you mean 'layer4.1.bn1'" in refused(resnet18, ["layer4.1.bn"])
+    )
+    assert "unknown layer ''" in refused(resnet18, [""])
+    assert "no layer given" in refused(resnet18, [])
+    assert "twice" in refused(resnet18, ["conv1", "conv1"])
+
+
+def test_what_is_no_map_is_refused():
+    flat = Sequential(Conv(3, 4, 3), nn.Flatten(), nn.Linear(4 * 900, 2))
+    assert "layer '1' gives (1, 3600)" in refused(flat, ["1"])
+    several = Sequential(Conv(3, 4, 3), nn.MaxPool2d(2, return_indices=True))
+    assert "layer '1' gives tuple" in refused(several, ["1"])
+
+
+def test_hooks_are_removed_in_every_case():
+    for model, layers in ((Twice(), ["conv", "spare"]), (Conv1(), ["conv", "spare"])):
+        refused(model, layers)
+        assert hooks(model) == 0
+    broken = Broken()
+    with pytest.raises(RuntimeError, match="on purpose"):
+        ppp.extract(broken, torch.zeros(1, 3, 8, 8), ["spare"])
+    assert hooks(broken) == 0
+    working = Conv1()
+    ppp.extract(working, torch.zeros(1, 3, 8, 8), ["conv"])
+    assert hooks(working) == 0
+
+
+def test_an_error_of_the_consumer_is_not_swallowed():
+    model = Conv1()
+
+    def consume(layer, output):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        Tap(model, ["conv"])(torch.zeros(1, 3, 8, 8), consume)
+    assert hooks(model) == 0

@@ -1,0 +1,539 @@
+import weakref
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+import torchvision
+from torch import nn
+
+import ppp
+from ppp.errors import (
+    MarginError,
+    NullTestError,
+    PaddingError,
+    PictureError,
+    PPPError,
+    SwapError,
+)
+from ppp.metrics import Moments, summarise
+from ppp.windows import Picture, Windows
+
+Sequential, Conv = nn.Sequential, nn.Conv2d
+SIZE = 20
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    model = Sequential(
+        Conv(3, 6, 3, padding=1),
+        nn.BatchNorm2d(6),
+        nn.ReLU(inplace=True),
+        Conv(6, 8, 3, stride=2, padding=1, bias=False),
+        nn.ReLU(inplace=True),
+        nn.MaxPool2d(3, 2, 1),
+        Conv(8, 4, 3, padding=1),
+    )
+    model[1].running_mean.normal_()
+    model[1].running_var.uniform_(0.5, 2)
+    return model.eval()
+
+
+LAYERS = ["2", "4", "6"]
+
+
+def scenes(count: int = 4, size: int = 96, seed: int = 0) -> dict[str, torch.Tensor]:
+    draw = seeded(seed)
+    return {f"scene {i}": torch.randn(3, size, size, generator=draw) for i in range(count)}
+
+
+@pytest.fixture(scope="module")
+def model():
+    return network()
+
+
+@pytest.fixture(scope="module")
+def reach(model):
+    return ppp.coverage(model, LAYERS, SIZE)
+
+
+@pytest.fixture(scope="module")
+def windows(reach):
+    return ppp.cut_windows(scenes(), SIZE, reach, per_picture=6, seed=0)
+
+
+def refused(error, *arguments, **options) -> str:
+    with pytest.raises(error) as caught:
+        ppp.measure(*arguments, **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def equal(first, second, exactly: bool = True) -> None:
+    assert list(first) == list(second)
+    for key, result in first.items():
+        for name in ("pattern", "deviation"):
+            a, b = getattr(result, name), getattr(second[key], name)
+            if exactly:
+                np.testing.assert_array_equal(a, b)
+            else:
+                np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    if exactly:
+        assert first.table().equals(second.table())
+
+
+# --- against brute force -----------------------------------------------------------------
+
+WIDE = 24  # px of surroundings on each side: more than any margin, a multiple of every stride
+
+
+@torch.no_grad()
+def brute_force(model, windows, scheme):
+    """Loop over windows: one crop each, one forward pass each, differences kept."""
+    differences = {layer: [] for layer in LAYERS}
+    optimal = {layer: [] for layer in LAYERS}
+    swapped = model if scheme is None else ppp.with_padding(model, scheme)
+    strides = dict(zip(LAYERS, (1, 2, 4)))
+    for picture in windows:
+        padded = F.pad(picture.pixels[None], (WIDE,) * 4, mode="reflect")[0]  # never reached
+        for top, left in zip(picture.tops, picture.lefts):
+            crop = padded[:, top : top + SIZE + 2 * WIDE, left : left + SIZE + 2 * WIDE]
+            window = picture.pixels[:, top : top + SIZE, left : left + SIZE]
+            x, y = crop[None], window[None]
+            for layer in LAYERS:
+                stop = int(layer) + 1
+                o, a = model[:stop](x)[0], swapped[:stop](y)[0]
+                start, size = WIDE // strides[layer], a.shape[-1]
+                o = o[:, start : start + size, start : start + size]
+                differences[layer].append((a - o).double().numpy())
+                optimal[layer].append(o.double().numpy())
+    return {k: np.stack(v) for k, v in differences.items()}, {
+        k: np.stack(v) for k, v in optimal.items()
+    }
+
+
+@pytest.mark.parametrize("scheme", [None, "zeros", "reflect", "circular", "mean", "constant(0.5)"])
+def test_it_equals_a_loop_over_windows(model, windows, reach, scheme):
+    got = ppp.measure(model, windows, LAYERS, scheme, coverage=reach)
+    differences, optimal = brute_force(model, windows, scheme)
+    for layer in LAYERS:
+        d, result = differences[layer], got[layer]
+        touched = reach[layer].influence
+        assert np.abs(d[..., ~touched]).max(initial=0) < 1e-5
+        np.testing.assert_allclose(result.pattern, d.mean(0), atol=1e-5)
+        np.testing.assert_allclose(result.deviation, d.std(0, ddof=1), atol=1e-5)
+        d = np.where(touched, d, 0.0)  # clean cells hold rounding noise
+        summary, mean, spread = result.summary, d.mean(0), d.std(0, ddof=1)
+        sigma = optimal[layer].std(ddof=1)
+        assert summary.n == len(d) == 24
+        assert summary.sigma == pytest.approx(sigma, rel=1e-5)
+        assert summary.mae_raw == pytest.approx(np.abs(mean).mean(), rel=1e-4)
+        assert summary.mae.value == pytest.approx(np.abs(mean).mean() / sigma, rel=1e-4)
+        ratio = np.divide(np.abs(mean), spread, out=np.zeros_like(mean), where=spread > 0)
+        assert summary.snr.value == pytest.approx(ratio.mean(), rel=1e-4)
+        assert summary.noise_power == pytest.approx((spread**2).mean(), rel=1e-4)
+        np.testing.assert_allclose(result.magnitude(), np.abs(result.pattern).mean(0))
+        by_picture = d.reshape(4, 6, -1).mean(1)
+        gram = by_picture @ by_picture.T / by_picture.shape[1]
+        power = (gram.sum() - np.trace(gram)) / 12
+        assert summary.power.value == pytest.approx(power, rel=1e-4) and summary.groups == 4
+
+
+def test_moments_and_summary_are_those_of_its_groups(model, windows, reach):
+    """Pictures are dealt into groups by their order of appearance."""
+    got = ppp.measure(model, windows, ["4"], "zeros", groups=3)["4"].summary
+    differences, optimal = brute_force(model, windows, "zeros")
+    d = torch.from_numpy(np.where(reach["4"].influence, differences["4"], 0.0)).split(6)
+    o = torch.from_numpy(optimal["4"]).split(6)
+    dealt = [(0, 3), (1,), (2,)]
+    expected = summarise(
+        [Moments().update(torch.cat([d[i] for i in group])) for group in dealt],
+        [Moments().update(torch.cat([o[i].flatten() for i in group])) for group in dealt],
+    )
+    assert got.groups == 3
+    for name in ("mae", "snr"):
+        a, b = getattr(got, name), getattr(expected, name)
+        np.testing.assert_allclose([a.value, a.low, a.high], [b.value, b.low, b.high], rtol=1e-3)
+
+
+def test_zero_differences_on_clean_cells_count_as_nothing(model, windows, reach):
+    """Rounding noise on clean cells must enter neither metric."""
+    got = ppp.measure(model, windows, LAYERS, ["zeros", "randn"])
+    for (_, layer), result in got.items():
+        clean = ~reach[layer].influence
+        assert result.null_test.cells == clean.sum()
+        assert not result.pattern[:, clean].any() and not result.deviation[:, clean].any()
+        assert np.isfinite(result.summary.snr.value) and np.isfinite(result.summary.snr.high)
+
+
+def test_resnet18_layer1_passes_the_null_test_with_exactly_zero():
+    torch.manual_seed(0)
+    model = torchvision.models.resnet18(weights=None).eval()
+    reach = ppp.coverage(model, ["layer1"], 96)
+    windows = ppp.cut_windows(scenes(2, 224), 96, reach, per_picture=2, seed=0)
+    got = ppp.measure(model, windows, ["layer1"], [None, "reflect"], coverage=reach)
+    for result in got.values():
+        assert result.null_test.cells > 0 and result.null_test.largest == 0.0
+        assert result.null_test.passed is True and result.summary.mae.value > 0
+
+
+def test_without_clean_cells_the_null_test_says_that_it_was_not_made(model):
+    reach = ppp.coverage(model, ["6"], 8)
+    windows = ppp.cut_windows(scenes(1), 8, reach, per_picture=2, seed=0)
+    null = ppp.measure(model, windows, ["6"])["6"].null_test
+    assert null.cells == 0 and null.passed is None
+
+
+# --- invariances -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, 100])
+def test_the_result_does_not_depend_on_the_batch_size(model, windows, batch_size):
+    reference = ppp.measure(model, windows, LAYERS, ["zeros", "symmetric"])
+    got = ppp.measure(model, windows, LAYERS, ["zeros", "symmetric"], batch_size=batch_size)
+    equal(got, reference, exactly=False)
+
+
+def test_equal_seeds_give_bit_equal_results(model, windows):
+    schemes = ["randn", "zeros", "randn(border)"]
+    first, second = (ppp.measure(model, windows, LAYERS, schemes, seed=3) for _ in range(2))
+    equal(first, second)
+    other = ppp.measure(model, windows, LAYERS, schemes, seed=4)
+    assert not np.array_equal(other["randn", "2"].pattern, first["randn", "2"].pattern)
+    np.testing.assert_array_equal(other["zeros", "2"].pattern, first["zeros", "2"].pattern)
+
+
+def test_one_shared_pass_equals_separate_ones(model, windows):
+    schemes = ["zeros", "reflect", "randn", "circular"]
+    shared = ppp.measure(model, windows, LAYERS, schemes, seed=5)
+    assert list(shared) == [(s, layer) for s in schemes for layer in LAYERS]
+    for scheme in schemes:
+        alone = ppp.measure(model, windows, LAYERS, scheme, seed=5)
+        for layer in LAYERS:
+            np.testing.assert_array_equal(alone[layer].pattern, shared[scheme, layer].pattern)
+            assert alone[layer].summary == shared[scheme, layer].summary
+
+
+def test_the_own_padding_of_a_zero_padded_network_is_zeros(model, windows):
+    got = ppp.measure(model, windows, LAYERS, [None, "zeros"])
+    for layer in LAYERS:
+        np.testing.assert_array_equal(got["own", layer].pattern, got["zeros", layer].pattern)
+    equal(ppp.measure(model, windows, LAYERS), ppp.measure(model, windows, LAYERS, "own"))
+
+
+def test_a_larger_picture_around_the_same_windows_changes_nothing(model, reach):
+    scene = scenes(1, 128)["scene 0"]
+    tops, lefts = np.array([40, 48, 52]), np.array([44, 40, 60])
+    inner = scene[:, 16:112, 12:116]
+    first = ppp.measure(model, Windows([Picture("a", scene, tops, lefts)], SIZE), LAYERS)
+    second = ppp.measure(model, Windows([Picture("a", inner, tops - 16, lefts - 12)], SIZE), LAYERS)
+    equal(first, second, exactly=False)
+
+
+def test_windows_and_maps_need_not_be_square(model):
+    size = (20, 28)
+    reach = ppp.coverage(model, ["6"], size)
+    windows = ppp.cut_windows(scenes(2), size, reach, per_picture=3, seed=0)
+    result = ppp.measure(model, windows, ["6"], "reflect")["6"]
+    assert result.pattern.shape == (4, 5, 7) and result.null_test.passed in (True, None)
+
+
+def test_a_single_layer_may_be_given_as_text(model, windows):
+    assert list(ppp.measure(model, windows, "6", "zeros")) == [("zeros", "6")]
+    nested = Sequential(model).eval()
+    assert list(ppp.measure(nested, windows, "0.6", "zeros")) == [("zeros", "0.6")]
+
+
+def test_double_precision(windows, reach):
+    model = network().double()
+    doubled = ppp.cut_windows(
+        scenes(), SIZE, reach, per_picture=6, seed=0, transform=torch.Tensor.double
+    )
+    got = ppp.measure(model, doubled, LAYERS, "reflect")
+    equal(ppp.measure(network(), windows, LAYERS, "reflect"), got, exactly=False)
+    # on top of padding's own effect, rounding is that of doubles
+    assert got["2"].null_test.relative < 1e-12
+
+
+def test_the_model_and_the_backends_are_left_as_they_were(windows):
+    model = network()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    backends = torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic
+    state = torch.get_rng_state()
+    ppp.measure(model, windows, LAYERS, ["randn", "reflect"])
+    after = model.state_dict()
+    assert all(torch.equal(after[key], before[key]) for key in before)
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+    assert (torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic) == backends
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+# --- one pass, little memory -------------------------------------------------------------
+
+
+def test_pictures_are_consumed_one_at_a_time(model, reach):
+    alive, peak = weakref.WeakSet(), []
+
+    def pictures():
+        for index in range(6):
+            pixels = torch.randn(3, 64, 64, generator=seeded(index))
+            alive.add(pixels)
+            peak.append(len(alive))
+            yield Picture(f"p{index}", pixels, np.array([16, 20]), np.array([16, 20]))
+            del pixels
+
+    got = ppp.measure(model, Windows(pictures, SIZE), LAYERS)
+    assert got["2"].summary.n == 12 and len(peak) == 6
+    assert max(peak) <= 2
+
+
+def test_checkpoints_are_kept_at_the_exact_number(model, windows):
+    marks = [2, 7, 24]
+    got = ppp.measure(model, windows, LAYERS, "zeros", checkpoints=marks, distributions=True)
+    for result in got.values():
+        assert [c.summary.n for c in result.checkpoints] == marks
+        last = result.checkpoints[-1]
+        assert last.summary.mae == result.summary.mae
+        np.testing.assert_allclose(last.pattern, result.magnitude(), rtol=1e-4, atol=1e-6)
+        assert last.pattern.shape == last.floor.shape == last.algorithmic.shape
+        # the mean of A minus the mean of O is the mean of D
+        np.testing.assert_allclose(
+            last.algorithmic - last.optimal, result.pattern.mean(0), atol=1e-5
+        )
+        assert 0 <= last.separated <= 1
+
+
+def test_a_checkpoint_equals_a_measurement_of_so_many_windows(model, windows):
+    (first, *_), result = list(windows), None
+    got = ppp.measure(model, windows, ["4"], "reflect", checkpoints=[4])["4"].checkpoints[0]
+    few = Picture(first.name, first.pixels, first.tops[:4], first.lefts[:4])
+    result = ppp.measure(model, Windows([few], SIZE), ["4"], "reflect")["4"]
+    np.testing.assert_allclose(got.pattern, result.magnitude(), rtol=1e-4, atol=1e-6)
+    assert got.summary.mae.value == pytest.approx(result.summary.mae.value, rel=1e-5)
+
+
+def test_progress_counts_every_window_once(model, windows):
+    seen = []
+    ppp.measure(model, windows, ["2"], batch_size=4, checkpoints=[5], progress=seen.append)
+    assert sum(seen) == 24 and max(seen) <= 4
+
+
+def test_results_are_found_by_layer_when_there_is_one_scheme(model, windows):
+    one = ppp.measure(model, windows, LAYERS, "reflect")
+    assert one["4"] is one["reflect", "4"]
+    with pytest.raises(KeyError, match="known"):
+        one["5"]
+    two = ppp.measure(model, windows, LAYERS, ["reflect", "zeros"])
+    with pytest.raises(KeyError, match="known"):
+        two["4"]
+    assert one.table().shape[0] == 3 and two.table().shape[0] == 6
+    assert one.provenance["windows"] == 24 and len(one.audit) == 4 and "4" in one.coverage
+
+
+# --- refusals ----------------------------------------------------------------------------
+
+
+def at(tops, lefts, pixels=None, name="scene") -> Windows:
+    pixels = scenes(1)["scene 0"] if pixels is None else pixels
+    return Windows([Picture(name, pixels, np.array(tops), np.array(lefts))], SIZE)
+
+
+def test_misaligned_windows_are_refused(model):
+    assert "misaligned" in refused(MarginError, model, at([20, 22], [20, 20]), LAYERS)
+    assert "vertical offset" in refused(MarginError, model, at([21, 21], [20, 20]), LAYERS)
+    # offsets that are all off by the same amount are misaligned too
+    ppp.measure(model, at([21, 23], [20, 20]), ["2"])  # fine for a layer of stride 1
+
+
+def test_too_narrow_surroundings_are_refused(model):
+    for tops, lefts in (([0, 20], [20, 20]), ([20, 20], [0, 20]), ([20, 76], [20, 20])):
+        message = refused(MarginError, model, at(tops, lefts), LAYERS)
+        assert "surroundings too narrow" in message and "px more are needed" in message
+
+
+def test_windows_outside_the_picture_are_refused(model):
+    for tops, lefts in (([-4, 20], [20, 20]), ([20, 20], [20, 80]), ([200, 200], [20, 20])):
+        assert "outside" in refused(PictureError, model, at(tops, lefts), LAYERS)
+
+
+class SqueezeExcitation(nn.Module):
+    def forward(self, x):
+        return x * x.mean((2, 3), keepdim=True).sigmoid()
+
+
+def test_a_network_that_sees_every_pixel_is_refused(windows):
+    model = Sequential(Conv(3, 4, 3, padding=1), SqueezeExcitation(), Conv(4, 4, 3)).eval()
+    assert "layer '2'" in refused(MarginError, model, windows, ["2"])
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_pixels_that_are_no_numbers_are_refused(model, value):
+    pixels = scenes(1)["scene 0"].clone()
+    pixels[1, 5, 5] = value
+    message = refused(PictureError, model, at([20, 24], [20, 24], pixels, "moon"), LAYERS)
+    assert "'moon'" in message and "NaN" in message
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.uint8])
+def test_pixels_of_another_type_are_refused(model, dtype):
+    pixels = scenes(1)["scene 0"].to(dtype)
+    message = refused(PictureError, model, at([20, 24], [20, 24], pixels), LAYERS)
+    assert str(dtype) in message and "pixels.to(torch.float32)" in message
+
+
+def test_pixels_of_another_shape_are_refused(model):
+    for shape in ((96, 96), (1, 3, 96, 96), (3, 0, 96)):
+        windows = at([20, 24], [20, 24], torch.zeros(shape))
+        assert "(C, H, W)" in refused(PictureError, model, windows, LAYERS)
+    gray = at([20, 24], [20, 24], torch.zeros(1, 96, 96))
+    assert "does not run" in refused(PPPError, model, gray, LAYERS)
+
+
+def test_features_that_are_no_numbers_are_refused(windows, reach):
+    for scale in (float("nan"), float("inf")):
+        model = network()
+        model[3].weight.data.mul_(scale)
+        refused(PPPError, model, windows, LAYERS, coverage=reach)
+
+
+def test_fewer_than_two_windows_are_refused(model):
+    assert "1 window" in refused(PictureError, model, at([20], [20]), LAYERS)
+    assert "0 window" in refused(PictureError, model, Windows([], SIZE), LAYERS)
+    assert "no windows" in refused(PictureError, model, at([], []), LAYERS)
+    assert "unequal" in refused(PictureError, model, at([20, 24], [20]), LAYERS)
+
+
+def test_bad_schemes_are_refused(model, windows):
+    assert "no scheme" in refused(PPPError, model, windows, LAYERS, [])
+    message = refused(PaddingError, model, windows, LAYERS, ["zeros", "refelct"])
+    assert "did you mean 'reflect'?" in message
+    assert "nan" in refused(PPPError, model, windows, LAYERS, ["zeros", "nan"])
+
+
+def test_train_mode_is_refused(windows):
+    model = network()
+    model[1].train()
+    assert "train mode at '1'" in refused(PPPError, model, windows, LAYERS)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"batch_size": 0}, {"groups": 0}, {"checkpoints": [1]}, {"checkpoints": [2.5]}],
+)
+def test_bad_options_are_refused(model, windows, options):
+    refused(PPPError, model, windows, LAYERS, **options)
+
+
+def test_a_coverage_of_something_else_is_refused(model, windows, reach):
+    other = ppp.coverage(model, LAYERS, SIZE + 4)
+    assert "coverage is of layers" in refused(PPPError, model, windows, LAYERS, coverage=other)
+    assert "coverage is of layers" in refused(PPPError, model, windows, ["0"], coverage=reach)
+
+
+def test_a_map_too_small_for_the_scheme_is_refused_by_layer():
+    model = Sequential(Conv(3, 4, 3, 8, 1), Conv(4, 4, 5, padding=2)).eval()
+    reach = ppp.coverage(model, ["1"], 16)
+    windows = ppp.cut_windows(scenes(1), 16, reach, per_picture=2, seed=0)
+    assert "layer '1'" in refused(PaddingError, model, windows, ["1"], "reflect")
+
+
+# --- padding where no module is ----------------------------------------------------------
+
+
+class InceptionLike(nn.Module):
+    """Pads by function calls, as torchvision's Inception does."""
+
+    def __init__(self, pad: bool):
+        super().__init__()
+        self.stem = Conv(3, 4, 3, 2, 1)
+        self.one, self.two = Conv(4, 4, 3, padding=1), Conv(4, 4, 1)
+        self.pad = pad
+
+    def forward(self, x):
+        x = F.relu(self.stem(x))
+        pooled = self.two(F.avg_pool2d(x, 3, 1, 1))
+        x = F.pad(x, (1, 0, 1, 0))[:, :, :-1, :-1] if self.pad else x
+        return torch.cat([self.one(x), pooled], 1)
+
+
+class Wrapped(nn.Module):
+    def __init__(self, pad):
+        super().__init__()
+        self.block, self.after = InceptionLike(pad), Conv(8, 4, 3)
+
+    def forward(self, x):
+        return self.after(self.block(x))
+
+
+def few(model, layers, size=SIZE):
+    reach = ppp.coverage(model, layers, size)
+    return ppp.cut_windows(scenes(2), size, reach, per_picture=3, seed=0)
+
+
+def test_a_functional_padding_can_be_measured_but_not_swapped():
+    torch.manual_seed(0)
+    model = Wrapped(pad=True).eval()
+    windows = few(model, ["block", "after"])
+    own = ppp.measure(model, windows, ["block", "after"])
+    assert own["block"].null_test.passed is True and own["after"].summary.mae.value > 0
+    message = refused(SwapError, model, windows, ["after"], "reflect")
+    assert "'block'" in message and "schemes=None" in message
+
+
+def test_functional_pools_keep_their_padding_unless_a_swap_is_asked_for():
+    torch.manual_seed(0)
+    model = Wrapped(pad=False).eval()
+    windows = few(model, ["after"])
+    kept = ppp.measure(model, windows, ["after"], "reflect")
+    assert kept["after"].null_test.passed is True
+    assert kept.provenance["not_swapped"] == ["block: average-pool"]
+    message = refused(SwapError, model, windows, ["after"], "reflect", pools="swap")
+    assert "'block'" in message
+
+
+class Hidden(nn.Module):
+    """Padding that reaches no padding operator."""
+
+    def __init__(self, how: str):
+        super().__init__()
+        self.how, self.first, self.conv = how, Conv(3, 4, 3, padding=1), Conv(4, 4, 3)
+
+    def forward(self, x):
+        x = self.first(x)
+        if self.how == "wrapped by cat":
+            x = torch.cat([x[..., -1:, :], x, x[..., :1, :]], 2)
+            x = torch.cat([x[..., -1:], x, x[..., :1]], 3)
+        elif self.how == "mirrored by cat":
+            x = torch.cat([x[..., :3, :].flip(2), x, x[..., -3:, :].flip(2)], 2)
+        elif self.how == "rolled":
+            x = x + x.roll((5, 5), (2, 3))
+        elif self.how == "coordinates":
+            x = x + torch.linspace(-1, 1, x.shape[-1])
+        elif self.how == "written into zeros":
+            larger = x.new_zeros(*x.shape[:2], x.shape[2] + 6, x.shape[3] + 6)
+            larger[:, :, 3:-3, 3:-3] = x
+            x = larger
+        return self.conv(x)
+
+
+@pytest.mark.parametrize("how", ["wrapped by cat", "mirrored by cat"])
+def test_padding_by_cat_is_measured_but_not_swapped(how):
+    torch.manual_seed(0)
+    model = Hidden(how).eval()
+    windows = few(model, ["conv"])
+    assert ppp.measure(model, windows, ["conv"])["conv"].null_test.passed is True
+    assert "function call" in refused(SwapError, model, windows, ["conv"], "reflect")
+
+
+@pytest.mark.parametrize("how", ["rolled", "coordinates", "written into zeros"])
+@pytest.mark.parametrize("scheme", [None, "reflect"])
+def test_hidden_padding_is_never_accepted_in_silence(how, scheme):
+    torch.manual_seed(0)
+    model = Hidden(how).eval()
+    with pytest.raises((NullTestError, MarginError, SwapError)) as caught:
+        ppp.measure(model, few(model, ["conv"]), ["conv"], scheme)
+    assert "'conv'" in str(caught.value) and "\n" not in str(caught.value)

@@ -1,0 +1,259 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings, strategies as st
+from scipy import stats
+
+from ppp import SCHEMES, pad
+from ppp.errors import PaddingError
+from ppp.padding import Scheme
+
+NUMPY = {
+    "zeros": {"mode": "constant"},
+    "constant(2)": {"mode": "constant", "constant_values": 2},
+    "reflect": {"mode": "reflect"},
+    "symmetric": {"mode": "symmetric"},
+    "replicate": {"mode": "edge"},
+    "circular": {"mode": "wrap"},
+}
+DTYPES = (torch.float16, torch.float32, torch.float64, torch.int32, torch.int64, torch.uint8)
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def refused(x, amount, scheme, **options) -> str:
+    with pytest.raises(PaddingError) as caught:
+        pad(x, amount, scheme, **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@st.composite
+def maps_and_amounts(draw, scheme):
+    shape = [draw(st.integers(1, 3)) for _ in range(2)] + [draw(st.integers(1, 7)) for _ in "hw"]
+    limit = {"reflect": -1, "symmetric": 0, "circular": 0}.get(scheme)
+    most_y, most_x = (9 if limit is None else size + limit for size in shape[2:])
+    sides = [draw(st.integers(0, most)) for most in (most_x, most_x, most_y, most_y)]
+    x = torch.from_numpy(
+        np.random.default_rng(draw(st.integers(0, 999))).integers(0, 200, shape)
+    ).to(draw(st.sampled_from(DTYPES)))
+    return x, tuple(sides)
+
+
+@pytest.mark.parametrize("scheme", NUMPY)
+@settings(max_examples=80, deadline=None)
+@given(data=st.data())
+def test_deterministic_schemes_equal_numpy(scheme, data):
+    x, (left, right, top, bottom) = data.draw(maps_and_amounts(scheme))
+    widths = ((0, 0), (0, 0), (top, bottom), (left, right))
+    expected = np.pad(x.numpy(), widths, **NUMPY[scheme])
+    got = pad(x, (left, right, top, bottom), scheme)
+    assert got.dtype == x.dtype
+    np.testing.assert_array_equal(got.numpy(), expected)
+
+
+def test_one_integer_pads_every_side_and_zero_returns_the_map():
+    x = torch.randn(2, 3, 4, 5, generator=seeded())
+    for scheme in NUMPY:
+        assert torch.equal(pad(x, 2, scheme), pad(x, (2, 2, 2, 2), scheme))
+        assert torch.equal(pad(x, 0, scheme), x)
+
+
+def border_mean(channel: np.ndarray) -> float:
+    height, width = channel.shape
+    ring = [
+        channel[i, j]
+        for i in range(height)
+        for j in range(width)
+        if i in (0, height - 1) or j in (0, width - 1)
+    ]
+    return float(np.mean(ring))
+
+
+@pytest.mark.parametrize("shape", [(5, 4), (1, 6), (6, 1), (2, 2), (1, 1), (3, 3)])
+def test_mean_fills_with_the_mean_of_the_border_ring(shape):
+    x = torch.randn(2, 3, *shape, dtype=torch.float64, generator=seeded())
+    padded = pad(x, (1, 2, 3, 0), "mean")
+    border = torch.ones(padded.shape[2:], dtype=torch.bool)
+    border[3:, 1:-2] = False
+    assert torch.equal(padded[:, :, 3:, 1:-2], x)
+    for sample in range(2):
+        for channel in range(3):
+            expected = border_mean(x[sample, channel].numpy())
+            np.testing.assert_allclose(padded[sample, channel][border], expected, atol=1e-14)
+
+
+def test_nan_marks_the_border_and_nothing_else():
+    x = torch.randn(1, 2, 3, 4, generator=seeded())
+    padded = pad(x, (1, 0, 2, 1), "nan")
+    assert torch.equal(padded[:, :, 2:-1, 1:], x)
+    assert int(padded.isnan().sum()) == padded.numel() - x.numel()
+
+
+# --- randn -------------------------------------------------------------------------------
+
+
+def drawn(x: torch.Tensor, scheme: str = "randn", amount: int = 40, seed: int = 0):
+    """Padded values of a map, (N, C, cells)."""
+    padded = pad(x, amount, scheme, generator=seeded(seed))
+    border = torch.ones(padded.shape[2:], dtype=torch.bool)
+    border[amount:-amount, amount:-amount] = False
+    return padded[:, :, border]
+
+
+@pytest.mark.parametrize("scheme", ["randn", "randn(map)", "randn(border)"])
+def test_randn_draws_from_a_normal_with_the_map_s_mean_and_deviation(scheme):
+    x = torch.randn(2, 3, 8, 6, dtype=torch.float64, generator=seeded()).exp()
+    x[:, :, 1:-1, 1:-1] += 5  # the ring differs from the map
+    values = drawn(x, scheme)
+    for sample in range(2):
+        for channel in range(3):
+            cells = x[sample, channel].numpy()
+            if scheme == "randn(border)":
+                inside = np.zeros(cells.shape, dtype=bool)
+                inside[1:-1, 1:-1] = True
+                cells = cells[~inside]
+            law = stats.norm(cells.mean(), cells.std())
+            assert stats.kstest(values[sample, channel].numpy(), law.cdf).pvalue > 1e-4
+
+
+def test_randn_is_independent_between_cells_channels_and_samples():
+    x = torch.randn(4, 4, 5, 5, dtype=torch.float64, generator=seeded())
+    values = drawn(x).flatten(0, 1)  # 16 rows, one for each channel of each sample
+    bound = 5 / np.sqrt(values.shape[1])
+    between = np.corrcoef(values.numpy()) - np.eye(16)
+    assert np.abs(between).max() < bound
+    z = (values - values.mean(1, keepdim=True)) / values.std(1, keepdim=True)
+    for lag in (1, 2, 85):  # 85 is the padded width: the cell below
+        assert (z[:, lag:] * z[:, :-lag]).mean(1).abs().max() < bound
+
+
+def test_randn_is_fresh_at_every_call_and_follows_its_generator():
+    x = torch.randn(1, 2, 4, 4, generator=seeded())
+    generator = seeded(7)
+    first, second = (pad(x, 1, "randn", generator=generator) for _ in range(2))
+    assert not torch.equal(first, second)
+    assert torch.equal(first, pad(x, 1, "randn", generator=seeded(7)))
+    state = torch.get_rng_state()
+    pad(x, 1, "randn", generator=generator)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(1)
+    default = pad(x, 1, "randn")
+    torch.manual_seed(1)
+    assert torch.equal(default, pad(x, 1, "randn"))
+
+
+@pytest.mark.parametrize("scheme", ["randn", "randn(border)", "mean"])
+def test_a_constant_map_stays_constant_and_has_a_finite_gradient(scheme):
+    x = torch.zeros(2, 3, 5, 5)
+    x[:, 1] = 3.25
+    x.requires_grad_()
+    padded = pad(x, 2, scheme, generator=seeded())
+    assert torch.equal(padded, padded[:, :, 4:5, 4:5].expand_as(padded))
+    padded.square().sum().backward()
+    assert x.grad.isfinite().all()
+
+
+# --- for every scheme --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scheme", [*SCHEMES, "constant(0.5)", "randn(border)"])
+def test_channels_last_is_kept_with_equal_values(scheme):
+    x = torch.randn(2, 3, 6, 5, generator=seeded())
+    plain = pad(x, (1, 2, 3, 0), scheme, generator=seeded(1))
+    last = x.contiguous(memory_format=torch.channels_last)
+    got = pad(last, (1, 2, 3, 0), scheme, generator=seeded(1))
+    assert got.is_contiguous(memory_format=torch.channels_last)
+    assert plain.is_contiguous()
+    torch.testing.assert_close(got, plain, equal_nan=True, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("scheme", [s for s in SCHEMES if s != "nan"])
+def test_gradients_are_right(scheme):
+    x = torch.randn(1, 2, 4, 5, dtype=torch.float64, generator=seeded(), requires_grad=True)
+    torch.autograd.gradcheck(
+        lambda maps: pad(maps, (1, 2, 2, 1), scheme, generator=seeded(1)), (x,)
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_half_precision(scheme, dtype):
+    x = (torch.randn(1, 2, 40, 40, generator=seeded()) * 100 + 300).to(dtype)
+    got = pad(x, 1, scheme, generator=seeded(1))
+    assert got.dtype == dtype
+    assert torch.equal(got[:, :, 1:-1, 1:-1], x)
+    reference = pad(x.float(), 1, scheme, generator=seeded(1)).to(dtype)
+    torch.testing.assert_close(got, reference, equal_nan=True)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_the_input_is_left_alone(scheme):
+    x = torch.randn(1, 2, 4, 4, generator=seeded())
+    before = x.clone()
+    pad(x, 1, scheme).fill_(9.0)
+    assert torch.equal(x, before)
+
+
+# --- refusals ----------------------------------------------------------------------------
+
+
+def test_an_unknown_scheme_is_refused_with_the_nearest_name():
+    x = torch.zeros(1, 1, 4, 4)
+    assert "did you mean 'reflect'?" in refused(x, 1, "refelct")
+    assert "did you mean 'circular'?" in refused(x, 1, "circlar")
+    for scheme in ("", "zeros(1)", "randn(ring)", "constant(one)", None, "reflect)"):
+        assert str(scheme) in refused(x, 1, scheme)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "shape", "amount", "most"),
+    [
+        ("reflect", (4, 6), (0, 0, 4, 0), "height 4; at most 3"),
+        ("reflect", (6, 4), (0, 4, 0, 0), "width 4; at most 3"),
+        ("reflect", (1, 1), 1, "at most 0"),
+        ("circular", (6, 4), (5, 0, 0, 0), "width 4; at most 4"),
+        ("symmetric", (4, 6), (0, 0, 0, 5), "height 4; at most 4"),
+    ],
+)
+def test_amounts_that_a_scheme_cannot_supply_are_refused(scheme, shape, amount, most):
+    message = refused(torch.zeros(1, 1, *shape), amount, scheme)
+    assert scheme in message and most in message
+
+
+def test_the_largest_possible_amounts_work():
+    x = torch.randn(1, 1, 4, 4, generator=seeded())
+    assert pad(x, 3, "reflect").shape == (1, 1, 10, 10)
+    assert pad(x, 4, "circular").shape == pad(x, 4, "symmetric").shape == (1, 1, 12, 12)
+
+
+@pytest.mark.parametrize(
+    "amount", [-1, (0, 0, 0, -2), (1, 1), (1, 1, 1, 1, 1), (1, 1, 1, 1.0), 1.5, None, "1111", True]
+)
+def test_malformed_amounts_are_refused(amount):
+    assert repr(amount) in refused(torch.zeros(1, 1, 4, 4), amount, "zeros")
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("shape", [(3, 4, 4), (4, 4), (1, 3, 4, 4, 4)])
+def test_only_four_axes_are_padded(shape, scheme):
+    assert str(shape) in refused(torch.zeros(shape), 1, scheme)
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 4, 4), (1, 0, 4, 4), (1, 3, 0, 4)])
+def test_empty_maps_are_refused(shape):
+    for scheme in SCHEMES:
+        assert "empty" in refused(torch.zeros(shape), 1, scheme)
+
+
+@pytest.mark.parametrize("scheme", ["randn", "mean", "nan", "constant(0.5)", "constant(inf)"])
+def test_integer_maps_are_refused_where_the_scheme_needs_fractions(scheme):
+    assert "torch.int64" in refused(torch.zeros(1, 1, 4, 4, dtype=torch.int64), 1, scheme)
+
+
+def test_schemes_read_back_what_they_write():
+    for text in (*SCHEMES, "constant(0.5)", "constant(-3)", "randn(border)"):
+        assert str(Scheme.parse(text)) == text
+        assert Scheme.parse(Scheme.parse(text)) == Scheme.parse(text)

@@ -1,0 +1,352 @@
+import copy
+import io
+import pickle
+
+import pytest
+import torch
+import torch.nn.functional as F
+import torchvision
+from torch import nn
+
+import ppp
+from ppp.errors import PaddingError, PPPError, SwapError
+from ppp.swapping import Pad2d, PaddedConv2d
+
+Sequential, Conv = nn.Sequential, nn.Conv2d
+SCHEMES = [*ppp.SCHEMES, "constant(0.5)", "randn(border)"]
+DETERMINISTIC = [s for s in SCHEMES if not s.startswith(("randn", "nan"))]
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def noise(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=seeded(seed))
+
+
+def small(mode: str = "zeros") -> nn.Module:
+    torch.manual_seed(0)
+    return Sequential(
+        Conv(3, 8, 3, padding=1, padding_mode=mode),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        Conv(8, 4, 5, padding=(2, 1), stride=2, padding_mode=mode),
+    ).eval()
+
+
+def refused(*arguments, error=SwapError, **options) -> str:
+    with pytest.raises(error) as caught:
+        ppp.with_padding(*arguments, **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("resnet18", 96),
+        ("resnet50", 64),
+        ("vgg16", 64),
+        ("vgg19", 64),
+        ("squeezenet1_0", 64),
+        ("densenet121", 64),
+        ("mobilenet_v2", 64),
+    ],
+)
+def test_the_own_scheme_is_bit_equal_and_a_round_trip_restores_it(name, size):
+    torch.manual_seed(0)
+    features = getattr(torchvision.models, name)(weights=None).eval()
+    features = getattr(features, "features", features)  # VGG's classifier is large and unpadded
+    x = noise(1, 3, size, size)
+    with torch.inference_mode():
+        expected = features(x)
+        assert torch.equal(ppp.with_padding(features, "zeros")(x), expected)
+        reflect = ppp.with_padding(features, "symmetric")
+        assert not torch.equal(reflect(x), expected)
+        back = ppp.with_padding(reflect, "zeros")
+        assert torch.equal(back(x), expected)
+        assert torch.equal(features(x), expected)
+    assert [type(m) for m in back.modules()] == [type(m) for m in features.modules()]
+    assert list(reflect.state_dict()) == list(features.state_dict())
+
+
+VARIANTS = {
+    "plain": {"kernel_size": 3, "padding": 1},
+    "uneven kernel": {"kernel_size": (5, 3), "padding": (2, 1)},
+    "one axis": {"kernel_size": (1, 3), "padding": (0, 1)},
+    "stride": {"kernel_size": 3, "padding": 1, "stride": 2},
+    "dilation": {"kernel_size": 3, "padding": 2, "dilation": 2},
+    "groups": {"kernel_size": 3, "padding": 1, "groups": 2, "bias": False},
+    "same": {"kernel_size": 3, "padding": "same"},
+    "same, even": {"kernel_size": 4, "padding": "same"},
+    "reflect": {"kernel_size": 3, "padding": 1, "padding_mode": "reflect"},
+    "circular, same, dilated": {
+        "kernel_size": (4, 3),
+        "padding": "same",
+        "dilation": (1, 2),
+        "padding_mode": "circular",
+    },
+    "valid": {"kernel_size": 3, "padding": "valid"},
+}
+SIDES = {
+    "uneven kernel": (1, 1, 2, 2),
+    "one axis": (1, 1, 0, 0),
+    "dilation": (2, 2, 2, 2),
+    "same, even": (1, 2, 1, 2),
+    "circular, same, dilated": (2, 2, 1, 2),
+    "valid": (0, 0, 0, 0),
+}
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_swapped_convolution_is_a_convolution_of_the_padded_map(variant, scheme):
+    torch.manual_seed(0)
+    conv = Conv(4, 6, **VARIANTS[variant])
+    x = noise(2, 4, 9, 8)
+    got = ppp.with_padding(conv, scheme, generator=seeded(5))(x)
+    padded = ppp.pad(x, SIDES.get(variant, (1, 1, 1, 1)), scheme, generator=seeded(5))
+    expected = F.conv2d(padded, conv.weight, conv.bias, conv.stride, 0, conv.dilation, conv.groups)
+    torch.testing.assert_close(got, expected, equal_nan=True)
+
+
+def test_parameters_are_shared_and_buffers_are_not():
+    model = small()
+    swapped = ppp.with_padding(model, "reflect")
+    own, copied = dict(model.named_parameters()), dict(swapped.named_parameters())
+    assert list(own) == list(copied)
+    assert all(own[name] is copied[name] for name in own)
+    buffers = dict(swapped.named_buffers())
+    for name, buffer in model.named_buffers():
+        assert buffer is not buffers[name] and buffer.data_ptr() != buffers[name].data_ptr()
+
+
+@pytest.mark.parametrize("scheme", [s for s in SCHEMES if s != "nan"])
+def test_the_copy_trains_and_the_original_s_statistics_stay(scheme):
+    model = small()
+    state, types = copy.deepcopy(model.state_dict()), [type(m) for m in model.modules()]
+    x = noise(4, 3, 16, 16)
+    expected = model(x)
+    swapped = ppp.with_padding(model, scheme, generator=seeded()).train()
+    loss = swapped(x).square().mean()
+    loss.backward()
+    gradients = [p.grad for p in swapped.parameters()]
+    assert all(g is not None and g.isfinite().all() and (g != 0).any() for g in gradients)
+    assert not torch.equal(swapped[1].running_mean, model[1].running_mean)
+    after = model.state_dict()
+    assert all(torch.equal(after[key], state[key]) for key in state)
+    assert not model.training and not model[0].training
+    assert [type(m) for m in model.modules()] == types
+    assert torch.equal(model(x), expected)
+    torch.optim.SGD(swapped.parameters(), lr=0.1).step()  # "training either trains both"
+    assert not torch.equal(model[0].weight, state["0.weight"])
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_mode_is_kept(training):
+    swapped = ppp.with_padding(small().train(training), "reflect")
+    assert {m.training for m in swapped.modules()} == {training}
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("how", ["pickle", "torch", "deepcopy"])
+def test_a_swapped_network_survives_a_round_trip_with_its_generator(scheme, how):
+    swapped = ppp.with_padding(small(), scheme, generator=seeded(3))
+    x = noise(1, 3, 12, 12)
+    swapped(x)  # the generator has moved on
+    if how == "pickle":
+        again = pickle.loads(pickle.dumps(swapped))
+    elif how == "deepcopy":
+        again = copy.deepcopy(swapped)
+    else:
+        file = io.BytesIO()
+        torch.save(swapped, file)
+        file.seek(0)
+        again = torch.load(file, weights_only=False)
+    first, second = swapped(x), again(x)
+    assert torch.equal(first.nan_to_num(9.0), second.nan_to_num(9.0))
+    assert again[0].border.generator is again[3].border.generator if scheme != "zeros" else True
+
+
+@pytest.mark.parametrize("scheme", DETERMINISTIC)
+def test_channels_last_gives_the_same_features(scheme):
+    swapped = ppp.with_padding(small(), scheme)
+    x = noise(2, 3, 16, 16)
+    expected = swapped(x)
+    got = swapped.to(memory_format=torch.channels_last)(
+        x.contiguous(memory_format=torch.channels_last)
+    )
+    assert got.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("mode", ["zeros", "reflect", "replicate", "circular"])
+def test_the_own_mode_is_left_exactly_as_it_is(mode):
+    model = small(mode)
+    swapped = ppp.with_padding(model, mode)
+    assert [type(m) for m in swapped.modules()] == [type(m) for m in model.modules()]
+    x = noise(1, 3, 12, 12)
+    assert torch.equal(swapped(x), model(x))
+
+
+@pytest.mark.parametrize("first", SCHEMES)
+def test_the_last_swap_counts(first):
+    model, x = small(), noise(1, 3, 12, 12)
+    twice = ppp.with_padding(ppp.with_padding(model, first), "reflect")
+    assert torch.equal(twice(x), ppp.with_padding(model, "reflect")(x))
+    assert torch.equal(ppp.with_padding(twice, "zeros")(x), model(x))
+    assert twice[0].weight is model[0].weight
+
+
+def test_randn_can_be_swapped_for_randn_with_another_generator():
+    model, x = small(), noise(1, 3, 12, 12)
+    first = ppp.with_padding(model, "randn", generator=seeded(1))
+    second = ppp.with_padding(first, "randn", generator=seeded(2))
+    expected = ppp.with_padding(model, "randn", generator=seeded(2))(x)
+    assert torch.equal(second(x), expected)
+    assert not torch.equal(second(x), expected)  # fresh at every call
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        nn.ZeroPad2d((1, 2, 0, 3)),
+        nn.ConstantPad2d((1, 2, 0, 3), 0.5),
+        nn.ReflectionPad2d((1, 2, 0, 3)),
+        nn.ReplicationPad2d((1, 2, 0, 3)),
+        nn.CircularPad2d((1, 2, 0, 3)),
+    ],
+)
+def test_padding_modules_are_swapped(module):
+    model, x = Sequential(module, Conv(3, 4, 3)), noise(1, 3, 8, 8)
+    for scheme in DETERMINISTIC:
+        got = ppp.with_padding(model, scheme)(x)
+        torch.testing.assert_close(got, model[1](ppp.pad(x, (1, 2, 0, 3), scheme)))
+    root = ppp.with_padding(module, "symmetric")
+    assert isinstance(root, Pad2d) and torch.equal(root(x), ppp.pad(x, (1, 2, 0, 3), "symmetric"))
+
+
+def test_a_module_registered_under_two_names_is_swapped_under_both():
+    border, conv = nn.ReflectionPad2d(1), Conv(3, 3, 3)
+    model, x = Sequential(border, conv, border, conv), noise(1, 3, 8, 8)
+    got = ppp.with_padding(model, "zeros")(x)
+    torch.testing.assert_close(got, conv(F.pad(conv(F.pad(x, (1,) * 4)), (1,) * 4)))
+    pool = nn.MaxPool2d(3, 2, 1)
+    model = Sequential(pool, Conv(3, 3, 1), pool)
+    got = ppp.with_padding(model, "replicate", pools="swap")(x)
+    bare = nn.MaxPool2d(3, 2)
+    middle = model[1](bare(ppp.pad(x, 1, "replicate")))
+    torch.testing.assert_close(got, bare(ppp.pad(middle, 1, "replicate")))
+    assert pool.padding == 1
+
+
+class Holder(nn.Module):
+    def __init__(self, pool):
+        super().__init__()
+        self.conv, self.pool = Conv(3, 4, 3, padding=1), pool
+
+    def forward(self, x):
+        return self.pool(self.conv(x))
+
+
+@pytest.mark.parametrize(
+    "pool", [nn.MaxPool2d(3, 2, (1, 0)), nn.AvgPool2d(3, 2, (1, 0)), nn.MaxPool2d(3, 2, 1)]
+)
+def test_pools_keep_their_padding_or_get_the_scheme(pool):
+    model, x = Holder(pool).eval(), noise(1, 3, 9, 9)
+    features = F.conv2d(ppp.pad(x, 1, "reflect"), model.conv.weight, model.conv.bias)
+    torch.testing.assert_close(ppp.with_padding(model, "reflect")(x), pool(features))
+    swapped = ppp.with_padding(model, "reflect", pools="swap")
+    rows, columns = pool.padding if isinstance(pool.padding, tuple) else (1, 1)
+    bare = copy.deepcopy(pool)
+    bare.padding = 0
+    expected = bare(ppp.pad(features, (columns, columns, rows, rows), "reflect"))
+    torch.testing.assert_close(swapped(x), expected)
+    again = ppp.with_padding(swapped, "replicate", pools="swap")(x)
+    features = F.conv2d(ppp.pad(x, 1, "replicate"), model.conv.weight, model.conv.bias)
+    expected = bare(ppp.pad(features, (columns, columns, rows, rows), "replicate"))
+    torch.testing.assert_close(again, expected)
+    kept = ppp.with_padding(swapped, "replicate")(x)  # conv replicate, pool still reflect
+    expected = bare(ppp.pad(features, (columns, columns, rows, rows), "reflect"))
+    torch.testing.assert_close(kept, expected)
+    assert pool.padding == bare.padding or pool.padding != 0
+
+
+def test_pools_without_padding_are_left_alone():
+    swapped = ppp.with_padding(Holder(nn.MaxPool2d(2)), "reflect", pools="swap")
+    assert type(swapped.pool) is nn.MaxPool2d
+
+
+# --- refusals ----------------------------------------------------------------------------
+
+
+class Standardised(Conv):
+    def forward(self, x):
+        return F.conv2d(x, self.weight - self.weight.mean(), self.bias, padding=1)
+
+
+class OwnConvForward(Conv):
+    def _conv_forward(self, x, weight, bias):
+        return F.conv2d(F.pad(x, (1, 1, 1, 1)), weight, bias)
+
+
+class Renamed(Conv):
+    """Overrides nothing that computes."""
+
+
+@pytest.mark.parametrize(
+    ("module", "kind"),
+    [
+        (nn.ConvTranspose2d(4, 4, 3), "ConvTranspose2d"),
+        (nn.ConvTranspose2d(4, 4, 4, 2, 1), "ConvTranspose2d"),
+        (nn.ConvTranspose2d(4, 4, 2, 2, dilation=2), "ConvTranspose2d"),
+        (Standardised(4, 4, 3), "Standardised"),
+        (OwnConvForward(4, 4, 3), "OwnConvForward"),
+        (nn.utils.parametrizations.weight_norm(Conv(4, 4, 3, padding=1)), "ParametrizedConv2d"),
+        (nn.Conv3d(4, 4, 3, padding=1), "Conv3d"),
+    ],
+)
+def test_what_cannot_be_swapped_is_refused_by_name(module, kind):
+    message = refused(Sequential(Conv(3, 4, 3, padding=1), Sequential(module)), "reflect")
+    assert "'1.0'" in message and kind in message
+    assert "'the model'" in refused(module, "reflect")
+
+
+def test_many_refusals_are_one_line():
+    message = refused(Sequential(*[nn.ConvTranspose2d(4, 4, 3) for _ in range(9)]), "reflect")
+    assert "'2'" in message and "'3'" not in message and "6 more" in message
+
+
+def test_what_pads_nothing_is_no_obstacle():
+    unpadded = nn.utils.parametrizations.weight_norm(Conv(4, 4, 1))
+    model = Sequential(Conv(3, 4, 3, padding=1), nn.ConvTranspose2d(4, 4, 2, 2), unpadded)
+    assert ppp.with_padding(model, "reflect")(noise(1, 3, 8, 8)).shape == (1, 4, 16, 16)
+
+
+def test_a_subclass_that_computes_nothing_itself_is_swapped():
+    model, x = Sequential(Renamed(3, 4, 3, padding=1)), noise(1, 3, 8, 8)
+    swapped = ppp.with_padding(model, "reflect")
+    assert isinstance(swapped[0], PaddedConv2d)
+    torch.testing.assert_close(
+        swapped(x), F.conv2d(ppp.pad(x, 1, "reflect"), model[0].weight, model[0].bias)
+    )
+
+
+def test_a_map_too_small_for_reflect_is_refused_with_the_layer_s_name():
+    model = Sequential(Conv(3, 4, 3, padding=1, stride=4), Sequential(Conv(4, 4, 5, padding=2)))
+    swapped = ppp.with_padding(model, "reflect")
+    with pytest.raises(PaddingError) as caught:
+        swapped(noise(1, 3, 8, 8))
+    assert "layer '1.0'" in str(caught.value) and "at most 1" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(PaddingError, match=r"layer '1'.*too large for circular"):
+        ppp.with_padding(Sequential(Conv(3, 4, 1), nn.ZeroPad2d(9)), "circular")(noise(1, 3, 8, 8))
+
+
+def test_bad_arguments_are_refused():
+    assert "did you mean 'reflect'?" in refused(small(), "refelct", error=PaddingError)
+    assert "did you mean 'swap'?" in refused(small(), "reflect", pools="swapp", error=PPPError)
+    ceil = Holder(nn.MaxPool2d(3, 2, 1, ceil_mode=True))
+    assert "'pool'" in refused(ceil, "reflect", pools="swap")
+    assert isinstance(ppp.with_padding(ceil, "reflect").conv, PaddedConv2d)
