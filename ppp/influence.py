@@ -212,12 +212,18 @@ class _Probe:
         self.spreads: str | None = None
 
     def run(
-        self, size: tuple[int, int], *, border: tuple[bool, bool], line: int | None = None
+        self,
+        size: tuple[int, int],
+        *,
+        border: tuple[bool, bool],
+        line: int | None = None,
+        explain: bool = False,
     ) -> dict[str, np.ndarray]:
         """Return the NaN map of every layer: bool, (H_k, W_k).
 
         `border` says on which axes (rows, columns) padding is NaN, elsewhere it is zero;
-        `line` is the axis whose first line of pixels is NaN.
+        `line` is the axis whose first line of pixels is NaN. `explain` looks at the result
+        of every operator, which takes several times as long.
         """
         x = torch.zeros(1, self.channels, *size)
         if line is not None:
@@ -234,7 +240,7 @@ class _Probe:
             maps[layer] = output.isnan().any(1).any(0).numpy()
 
         try:
-            with self.stack.watching(), watch(replace, self._after):
+            with self.stack.watching(), watch(replace, self._after if explain else None):
                 self.tap(x, consume)
         except PPPError:
             raise
@@ -266,7 +272,6 @@ class _Probe:
         length = 256
         while length <= _LARGEST and len(found) < len(self.tap.layers):
             size = (length, _STRIP) if axis == 0 else (_STRIP, length)
-            self.spreads = None
             touched = {k: m.any(1 - axis) for k, m in self.run(size, border=border).items()}
             lines = self.run(size, border=(False, False), line=axis)
             cells[length] = {layer: len(nan) for layer, nan in touched.items()}
@@ -281,6 +286,8 @@ class _Probe:
             length *= 2
         for layer in self.tap.layers:
             if layer not in found:
+                self.run(size, border=border, explain=True)
+                self.run(size, border=(False, False), line=axis, explain=True)
                 where = f"; every cell is reached from {self.spreads} on" if self.spreads else ""
                 raise MarginError(
                     f"layer {layer!r} has no finite margin up to {_LARGEST} px{where}; "

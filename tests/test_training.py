@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from ppp.errors import PaddingError, ParameterError
-from ppp.experiments import training
+from ppp.experiments import files
 from ppp.experiments.networks import load_network, small_resnet
 from ppp.experiments.plane import SHAPES
 from ppp.experiments.training import accuracy, main, train, windows
@@ -97,7 +97,7 @@ def test_a_failed_run_leaves_nothing_half_made(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(training.os, "replace", full)
+    monkeypatch.setattr(files.os, "replace", full)
     with pytest.raises(OSError, match="No space"):
         train("resnet", **short, out=tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []

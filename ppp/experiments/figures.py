@@ -34,6 +34,7 @@ from matplotlib.patches import Patch, Rectangle
 from mpl_toolkits.mplot3d.art3d import Poly3DCollection
 
 from ppp.errors import PPPError, unknown
+from ppp.experiments import files
 
 STYLE = Path(__file__).with_name("ppp.mplstyle")
 PALETTE: tuple[str, ...] = tuple(
@@ -627,14 +628,7 @@ def save(fig: Figure, path: str | os.PathLike[str]) -> Path:
     path = Path(path)
     if path.suffix != ".png":
         raise PPPError(f"figure path {str(path)!r} ends in {path.suffix!r}; expected '.png'")
-    data = _png(fig)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    files.write(path, _png(fig))
     return path
 
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 import functools
 import json
 import math
-import os
 import platform
 import subprocess
-import tempfile
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -17,6 +15,7 @@ import pandas as pd
 import torch
 
 from ppp.errors import PPPError
+from ppp.experiments import files
 
 
 def save_table(frame: pd.DataFrame, results: str | Path, name: str) -> None:
@@ -38,7 +37,7 @@ def save_table(frame: pd.DataFrame, results: str | Path, name: str) -> None:
     >>> (folder / "counts.csv").read_text()
     'n\\n2\\n'
     """
-    _write(Path(results) / f"{name}.csv", frame.to_csv(index=False))
+    files.write(Path(results) / f"{name}.csv", frame.to_csv(index=False).encode())
 
 
 def save_numbers(results: str | Path, numbers: Mapping[str, int | float | str]) -> None:
@@ -60,7 +59,8 @@ def save_numbers(results: str | Path, numbers: Mapping[str, int | float | str]) 
         if isinstance(value, float) and not math.isfinite(value):
             raise PPPError(f"number {name!r} is {value}; expected a finite number or a text")
         plain[name] = value
-    _write(Path(results) / "numbers.json", json.dumps(plain, indent=1, sort_keys=True))
+    text = json.dumps(plain, indent=1, sort_keys=True)
+    files.write(Path(results) / "numbers.json", text.encode())
 
 
 def footer(**facts: object) -> dict[str, object]:
@@ -89,16 +89,3 @@ def _commit() -> str:
     except (OSError, subprocess.SubprocessError):
         return "unknown"
     return done.stdout.strip()
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

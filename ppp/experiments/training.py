@@ -14,9 +14,7 @@ import csv
 import hashlib
 import io
 import json
-import os
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -30,6 +28,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ppp.errors import ParameterError, PPPError, unknown
+from ppp.experiments import files
 from ppp.experiments.networks import (
     FAMILIES,
     PLANE_MEAN,
@@ -314,21 +313,11 @@ def _ship(model: nn.Module, log: list[dict], record: dict, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     entries = manifest(out) if (out / "manifest.json").exists() else {}
     entries[stem] = record
-    _write(out / record["file"], content)
-    _write(out / f"{stem}.csv", table.getvalue().encode())
-    _write(out / "manifest.json", (json.dumps(entries, indent=2, sort_keys=True) + "\n").encode())
-
-
-def _write(path: Path, content: bytes) -> None:
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
+    files.write(out / record["file"], content)
+    files.write(out / f"{stem}.csv", table.getvalue().encode())
+    files.write(
+        out / "manifest.json", (json.dumps(entries, indent=2, sort_keys=True) + "\n").encode()
+    )
 
 
 def main(arguments: list[str] | None = None) -> int:
