@@ -27,13 +27,14 @@ lint: $(INSTALLED)
 clean:
 	rm -rf build runs .snakemake
 
-# The mark comes last, so that an installation that was broken off is begun again.
+# The mark comes last, so that an installation that was broken off is begun again; one that
+# was whole is brought up to date in place.
 $(INSTALLED): constraints.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "Python 3.11 or newer is needed; '$(PYTHON)' is not." \
 	    "Name one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 2; }
 	@echo "Installing into $(VENV), once; PyTorch is large."
-	@rm -rf $(VENV)
+	@test -f $@ || rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[test]"
 	@touch $@

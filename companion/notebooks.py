@@ -244,6 +244,8 @@ def execute(
                 values,
                 kernel_name=KERNEL,
                 progress_bar={"desc": notebook.stem, "file": sys.stderr},
+                # Kernels that talk over loopback warn about it at every start.
+                extra_arguments=["--IPKernelApp.log_level=ERROR"],
             )
         except (papermill.PapermillExecutionError, DeadKernelError) as error:
             if getattr(error, "ename", "") in _refusals():
