@@ -232,6 +232,8 @@ class _Probe:
         maps: dict[str, np.ndarray] = {}
 
         def replace(call: PaddedCall) -> object:
+            if border[0] == border[1]:
+                return call.run(F.pad(call.input, call.border, value=rows))
             left, right, top, bottom = call.border
             padded = F.pad(call.input, (0, 0, top, bottom), value=rows)
             return call.run(F.pad(padded, (left, right, 0, 0), value=columns))
@@ -273,9 +275,9 @@ class _Probe:
         while length <= _LARGEST and len(found) < len(self.tap.layers):
             size = (length, _STRIP) if axis == 0 else (_STRIP, length)
             touched = {k: m.any(1 - axis) for k, m in self.run(size, border=border).items()}
-            lines = self.run(size, border=(False, False), line=axis)
             cells[length] = {layer: len(nan) for layer, nan in touched.items()}
             half = cells.get(length // 2)
+            lines = self.run(size, border=(False, False), line=axis) if half else {}
             for layer, nan in touched.items():
                 if half is None or layer in found:
                     continue

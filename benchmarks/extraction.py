@@ -1,0 +1,178 @@
+"""Measure what a measurement costs beyond the forward passes it cannot do without.
+
+python benchmarks/extraction.py [--output FILE] [--profile]
+"""
+
+from __future__ import annotations
+
+import argparse
+import cProfile
+import json
+import pstats
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+import ppp
+from ppp.experiments.networks import load_network
+from ppp.experiments.plane import Scene, scenes
+from ppp.extraction import Tap
+from ppp.windows import gather
+
+LAYERS = ("layer1", "layer2", "layer3", "layer4")
+SCHEMES = ("zeros", "reflect", "replicate", "circular", "randn")
+WINDOW, PICTURE = 224, 1024
+SMALL_WINDOWS = 512
+
+Clocks = tuple[float, float]
+"""Wall-clock seconds, and processor seconds of all threads."""
+
+
+def alternate(work: dict[str, Callable[[], object]], repeats: int) -> dict[str, Clocks]:
+    """Run every piece of work in turn, `repeats` times; return the least seconds of each.
+
+    Taking turns lets the noise of a shared machine hit all of them alike.
+    """
+    least = dict.fromkeys(work, (float("inf"),) * 2)
+    for _ in range(repeats):
+        for name, piece in work.items():
+            began = time.perf_counter(), time.process_time()
+            piece()
+            spent = time.perf_counter() - began[0], time.process_time() - began[1]
+            least[name] = (min(least[name][0], spent[0]), min(least[name][1], spent[1]))
+    return least
+
+
+class Extraction:
+    """Four layers of a ResNet-50 on windows of one picture, in three ways."""
+
+    def __init__(self, n: int, naive_windows: int, batch_size: int) -> None:
+        network = load_network("resnet50", "random")
+        self.model = network.model
+        self.naive_windows, self.batch_size = min(n, naive_windows), batch_size
+        self.coverage = ppp.coverage(self.model, LAYERS, WINDOW)
+        picture = Scene(0, "disc", 0, 0, PICTURE, PICTURE)
+        self.windows = ppp.cut_windows(
+            [picture], WINDOW, self.coverage, per_picture=n, seed=0, transform=network.prepare
+        )
+        (self.picture,) = list(self.windows)
+        self.branches = [
+            ppp.with_padding(self.model, scheme, generator=torch.Generator().manual_seed(0))
+            for scheme in SCHEMES
+        ]
+
+    def measure(self, schemes=SCHEMES, *, coverage=None) -> None:
+        """Do what :func:`ppp.measure` does; without `coverage` it is found on the way."""
+        ppp.measure(
+            self.model, self.windows, LAYERS, schemes,
+            coverage=coverage, batch_size=self.batch_size,
+        )  # fmt: skip
+
+    def bare(self) -> None:
+        """Run the algorithmic branches on the same batches and look at nothing."""
+        places = self.picture.tops, self.picture.lefts
+        with torch.no_grad():
+            for start in range(0, len(self.windows), self.batch_size):
+                part = (side[start : start + self.batch_size] for side in places)
+                x = gather(self.picture.pixels, *part, (WINDOW, WINDOW))
+                for branch in self.branches:
+                    branch(x)
+
+    def naive(self) -> None:
+        """Run each window, and the crop that holds it and its surroundings, by itself."""
+        tap, optimal = Tap(self.branches[1], LAYERS), Tap(self.model, LAYERS)
+        stride, (left, _, top, _) = self.coverage.stride, self.coverage.margin
+        height, width = ppp.size_needed(WINDOW, self.coverage)
+        for y, x in zip(self.picture.tops[: self.naive_windows], self.picture.lefts):
+            first = y - -(-top // stride[0]) * stride[0], x - -(-left // stride[1]) * stride[1]
+            crop = gather(self.picture.pixels, [first[0]], [first[1]], (height, width))
+            window = gather(self.picture.pixels, [y], [x], (WINDOW, WINDOW))
+            optimal(crop, lambda *_: None)
+            tap(window, lambda *_: None)
+
+
+def small_network() -> Callable[[], object]:
+    """Return the measurement of the small network: all layers, one scheme, coverage included."""
+    network = load_network("plane-resnet", "trained")
+    reach = ppp.coverage(network.model, network.layers, network.window)
+    height, width = ppp.size_needed(network.window, reach)
+    pictures = {
+        scene.name: scene.pixels()
+        for scene in scenes(SMALL_WINDOWS // 16, height + 64, width + 64, seed=0)
+    }
+    windows = ppp.cut_windows(
+        pictures, network.window, reach, per_picture=16, seed=0, transform=network.prepare
+    )
+    return lambda: ppp.measure(network.model, windows, network.layers, "reflect", batch_size=32)
+
+
+def ratios(extraction: Extraction, repeats: int) -> dict[str, object]:
+    """Time everything in turn and compare."""
+    known = extraction.coverage
+    spent = alternate(
+        {
+            "bare": extraction.bare,
+            "five": extraction.measure,
+            "five, coverage given": lambda: extraction.measure(coverage=known),
+            "one": lambda: extraction.measure("reflect"),
+            "one, coverage given": lambda: extraction.measure("reflect", coverage=known),
+            "naive": extraction.naive,
+        },
+        repeats,
+    )
+    n = len(extraction.windows)
+    more = n / extraction.naive_windows
+    figures: dict[str, object] = {
+        "windows": n,
+        "naive_windows": extraction.naive_windows,
+        "batch_size": extraction.batch_size,
+        "threads": torch.get_num_threads(),
+    }
+    for clock, name in enumerate(("wall", "processor")):
+        seconds = {work: clocks[clock] for work, clocks in spent.items()}
+        figures[name] = {
+            "five_schemes_to_bare": seconds["five"] / seconds["bare"],
+            "five_schemes_to_bare_coverage_given": (
+                seconds["five, coverage given"] / seconds["bare"]
+            ),
+            "naive_to_one_scheme": seconds["naive"] * more / seconds["one"],
+            "naive_to_one_scheme_coverage_given": (
+                seconds["naive"] * more / seconds["one, coverage given"]
+            ),
+            "bare_seconds_per_window_and_scheme": seconds["bare"] / n / len(SCHEMES),
+        }
+    return figures
+
+
+def main() -> None:
+    """Print the ratios as JSON; with --profile, where the time of a measurement goes."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--windows", type=int, default=64)
+    parser.add_argument("--naive-windows", type=int, default=16, help="timed, then scaled up")
+    parser.add_argument("--batch-size", type=int, default=4, help="small is fast on a CPU")
+    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--threads", type=int, help="of PyTorch; 1 suits a busy machine")
+    parser.add_argument("--output", type=Path, help="JSON file")
+    parser.add_argument("--profile", action="store_true", help="profile instead of timing")
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    extraction = Extraction(options.windows, options.naive_windows, options.batch_size)
+    if options.profile:
+        with cProfile.Profile() as profile:
+            extraction.measure(coverage=extraction.coverage)
+        pstats.Stats(profile).strip_dirs().sort_stats("tottime").print_stats(30)
+        return
+    figures = ratios(extraction, options.repeats)
+    small = alternate({"small": small_network()}, options.repeats)["small"]
+    figures[f"small_network_{SMALL_WINDOWS}_windows_seconds"] = small[0]
+    text = json.dumps(figures, indent=2)
+    print(text)
+    if options.output:
+        options.output.write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
