@@ -151,7 +151,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--windows", type=int, default=64)
     parser.add_argument("--naive-windows", type=int, default=16, help="timed, then scaled up")
-    parser.add_argument("--batch-size", type=int, default=4, help="small is fast on a CPU")
+    parser.add_argument("--batch-size", type=int, default=8, help="small is fast on a CPU")
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--threads", type=int, help="of PyTorch; 1 suits a busy machine")
     parser.add_argument("--output", type=Path, help="JSON file")
