@@ -17,7 +17,6 @@ import torch
 import torchvision
 from safetensors.torch import load as load_safetensors
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock
 
 from ppp.errors import LayerError, PPPError, WeightsError, unknown
 
@@ -66,21 +65,25 @@ class Network:
 
 # --------------------------------------------------------------------- the small networks
 
+OPTIMAL = "optimal"
+"""Padding of a network that pads nothing and is given the true surroundings instead."""
+
 
 class SmallResNet(nn.Module):
     """Residual network of 3 x 3 convolutions; see :func:`small_resnet`."""
 
-    def __init__(self, classes: int) -> None:
+    def __init__(self, classes: int, *, pads: bool = True) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(3, 16, 3, stride=2, padding=1, bias=False)
+        self.surroundings = (0, 0) if pads else (48, 33)
+        self.conv1 = nn.Conv2d(3, 16, 5, stride=2, padding=2 if pads else 0, bias=False)
         self.bn1 = nn.BatchNorm2d(16)
         self.relu = nn.ReLU(inplace=True)
-        self.layer1 = _stage(16, 16, 1)
-        self.layer2 = _stage(16, 32, 2)
-        self.layer3 = _stage(32, 64, 2)
-        self.layer4 = _stage(64, 128, 2)
+        self.layer1 = _Block(16, 16, 1, pads)
+        self.layer2 = _Block(16, 32, 2, pads)
+        self.layer3 = _Block(32, 48, 2, pads)
+        self.layer4 = _Block(48, 80, 2, pads)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.fc = nn.Linear(128, classes)
+        self.fc = nn.Linear(80, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.relu(self.bn1(self.conv1(x)))
@@ -88,16 +91,43 @@ class SmallResNet(nn.Module):
         return self.fc(self.avgpool(x).flatten(1))
 
 
+class _Block(nn.Module):
+    """The basic block of residual networks: two convolutions and a shortcut around them."""
+
+    def __init__(self, before: int, width: int, stride: int, pads: bool) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(before, width, 3, stride, padding=int(pads), bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU(inplace=True)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=int(pads), bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.downsample = None
+        if stride != 1:
+            self.downsample = nn.Sequential(
+                nn.Conv2d(before, width, 1, stride=stride, bias=False), nn.BatchNorm2d(width)
+            )
+        # Cells before the first one that convolutions without padding still give.
+        self.lost = 0 if pads else 1 + stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.relu(self.bn1(self.conv1(x)))
+        out = self.bn2(self.conv2(out))
+        x = x[..., self.lost :, self.lost :]
+        x = x if self.downsample is None else self.downsample(x)
+        return self.relu(out + x[..., : out.shape[2], : out.shape[3]])
+
+
 class SmallVGG(nn.Module):
     """Plain network of 3 x 3 convolutions; see :func:`small_vgg`."""
 
-    def __init__(self, classes: int) -> None:
+    def __init__(self, classes: int, *, pads: bool = True) -> None:
         super().__init__()
+        self.surroundings = (0, 0) if pads else (61, 61)
         blocks, before = [], 3
-        for width in (16, 32, 64, 96, 96):
-            for channels in (before, width):
+        for convolutions, width in ((1, 16), (2, 24), (2, 32), (2, 48), (2, 64)):
+            for channels in (before, width)[:convolutions]:
                 blocks += [
-                    nn.Conv2d(channels, width, 3, padding=1, bias=False),
+                    nn.Conv2d(channels, width, 3, padding=int(pads), bias=False),
                     nn.BatchNorm2d(width),
                     nn.ReLU(inplace=True),
                 ]
@@ -111,15 +141,6 @@ class SmallVGG(nn.Module):
         return self.classifier(self.avgpool(self.features(x)).flatten(1))
 
 
-def _stage(before: int, width: int, stride: int) -> nn.Sequential:
-    shortcut = None
-    if stride != 1:
-        shortcut = nn.Sequential(
-            nn.Conv2d(before, width, 1, stride=stride, bias=False), nn.BatchNorm2d(width)
-        )
-    return nn.Sequential(BasicBlock(before, width, stride, shortcut), BasicBlock(width, width))
-
-
 def small_resnet(
     classes: int = 8,
     padding: str = "zeros",
@@ -127,17 +148,21 @@ def small_resnet(
     seed: int = 0,
     generator: torch.Generator | None = None,
 ) -> nn.Module:
-    """Make a residual network for 96 px windows, with total stride 16. [ours]
+    """Make a small residual network for 96 px windows, with total stride 16. [ours]
 
-    Stem (3 x 3, stride 2, 16 channels), four stages of two basic blocks (16, 32, 64, 128
-    channels, strides 1, 2, 2, 2), global average pool, linear: 0.7 million parameters.
+    Stem (5 x 5, stride 2, 16 channels), four stages of one basic block (16, 32, 48, 80
+    channels, strides 1, 2, 2, 2), global average pool, linear: 0.15 million parameters.
 
     Parameters
     ----------
     classes : int
         Outputs, at least 1.
     padding : str
-        Scheme of every padded convolution, see :data:`ppp.padding.SCHEMES`.
+        Scheme of every padded convolution, see :data:`ppp.padding.SCHEMES`; or "optimal": no
+        convolution pads, and the input brings the true surroundings, as many pixels as the
+        attribute ``surroundings`` says (left and top, right and bottom). Its features are
+        those of the window alone when they are pooled. The names and shapes of its weights
+        do not depend on the padding.
     seed : int
         Of the random weights; the global generator is not touched.
     generator : torch.Generator, optional
@@ -157,6 +182,10 @@ def small_resnet(
     --------
     >>> small_resnet()(torch.zeros(2, 3, 96, 96)).shape
     torch.Size([2, 8])
+    >>> surrounded = small_resnet(padding="optimal")
+    >>> side = 96 + sum(surrounded.surroundings)
+    >>> side, surrounded(torch.zeros(2, 3, side, side)).shape
+    (177, torch.Size([2, 8]))
     """
     return _initialised(SmallResNet, classes, padding, seed, generator)
 
@@ -168,16 +197,17 @@ def small_vgg(
     seed: int = 0,
     generator: torch.Generator | None = None,
 ) -> nn.Module:
-    """Make a plain network for 96 px windows, with total stride 32. [ours]
+    """Make a small plain network for 96 px windows, with total stride 32. [ours]
 
-    Five blocks of two 3 x 3 convolutions with batch norm (16, 32, 64, 96, 96 channels) and
-    a max-pool that pads nothing, global average pool, linear: 0.4 million parameters.
-    Parameters, result and errors are those of :func:`small_resnet`.
+    Five blocks of 3 x 3 convolutions with batch norm (one of 16 channels, then two each of
+    24, 32, 48 and 64), each followed by a max-pool that pads nothing; global average pool,
+    linear: 0.13 million parameters. Parameters, result and errors are those of
+    :func:`small_resnet`.
 
     Examples
     --------
     >>> layers_of_interest(small_vgg())
-    ['features.5', 'features.12', 'features.19', 'features.26', 'features.33']
+    ['features.2', 'features.9', 'features.16', 'features.23', 'features.30']
     """
     return _initialised(SmallVGG, classes, padding, seed, generator)
 
@@ -185,16 +215,59 @@ def small_vgg(
 FAMILIES = {"resnet": small_resnet, "vgg": small_vgg}
 
 
+def rebuilt(model: nn.Module, padding: str) -> nn.Module:
+    """Return a small network with the same weights and another padding. [ours]
+
+    Unlike :func:`ppp.with_padding`, it also knows "optimal", in both directions.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Of :func:`small_resnet` or :func:`small_vgg`; left as it is.
+    padding : str
+        See :func:`small_resnet`.
+
+    Returns
+    -------
+    nn.Module
+        A copy in the mode of `model`.
+
+    Raises
+    ------
+    PPPError
+        Another network.
+
+    Examples
+    --------
+    >>> rebuilt(small_vgg(), "optimal").surroundings
+    (61, 61)
+    """
+    from ppp.swapping import with_padding
+
+    family = next((kind for kind in (SmallResNet, SmallVGG) if isinstance(model, kind)), None)
+    if family is None:
+        raise PPPError(f"{type(model).__name__} is no small network; see ppp.with_padding")
+    state = model.state_dict()
+    classes = next(reversed(state.values())).numel()  # the last bias
+    with torch.random.fork_rng(devices=[]):
+        fresh = family(classes, pads=padding != OPTIMAL)
+    fresh.load_state_dict(state)
+    fresh.train(model.training)
+    return fresh if padding in ("zeros", OPTIMAL) else with_padding(fresh, padding)
+
+
 def _initialised(family, classes, padding, seed, generator) -> nn.Module:
     from ppp.swapping import with_padding
 
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        model = family(classes)
+        model = family(classes, pads=padding != OPTIMAL)
         for module in model.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-    return model if padding == "zeros" else with_padding(model, padding, generator=generator)
+    if padding in ("zeros", OPTIMAL):
+        return model
+    return with_padding(model, padding, generator=generator)
 
 
 # ----------------------------------------------------------------------------------- layers
@@ -274,8 +347,9 @@ def load_network(
     ----------
     name : str
         "plane-resnet" or "plane-vgg", trained on the plane with zero padding, or with
-        another scheme such as "plane-resnet-randn"; or any classification network of
-        torchvision, such as "resnet18".
+        another scheme such as "plane-resnet-randn"; "plane-resnet-optimal" was trained with
+        the true surroundings, and comes with zero padding, to be swapped or
+        :func:`rebuilt`; or any classification network of torchvision, such as "resnet18".
     weights : str
         "random" (drawn from `seed`); a path to a .safetensors, .pth or .pt file; for plane
         networks "trained" (shipped) or "initial" (the same run before its first step); for
@@ -330,7 +404,8 @@ def _plane_name(name: str) -> tuple[str, str]:
 
 def _plane_network(name, family, padding, weights, seed, models) -> Network:
     try:
-        model = FAMILIES[family](padding=padding, seed=seed)
+        # A network that was trained without any padding is measured under others.
+        model = FAMILIES[family](padding="zeros" if padding == OPTIMAL else padding, seed=seed)
     except PPPError as error:
         raise WeightsError(f"network {name!r}: {error}") from None
     provenance = {"source": "random weights", "seed": seed, "padding": padding}
