@@ -1,54 +1,127 @@
 """Train a small network on the plane: tell the shape of the leaves in a window. [ours]
 
-    python -m ppp.experiments.training --family resnet --padding zeros --seed 0
-
 The label belongs to the scene and not to a place in the window, so nothing in the task
-asks for position. Training and test scenes have disjoint seeds.
+asks for position. Training and test scenes have disjoint seeds. Networks with the same
+seed begin with the same weights and see the same windows in the same order, whatever
+their padding.
 """
 
 from __future__ import annotations
 
-import argparse
 import copy
 import csv
-import hashlib
 import io
 import json
-import sys
+import pickle
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save
+from safetensors.torch import load as load_safetensors
+from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ppp.errors import ParameterError, PPPError, unknown
+from ppp.errors import ParameterError, WeightsError, unknown
 from ppp.experiments import files
 from ppp.experiments.networks import (
     FAMILIES,
+    OPTIMAL,
     PLANE_MEAN,
     PLANE_STD,
     PLANE_WINDOW,
-    SHIPPED,
-    manifest,
     normalise,
 )
 from ppp.experiments.plane import SHAPES, render_windows
+from ppp.padding import Scheme
 from ppp.swapping import with_generator
 
 _TEST_SCENES = 1 << 40  # first seed of a test scene; training scenes lie below
 _SCENES = 1 << 24  # scenes that belong to one training seed
 _SPAN = 1 << 20  # px, windows start anywhere in this square around the origin
-_EVERY = 50  # steps between rows of the log
+_EVERY = 64  # steps between rows of the log, and between saved states
 _CLIP = 5.0  # norm of the gradient
+
+Observation = tuple[list[dict[str, object]], dict[str, Tensor]]
+"""What an observer gives: rows of a table, and tensors by name."""
 
 
 @dataclass(frozen=True)
+class Settings:
+    """What determines a training run's weights, on one machine and number of threads.
+
+    Attributes
+    ----------
+    family : {"resnet", "vgg"}
+    padding : str
+        Scheme the network trains with, see :data:`ppp.padding.SCHEMES`; or "optimal": it pads
+        nothing, its windows come with their true surroundings, and features are cut to the
+        window before they are pooled.
+    seed : int
+        0 to 65535, of the initial weights, the training scenes and a stochastic padding.
+    steps, batch : int
+        Number of steps, at most 65536, and windows in each, 2 to 1024.
+    lr : float
+        Largest learning rate, above 0, up to 10.
+    n_train : int
+        Training windows, each of another scene; at least `batch`. One epoch is
+        ``n_train // batch`` steps.
+
+    Raises
+    ------
+    ParameterError
+        An unknown family or padding, or a number out of range.
+
+    Examples
+    --------
+    >>> Settings("resnet", "reflect", seed=3).stem
+    'plane-resnet-reflect-seed3'
+    """
+
+    family: str
+    padding: str = "zeros"
+    seed: int = 0
+    steps: int = 1280
+    batch: int = 32
+    lr: float = 0.1
+    n_train: int = 10240
+
+    def __post_init__(self) -> None:
+        if self.family not in FAMILIES:
+            raise ParameterError(unknown("family", self.family, FAMILIES))
+        if self.padding != OPTIMAL:
+            Scheme.parse(self.padding)
+        for name, least, most in (
+            ("seed", 0, _TEST_SCENES // _SCENES - 1),
+            ("steps", 1, 1 << 16),
+            ("batch", 2, 1024),
+            ("n_train", 2, _SCENES),
+        ):
+            _check_whole(name, getattr(self, name), least, most)
+        if not (isinstance(self.lr, int | float) and 0 < self.lr <= 10):
+            raise ParameterError(f"lr = {self.lr!r}; expected a number above 0, up to 10")
+        if self.n_train < self.batch:
+            raise ParameterError(
+                f"n_train = {self.n_train} is less than one batch of {self.batch} windows"
+            )
+
+    @property
+    def stem(self) -> str:
+        """Name of the run and of its files."""
+        return f"plane-{self.family}-{self.padding}-seed{self.seed}"
+
+    @property
+    def epoch(self) -> int:
+        """Steps in one epoch."""
+        return self.n_train // self.batch
+
+
+@dataclass
 class Run:
     """A finished training run.
 
@@ -57,15 +130,19 @@ class Run:
     model : nn.Module
         The trained network, in evaluation mode, on the CPU.
     log : list of dict
-        Rows of ``step``, ``loss``, ``train_accuracy`` (means since the row before) and
-        ``test_accuracy`` (of a fixed part of the test windows), accuracies in [0, 1].
+        Rows of ``step``, ``loss`` and ``train_accuracy``: means since the row before.
     record : dict
-        What the manifest holds of it.
+        Settings, accuracy on unseen scenes, device, wall time, versions.
+    rows : list of dict
+    tensors : dict of str to Tensor
+        What the observer gave, over all steps.
     """
 
-    model: nn.Module
+    model: nn.Module = field(repr=False)
     log: list[dict[str, float]]
     record: dict[str, object]
+    rows: list[dict[str, object]] = field(default_factory=list)
+    tensors: dict[str, Tensor] = field(default_factory=dict)
 
 
 def train(
@@ -73,44 +150,43 @@ def train(
     *,
     padding: str = "zeros",
     seed: int = 0,
-    steps: int = 800,
-    batch: int = 64,
-    lr: float = 0.1,
+    steps: int = Settings.steps,
+    batch: int = Settings.batch,
+    lr: float = Settings.lr,
+    n_train: int = Settings.n_train,
     n_test: int = 2048,
-    out: str | Path | None = None,
+    folder: str | Path | None = None,
     device: str | None = None,
     progress: bool = True,
-    after_step: Callable[[int, nn.Module], None] | None = None,
+    observe: Callable[[int, nn.Module], Observation] | None = None,
+    observe_at: Sequence[int] = (),
 ) -> Run:
-    """Train a small network on windows of fresh scenes. [ours]
+    """Train a small network on windows of the plane. [ours]
 
-    Stochastic gradient descent with Nesterov momentum 0.9, weight decay 5e-4 and a
-    one-cycle learning rate, on cross-entropy. Two runs with the same arguments on the same
-    machine and number of threads give the same weights, bit for bit.
+    Stochastic gradient descent with Nesterov momentum 0.9, weight decay 5e-4 and a one-cycle
+    learning rate, on cross-entropy; each batch is turned or mirrored as a whole, at random.
+    Two runs with the same settings on the same machine and number of threads give the same
+    weights, bit for bit, also if one of them was killed on the way and continued.
 
     Parameters
     ----------
-    family : {"resnet", "vgg"}
-    padding : str
-        Scheme the network trains with, see :data:`ppp.padding.SCHEMES`.
-    seed : int
-        0 to 65535, of the initial weights, the training scenes and a stochastic padding.
-    steps, batch : int
-        Number of steps, at most 65536, and windows in each, 2 to 256.
-    lr : float
-        Largest learning rate.
+    family, padding, seed, steps, batch, lr, n_train
+        See :class:`Settings`.
     n_test : int
         Test windows, each of another scene that training never sees.
-    out : path, optional
-        Folder that receives the weights, the log (CSV) and an entry in ``manifest.json``;
-        nothing is written before the run has finished. Nothing at all without it.
+    folder : path, optional
+        The run's own folder. A finished run in it is returned as it is, an unfinished one
+        continues from the last state kept there, every 64 steps. Nothing is written without.
     device : str, optional
-        By default CUDA if there is one, else the CPU.
+        By default CUDA if there is one, else the CPU. On CUDA, training computes in bfloat16
+        where autocast allows it.
     progress : bool
         Show a bar.
-    after_step : callable, optional
-        Called with the number of steps done and the model (in training mode, which it must
-        restore), at 0 and after every step.
+    observe : callable, optional
+        Called with the number of steps done and the model, in training mode, which it must
+        leave as it is. Returns rows, which get a ``step`` in front, and tensors.
+    observe_at : sequence of int
+        Numbers of steps at which it is called; 0 is before the first.
 
     Returns
     -------
@@ -119,112 +195,313 @@ def train(
     Raises
     ------
     ParameterError
-        A number out of range, or an unknown family.
+        A number out of range, an unknown family, or a folder that belongs to another run.
     PaddingError
         Unknown padding scheme.
+    WeightsError
+        The state kept in `folder` is damaged.
 
     Examples
     --------
-    >>> run = train("resnet", steps=2, batch=2, n_test=4, progress=False)
+    >>> run = train("resnet", steps=2, batch=2, n_train=4, n_test=4, progress=False)
     >>> run.record["steps"], 0 <= run.record["test_accuracy"] <= 1
     (2, True)
     """
-    if family not in FAMILIES:
-        raise ParameterError(unknown("family", family, FAMILIES))
-    for name, value, least, most in (
-        ("seed", seed, 0, _TEST_SCENES // _SCENES - 1),
-        ("batch", batch, 2, _SCENES >> 16),
-        ("steps", steps, 1, 1 << 16),
-        ("n_test", n_test, 1, _SCENES),
-    ):
-        if type(value) is not int or not least <= value <= most:
-            raise ParameterError(f"{name} = {value!r}; expected a whole number, {least} to {most}")
-    if not (isinstance(lr, int | float) and 0 < lr <= 10):
-        raise ParameterError(f"lr = {lr!r}; expected a number above 0, up to 10")
+    settings = Settings(family, padding, seed, steps, batch, lr, n_train)
+    _check_whole("n_test", n_test, 1, _SCENES)
+    marks = {step for step in observe_at if step <= steps} if observe else set()
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    kept = _Folder(Path(folder), settings, n_test, marks) if folder is not None else None
+    if kept and (finished := kept.finished()):
+        return finished
     began = time.perf_counter()
-    noise = torch.Generator(device).manual_seed(seed)
-    model = FAMILIES[family](len(SHAPES), padding, seed=seed, generator=noise)
-    model = model.to(device, memory_format=torch.channels_last)
-    decay = [p for p in model.parameters() if p.ndim > 1]
-    rest = [p for p in model.parameters() if p.ndim <= 1]
-    optimiser = torch.optim.SGD(
-        [{"params": decay, "weight_decay": 5e-4}, {"params": rest}],
-        lr=lr, momentum=0.9, nesterov=True,
-    )  # fmt: skip
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, lr, total_steps=steps + 1)
-
-    first_scene = seed * _SCENES
-    batches = _batches(first_scene, batch, seed)
-    peek = min(n_test, 256)
-    log, loss_sum, right = [], 0.0, 0
-    if after_step:
-        after_step(0, model)
-    bar = tqdm(range(1, steps + 1), f"{family} {padding} seed {seed}", disable=not progress)
-    for step in bar:
-        pixels, labels = (part.to(device) for part in next(batches))
-        scores = model(pixels.contiguous(memory_format=torch.channels_last))
-        loss = F.cross_entropy(scores, labels)
-        optimiser.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), _CLIP)
-        optimiser.step()
-        schedule.step()
-        if after_step:
-            after_step(step, model)
-        loss_sum += float(loss.detach())
-        right += int((scores.argmax(1) == labels).sum())
-        if step % _EVERY == 0 or step == steps:
-            since = step - (log[-1]["step"] if log else 0)
-            row = {
-                "step": step,
-                "loss": loss_sum / since,
-                "train_accuracy": right / (since * batch),
-                "test_accuracy": accuracy(model, peek, device),
-            }
-            log.append(row)
-            loss_sum, right = 0.0, 0
-            bar.set_postfix(loss=f"{row['loss']:.3f}", test=f"{row['test_accuracy']:.1%}")
-
-    stem = f"plane-{family}-{padding}-seed{seed}"
+    work = _Work(settings, device)
+    if kept:
+        work.resume(kept.state())
+    if work.step == 0 and 0 in marks:
+        work.observe(observe)
+    title = f"{family} {padding} seed {seed}"
+    if work.step < steps:
+        data = _TrainingSet(settings, work.model.surroundings, title if progress else "")
+    bar = tqdm(total=steps, initial=work.step, desc=title, unit="step", disable=not progress)
+    with bar:
+        while work.step < steps:
+            work.advance(*data.batch(work.step))
+            bar.update()
+            if work.step in marks:
+                work.observe(observe)
+            if work.step % _EVERY == 0 or work.step == steps:
+                row = work.report()
+                bar.set_postfix(loss=f"{row['loss']:.3f}", train=f"{row['train_accuracy']:.1%}")
+                if kept:
+                    kept.save_state(work.state(time.perf_counter() - began))
+    model = work.model.to("cpu", memory_format=torch.contiguous_format).eval()
     record = {
-        "file": f"{stem}.safetensors", "family": family, "padding": padding, "seed": seed,
-        "train_scenes": [first_scene, first_scene + steps * batch],
+        **asdict(settings), "epochs": round(steps / settings.epoch, 3),
+        "train_scenes": [seed * _SCENES, seed * _SCENES + n_train],
         "test_scenes": [_TEST_SCENES, _TEST_SCENES + n_test],
-        "shapes": list(SHAPES), "window": PLANE_WINDOW, "steps": steps, "batch": batch, "lr": lr,
-        "test_accuracy": accuracy(model, n_test, device), "n_test": n_test,
-        "seconds": round(time.perf_counter() - began, 1), "device": device,
+        "shapes": list(SHAPES), "window": PLANE_WINDOW,
+        "test_accuracy": evaluate(model, n_test)[0], "n_test": n_test,
+        "seconds": round(work.seconds + time.perf_counter() - began, 1), "device": device,
+        "precision": "bfloat16" if device.startswith("cuda") else "float32",
         "threads": torch.get_num_threads(), "torch": torch.__version__.split("+")[0],
+        "numpy": np.__version__, "observed": sorted(marks),
     }  # fmt: skip
-    model = model.to("cpu", memory_format=torch.contiguous_format).eval()
-    if out is not None:
-        _ship(model, log, record, Path(out))
-    return Run(model, log, record)
+    run = Run(model, work.log, record, work.rows, work.tensors)
+    if kept:
+        kept.finish(run)
+    return run
 
 
-def accuracy(model: nn.Module, n: int, device: str = "cpu") -> float:
-    """Share of `n` test windows, each of its own scene, whose shape the network tells.
+class _Work:
+    """A run under way: what changes from step to step, and how."""
 
-    Always the same windows, and the same draws of random padding, so that numbers compare. The
-    model's mode is restored.
+    def __init__(self, settings: Settings, device: str) -> None:
+        self.settings, self.device = settings, device
+        self.noise = torch.Generator(device).manual_seed(settings.seed)
+        make = FAMILIES[settings.family]
+        model = make(len(SHAPES), settings.padding, seed=settings.seed, generator=self.noise)
+        self.model = model.to(device, memory_format=torch.channels_last)
+        decay = [p for p in model.parameters() if p.ndim > 1]
+        rest = [p for p in model.parameters() if p.ndim <= 1]
+        self.optimiser = torch.optim.SGD(
+            [{"params": decay, "weight_decay": 5e-4}, {"params": rest}],
+            lr=settings.lr, momentum=0.9, nesterov=True,
+        )  # fmt: skip
+        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
+            self.optimiser, settings.lr, total_steps=settings.steps + 1
+        )
+        self.step, self.seconds = 0, 0.0
+        self.loss, self.right = torch.zeros((), device=device), 0
+        self.log: list[dict[str, float]] = []
+        self.rows: list[dict[str, object]] = []
+        self.tensors: dict[str, Tensor] = {}
+
+    def advance(self, pixels: Tensor, labels: Tensor) -> None:
+        """Make one step of gradient descent."""
+        pixels, labels = pixels.to(self.device), labels.to(self.device)
+        pixels = pixels.contiguous(memory_format=torch.channels_last)
+        cuda = self.device.startswith("cuda")
+        with torch.autocast("cuda", torch.bfloat16, enabled=cuda):
+            scores = self.model(pixels)
+        loss = F.cross_entropy(scores.float(), labels)
+        self.optimiser.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), _CLIP)
+        self.optimiser.step()
+        self.schedule.step()
+        self.step += 1
+        self.loss += loss.detach()
+        self.right += int((scores.argmax(1) == labels).sum())
+
+    def observe(self, observe: Callable[[int, nn.Module], Observation]) -> None:
+        """Ask the observer, and keep what it gives."""
+        rows, tensors = observe(self.step, self.model)
+        self.rows += [{"step": self.step, **row} for row in rows]
+        self.tensors |= {f"{self.step}/{name}": tensor for name, tensor in tensors.items()}
+
+    def report(self) -> dict[str, float]:
+        """Close a row of the log."""
+        since = self.step - (self.log[-1]["step"] if self.log else 0)
+        row = {
+            "step": self.step,
+            "loss": round(float(self.loss) / since, 5),
+            "train_accuracy": round(self.right / (since * self.settings.batch), 5),
+        }
+        self.log.append(row)
+        self.loss.zero_()
+        self.right = 0
+        return row
+
+    def state(self, seconds: float) -> dict[str, object]:
+        """Return all that a continuation needs; plain values and tensors only."""
+        return {
+            "model": self.model.state_dict(), "optimiser": self.optimiser.state_dict(),
+            "schedule": {k: v for k, v in self.schedule.state_dict().items() if _plain(v)},
+            "noise": self.noise.get_state(), "step": self.step, "tensors": self.tensors,
+            "texts": json.dumps({"log": self.log, "rows": self.rows}),
+            "seconds": self.seconds + seconds,
+        }  # fmt: skip
+
+    def resume(self, state: dict | None) -> None:
+        """Continue from a state, if there is one."""
+        if state is None:
+            return
+        self.model.load_state_dict(state["model"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.noise.set_state(state["noise"].cpu())
+        self.step, self.tensors, self.seconds = state["step"], state["tensors"], state["seconds"]
+        texts = json.loads(state["texts"])
+        self.log, self.rows = texts["log"], texts["rows"]
+
+
+class _TrainingSet:
+    """The training windows of one seed, eight bits a channel as a camera gives them."""
+
+    def __init__(self, settings: Settings, surroundings: tuple[int, int], title: str) -> None:
+        self.settings, self.surroundings = settings, surroundings
+        self.around = max(surroundings)  # the same on every side, so that a turn keeps them
+        size = PLANE_WINDOW + 2 * self.around
+        self.pixels = torch.empty(settings.n_train, 3, size, size, dtype=torch.uint8)
+        self.labels = torch.empty(settings.n_train, dtype=torch.int64)
+        first = settings.seed * _SCENES
+        starts = range(0, settings.n_train, 256)
+        for start in tqdm(starts, f"{title}: rendering", disable=not title, leave=False):
+            part = slice(start, min(start + 256, settings.n_train))
+            pixels, self.labels[part] = _rendered(
+                first + start, part.stop - start, settings.seed, (self.around, self.around)
+            )
+            self.pixels[part] = pixels.mul_(255).round_().byte()
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """Return the batch after `step` steps: a function of the settings alone."""
+        settings = self.settings
+        epoch, position = divmod(step, settings.epoch)
+        draw = np.random.default_rng([settings.seed, epoch, 1])
+        order = draw.permutation(settings.n_train)
+        turn = int(draw.integers(8, size=settings.epoch)[position])
+        chosen = torch.from_numpy(order[position * settings.batch :][: settings.batch])
+        pixels = self.pixels[chosen]
+        if turn & 1:
+            pixels = pixels.flip(2)
+        if turn & 2:
+            pixels = pixels.flip(3)
+        if turn & 4:
+            pixels = pixels.transpose(2, 3)
+        before, after = self.surroundings
+        inside = slice(self.around - before, self.around + PLANE_WINDOW + after)
+        pixels = pixels[:, :, inside, inside].float().div_(255)
+        return normalise(pixels, PLANE_MEAN, PLANE_STD), self.labels[chosen]
+
+
+class _Folder:
+    """The folder of one run: its settings, the state of an unfinished run, its results."""
+
+    def __init__(self, path: Path, settings: Settings, n_test: int, marks: set[int]) -> None:
+        self.path = path
+        mine = {**asdict(settings), "n_test": n_test, "observed": sorted(marks)}
+        note = path / "settings.json"
+        try:
+            found = json.loads(note.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            if path.is_dir() and any(path.iterdir()):
+                raise ParameterError(
+                    f"folder {path} holds files but no settings.json, so it is no run's; "
+                    "give an empty or a new folder"
+                ) from None
+            files.write(note, _json(mine))
+            return
+        except ValueError:
+            raise ParameterError(f"{note} is damaged; give another folder") from None
+        if found != mine:
+            other = [k for k in mine if not isinstance(found, dict) or found.get(k) != mine[k]]
+            name = other[0] if other else "settings"
+            theirs = found.get(name) if isinstance(found, dict) else found
+            raise ParameterError(
+                f"folder {path} belongs to a run with {name} = {theirs!r}, not "
+                f"{mine.get(name)!r}; give another folder, or the settings that it was begun with"
+            )
+
+    def finished(self) -> Run | None:
+        """Return the run if it has finished."""
+        if not (self.path / "record.json").exists():
+            return None
+        return load_run(self.path)
+
+    def state(self) -> dict | None:
+        """Return the last state kept, if any."""
+        path = self.path / "state.pt"
+        if not path.exists():
+            return None
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except (RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
+            reason = str(error).strip().partition("\n")[0][:120]
+            raise WeightsError(
+                f"{path} is damaged ({reason}); delete it to begin this run again"
+            ) from None
+
+    def save_state(self, state: dict[str, object]) -> None:
+        """Keep a state, whole or not at all."""
+        content = io.BytesIO()
+        torch.save(state, content)
+        files.write(self.path / "state.pt", content.getvalue())
+
+    def finish(self, run: Run) -> None:
+        """Write the results; the record last, which marks the run as finished."""
+        weights = {k: v.contiguous() for k, v in run.model.state_dict().items()}
+        files.write(self.path / "weights.safetensors", save_safetensors(weights))
+        files.write(self.path / "log.csv", _csv(run.log))
+        files.write(self.path / "rows.json", _json(run.rows))
+        files.write(self.path / "tensors.safetensors", save_safetensors(run.tensors))
+        files.write(self.path / "record.json", _json(run.record))
+        (self.path / "state.pt").unlink(missing_ok=True)
+
+
+def load_run(folder: str | Path) -> Run:
+    """Read a finished run back from its folder.
+
+    Raises
+    ------
+    WeightsError
+        A file is missing or damaged.
+    """
+    folder = Path(folder)
+    try:
+        record = json.loads((folder / "record.json").read_text(encoding="utf-8"))
+        rows = json.loads((folder / "rows.json").read_text(encoding="utf-8"))
+        with open(folder / "log.csv", encoding="utf-8", newline="") as table:
+            log = [
+                {k: int(v) if k == "step" else float(v) for k, v in row.items()}
+                for row in csv.DictReader(table)
+            ]
+        tensors = load_safetensors((folder / "tensors.safetensors").read_bytes())
+        model = FAMILIES[record["family"]](len(SHAPES), record["padding"], seed=record["seed"])
+        model.load_state_dict(load_safetensors((folder / "weights.safetensors").read_bytes()))
+    except Exception as error:  # each format has its own exceptions for a broken file
+        reason = str(error).strip().partition("\n")[0][:120] or type(error).__name__
+        raise WeightsError(f"run {folder} cannot be read: {reason}") from None
+    return Run(model.eval(), log, record, rows, tensors)
+
+
+# --------------------------------------------------------------------------- evaluation
+
+
+def evaluate(model: nn.Module, n: int, device: str = "cpu") -> tuple[float, float]:
+    """Return accuracy and cross-entropy on `n` test windows, each of its own scene.
+
+    Always the same windows, and the same draws of random padding, so that numbers compare. A
+    network without padding ("optimal") gets their true surroundings. The model's mode is
+    restored.
+
+    Returns
+    -------
+    accuracy : float
+        Share of windows whose shape the network tells, 0 to 1.
+    loss : float
+        Mean cross-entropy, nats.
 
     Examples
     --------
     >>> from ppp.experiments.networks import load_network
-    >>> accuracy(load_network("plane-resnet", "trained").model, 32) > 0.7
+    >>> evaluate(load_network("plane-resnet", "trained").model, 32)[0] > 0.7
     True
     """
     mode = model.training
     model.eval()
     network = with_generator(model, torch.Generator(device).manual_seed(0))
-    right = 0
+    right, loss = 0, 0.0
     with torch.inference_mode():
-        for start in range(0, n, 128):
-            pixels, labels = windows(_TEST_SCENES + start, min(128, n - start), 0)
-            scores = network(pixels.to(device).contiguous(memory_format=torch.channels_last))
-            right += int((scores.argmax(1).cpu() == labels).sum())
+        for start in range(0, n, 64):
+            count = min(64, n - start)
+            pixels, labels = _kept_windows(_TEST_SCENES + start, count, 0, _surroundings(model))
+            pixels = pixels.to(device).contiguous(memory_format=torch.channels_last)
+            scores = network(pixels).float().cpu()
+            right += int((scores.argmax(1) == labels).sum())
+            loss += float(F.cross_entropy(scores, labels, reduction="sum"))
     model.train(mode)
-    return right / n
+    return right / n, loss / n
 
 
 def with_batch_statistics(model: nn.Module, n: int = 512, *, first_scene: int = 0) -> nn.Module:
@@ -236,11 +513,11 @@ def with_batch_statistics(model: nn.Module, n: int = 512, *, first_scene: int = 
     Parameters
     ----------
     model : nn.Module
-        Left as it is.
+        Left as it is, with the generator of its random padding.
     n : int
         Windows, one a scene; at least 2.
     first_scene : int
-        Seed of the first scene, by default that of training.
+        Seed of the first scene, by default that of training with seed 0.
 
     Returns
     -------
@@ -254,18 +531,23 @@ def with_batch_statistics(model: nn.Module, n: int = 512, *, first_scene: int = 
     >>> bool((with_batch_statistics(initial, 16).bn1.running_mean != 0).any())
     True
     """
-    model = copy.deepcopy(model).train()
+    device = next(model.parameters()).device
+    model = copy.deepcopy(with_generator(model, torch.Generator(device).manual_seed(0))).train()
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.reset_running_stats()
             module.momentum = None  # the plain average over all batches
     with torch.no_grad():
         for start in range(0, n, 64):
-            model(windows(first_scene + start, min(64, n - start), 0)[0])
+            count = min(64, n - start)
+            pixels, _ = _kept_windows(first_scene + start, count, 0, _surroundings(model))
+            model(pixels.to(device))
     return model.eval()
 
 
-def windows(first_scene: int, n: int, seed: int) -> tuple[Tensor, Tensor]:
+def windows(
+    first_scene: int, n: int, seed: int, surroundings: tuple[int, int] = (0, 0)
+) -> tuple[Tensor, Tensor]:
     """Render normalised windows of `n` scenes, and their labels.
 
     Parameters
@@ -276,10 +558,13 @@ def windows(first_scene: int, n: int, seed: int) -> tuple[Tensor, Tensor]:
         Number of windows, one a scene.
     seed : int
         0 or more, of the places.
+    surroundings : (before, after)
+        True surroundings to render on the left and top, and on the right and bottom, px.
 
     Returns
     -------
-    pixels : Tensor of shape (n, 3, 96, 96), float32
+    pixels : Tensor of shape (n, 3, S, S), float32
+        S is 96 and the surroundings.
     labels : Tensor of shape (n,), int64, indices into `SHAPES`
 
     Examples
@@ -287,59 +572,44 @@ def windows(first_scene: int, n: int, seed: int) -> tuple[Tensor, Tensor]:
     >>> windows(0, 3, 0)[1]
     tensor([0, 1, 2])
     """
+    pixels, labels = _rendered(first_scene, n, seed, surroundings)
+    return normalise(pixels, PLANE_MEAN, PLANE_STD), labels
+
+
+_kept_windows = lru_cache(maxsize=32)(windows)  # nobody writes into these
+
+
+def _rendered(first_scene: int, n: int, seed: int, surroundings) -> tuple[Tensor, Tensor]:
+    """Render windows as :func:`windows` does, in [0, 1]."""
+    before, after = surroundings
     scenes = np.arange(first_scene, first_scene + n)
     shapes = scenes % len(SHAPES)
     draw = np.random.default_rng([seed, first_scene])
-    tops, lefts = draw.integers(-_SPAN, _SPAN, (2, n))
-    pixels = render_windows(scenes, shapes, tops, lefts, PLANE_WINDOW)
-    return normalise(pixels, PLANE_MEAN, PLANE_STD), torch.from_numpy(shapes)
+    tops, lefts = draw.integers(-_SPAN, _SPAN, (2, n)) - before
+    pixels = render_windows(scenes, shapes, tops, lefts, before + PLANE_WINDOW + after)
+    return pixels, torch.from_numpy(shapes)
 
 
-def _batches(first_scene: int, batch: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-    while True:
-        yield windows(first_scene, batch, seed)
-        first_scene += batch
+def _surroundings(model: nn.Module) -> tuple[int, int]:
+    return getattr(model, "surroundings", (0, 0))
 
 
-def _ship(model: nn.Module, log: list[dict], record: dict, out: Path) -> None:
-    """Write weights, log and manifest entry, each whole or not at all; the manifest last."""
-    content = save({k: v.contiguous() for k, v in model.state_dict().items()})
-    record["sha256"] = hashlib.sha256(content).hexdigest()
-    stem = record["file"].removesuffix(".safetensors")
+def _check_whole(name: str, value: object, least: int, most: int) -> None:
+    if type(value) is not int or not least <= value <= most:
+        raise ParameterError(f"{name} = {value!r}; expected a whole number, {least} to {most}")
+
+
+def _plain(value: object) -> bool:
+    return isinstance(value, int | float | str | bool | list)
+
+
+def _json(value: object) -> bytes:
+    return (json.dumps(value, indent=1, sort_keys=isinstance(value, dict)) + "\n").encode()
+
+
+def _csv(rows: list[dict[str, float]]) -> bytes:
     table = io.StringIO()
-    writer = csv.DictWriter(table, log[0].keys(), lineterminator="\n")
+    writer = csv.DictWriter(table, rows[0].keys(), lineterminator="\n")
     writer.writeheader()
-    writer.writerows({k: v if k == "step" else round(v, 5) for k, v in row.items()} for row in log)
-    out.mkdir(parents=True, exist_ok=True)
-    entries = manifest(out) if (out / "manifest.json").exists() else {}
-    entries[stem] = record
-    files.write(out / record["file"], content)
-    files.write(out / f"{stem}.csv", table.getvalue().encode())
-    files.write(
-        out / "manifest.json", (json.dumps(entries, indent=2, sort_keys=True) + "\n").encode()
-    )
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Run one training from the command line."""
-    parser = argparse.ArgumentParser(prog="python -m ppp.experiments.training")
-    parser.add_argument("--family", default="resnet", choices=FAMILIES)
-    parser.add_argument("--padding", default="zeros")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=800)
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--lr", type=float, default=0.1)
-    parser.add_argument("--n-test", type=int, default=2048)
-    parser.add_argument("--out", type=Path, default=SHIPPED)
-    try:
-        run = train(**vars(parser.parse_args(arguments)))
-    except (PPPError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 2
-    shown = ("file", "test_accuracy", "n_test", "seconds")
-    print(", ".join(f"{key} {run.record[key]}" for key in shown))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    writer.writerows(rows)
+    return table.getvalue().encode()
