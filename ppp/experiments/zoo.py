@@ -1,0 +1,542 @@
+"""The zoo: every small network, trained with every padding several times. [ours]
+
+A run trains one network and, on the way, measures its PPP. Runs are independent and each
+has its own folder; :func:`collect` turns finished runs into what ``data/`` ships.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import cached_property
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors import safe_open
+from safetensors.torch import save as save_safetensors
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from ppp.errors import ParameterError, PPPError, WeightsError, unknown
+from ppp.experiments import files
+from ppp.experiments.networks import (
+    FAMILIES,
+    OPTIMAL,
+    PLANE_MEAN,
+    PLANE_STD,
+    PLANE_WINDOW,
+    layers_of_interest,
+    load_network,
+    manifest,
+    normalise,
+    rebuilt,
+)
+from ppp.experiments.plane import scenes
+from ppp.experiments.training import (
+    Observation,
+    Run,
+    Settings,
+    evaluate,
+    load_run,
+    train,
+    with_batch_statistics,
+)
+from ppp.influence import coverage
+from ppp.measurement import Measurement, measure
+from ppp.windows import Picture, Windows
+
+DATA = Path(__file__).resolve().parents[2] / "data"
+"""What is shipped: ``networks/`` and ``dynamics/``."""
+
+PADDINGS = ("zeros", "reflect", "replicate", "circular", "randn")
+"""Schemes that networks of the zoo train with, and are tested with."""
+SEEDS = {"resnet": (0, 1, 2, 3, 4), "vgg": (0, 1, 2)}
+"""Seeds of the runs of each family."""
+STEPS = (0, 4, 8, 16, 32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1280)
+"""Numbers of steps after which a run is measured."""
+PATTERN_STEPS = (0, 16, 64, 128, 256, 512, 1280)
+"""Those at which a run of seed 0 keeps its patterns too."""
+METRICS = ("mae", "snr", "power", "share")
+
+_SCENES = 1 << 41  # first seed of the scenes that are measured; none is trained on or tested
+_ROWS, _COLUMNS = 2, 4  # windows side by side in one scene
+
+
+def windows_to_measure(family: str, n_scenes: int = 32) -> Windows:
+    """Make the windows on which the zoo is measured: eight side by side in each scene.
+
+    Parameters
+    ----------
+    family : {"resnet", "vgg"}
+    n_scenes : int
+        Scenes, none of which is trained or tested on; shapes take turns.
+
+    Examples
+    --------
+    >>> len(windows_to_measure("resnet", 2))
+    16
+    """
+    return Windows(_pictures(family, n_scenes), PLANE_WINDOW)
+
+
+def _pictures(family: str, n_scenes: int) -> list[Picture]:
+    around = 48 if family == "resnet" else 64  # px, at least the margin, aligned
+    grid = np.indices((_ROWS, _COLUMNS)).reshape(2, -1) * PLANE_WINDOW + around
+    height, width = (2 * around + k * PLANE_WINDOW for k in (_ROWS, _COLUMNS))
+    return [
+        Picture(scene.name, normalise(scene.pixels(), PLANE_MEAN, PLANE_STD), *grid)
+        for scene in scenes(n_scenes, height, width, seed=_SCENES)
+    ]
+
+
+class Observer:
+    """Measures a network under training: what :func:`ppp.experiments.training.train` calls.
+
+    The network is taken with batch-norm statistics re-estimated on its own training windows,
+    because the running ones lag behind while it changes fast, and is measured under its own
+    padding; a network trained with optimal padding, which has none, under every scheme. At
+    the first and the last step every network is measured under every scheme, with its
+    running statistics too.
+
+    Parameters
+    ----------
+    settings : Settings
+        Of the run.
+    n_scenes : int
+        See :func:`windows_to_measure`.
+    n_test : int
+        Test windows for accuracy and loss at the first and last step; half of them between.
+    n_statistics : int
+        Windows for the re-estimated statistics.
+    patterns_at : sequence of int
+        Steps at which the patterns are kept, with re-estimated statistics.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        n_scenes: int = 32,
+        n_test: int = 512,
+        n_statistics: int = 256,
+        patterns_at: Sequence[int] = (),
+    ) -> None:
+        self.settings, self.n_scenes, self.n_test = settings, n_scenes, n_test
+        self.n_statistics, self.patterns_at = n_statistics, tuple(patterns_at)
+
+    @cached_property
+    def windows(self) -> Windows:
+        """The measured windows, rendered once."""
+        return windows_to_measure(self.settings.family, self.n_scenes)
+
+    @cached_property
+    def reach(self):
+        """Coverage of the layers of interest."""
+        model = FAMILIES[self.settings.family]().eval()
+        return coverage(model, layers_of_interest(model), PLANE_WINDOW)
+
+    def __call__(self, step: int, model: nn.Module) -> Observation:
+        """Return the rows of one step and, at some steps, the patterns."""
+        own, rows, tensors = self.settings.padding, [], {}
+        ends = step in (0, self.settings.steps)
+        tested = [own, *PADDINGS] if ends or own == OPTIMAL else [own]
+        tested = list(dict.fromkeys([*tested, OPTIMAL] if ends else tested))
+        first_scene = self.settings.seed << 24
+        estimated = with_batch_statistics(model, self.n_statistics, first_scene=first_scene)
+        kinds = {"running": model, "re-estimated": estimated}
+        for name in kinds if ends else ("re-estimated",):
+            network, head = kinds[name], {"batch_norm": name}
+            quality = self.quality(network, tested, self.n_test if ends else self.n_test // 2)
+            found = self.measured(network, [p for p in tested if p != OPTIMAL])
+            for padding, (accuracy, loss) in quality.items():
+                head |= {"test_padding": padding, "accuracy": accuracy, "loss": loss}
+                rows += [head | row for row in _metrics(found, padding)] or [dict(head)]
+            if name == "re-estimated" and step in self.patterns_at:
+                tensors = {
+                    "/".join(key): torch.from_numpy(result.magnitude() / result.summary.sigma)
+                    for key, result in found.items()
+                }
+        return rows, {name: tensor.half() for name, tensor in tensors.items()}
+
+    def quality(
+        self, model: nn.Module, paddings: Sequence[str], n: int
+    ) -> dict[str, tuple[float, float]]:
+        """Return accuracy and loss on `n` test windows under each padding."""
+        device = next(model.parameters()).device
+        return {
+            padding: evaluate(rebuilt(model, padding).to(device), n, str(device))
+            for padding in paddings
+        }
+
+    def measured(self, model: nn.Module, paddings: Sequence[str]) -> Measurement:
+        """Measure PPP under each padding."""
+        network = rebuilt(model, "zeros").to(next(model.parameters()).device).eval()
+        layers = list(self.reach)
+        return measure(network, self.windows, layers, paddings, coverage=self.reach, groups=16)
+
+
+def _metrics(found: Measurement, padding: str) -> list[dict[str, object]]:
+    """Return one row per layer and metric."""
+    rows = []
+    for (scheme, layer), result in found.items():
+        if scheme != padding:
+            continue
+        summary, area = result.summary, result.summary.sigma**2
+        power = summary.power
+        for metric, *values in (
+            ("mae", summary.mae.value, summary.mae.low, summary.mae.high, summary.mae_floor),
+            ("snr", summary.snr.value, summary.snr.low, summary.snr.high, summary.snr_floor),
+            ("power", power.value / area, power.low / area, power.high / area, 0.0),
+            ("share", summary.share, None, None, 0.0),
+        ):
+            numbers = dict(zip(("value", "low", "high", "floor"), values))
+            rows.append({"layer": layer, "metric": metric, **numbers})
+    return rows
+
+
+# ------------------------------------------------------------------------------- running
+
+
+def runs(
+    families: Iterable[str] | None = None,
+    paddings: Iterable[str] | None = None,
+    seeds: Iterable[int] | None = None,
+) -> list[tuple[str, str, int]]:
+    """List runs as (family, padding, seed); by default the whole zoo's.
+
+    Raises
+    ------
+    ParameterError
+        An unknown family or padding, or a seed that is not a whole number.
+
+    Examples
+    --------
+    >>> runs(["vgg"], ["zeros"])
+    [('vgg', 'zeros', 0), ('vgg', 'zeros', 1), ('vgg', 'zeros', 2)]
+    >>> len(runs())
+    48
+    """
+    seeds = None if seeds is None else list(seeds)
+    listed = []
+    for family in families or FAMILIES:
+        if family not in SEEDS:
+            raise ParameterError(unknown("family", family, SEEDS))
+        for padding in paddings or (*PADDINGS, OPTIMAL):
+            if padding not in (*PADDINGS, OPTIMAL):
+                raise ParameterError(unknown("padding", padding, (*PADDINGS, OPTIMAL)))
+            for seed in SEEDS[family] if seeds is None else seeds:
+                listed.append((family, padding, Settings(family, padding, seed).seed))
+    return listed
+
+
+def train_run(
+    family: str,
+    padding: str,
+    seed: int,
+    folder: str | Path,
+    *,
+    n_test: int = 2048,
+    progress: bool = True,
+    **changes,
+) -> Run:
+    """Train and measure one network of the zoo in `folder` / its name.
+
+    A finished run is returned as it is; an unfinished one continues.
+
+    Parameters
+    ----------
+    family, padding, seed
+        See :class:`~ppp.experiments.training.Settings`.
+    folder : path
+    n_test : int
+        Test windows for the final accuracy.
+    progress : bool
+        Show a bar.
+    **changes
+        Other settings of training.
+
+    Returns
+    -------
+    Run
+    """
+    settings = Settings(family, padding, seed, **changes)
+    observer = Observer(settings, patterns_at=PATTERN_STEPS if seed == 0 else ())
+    marks = sorted({step for step in STEPS if step < settings.steps} | {settings.steps})
+    return train(
+        family,
+        padding=padding,
+        seed=seed,
+        folder=Path(folder) / settings.stem,
+        n_test=n_test,
+        progress=progress,
+        observe=observer,
+        observe_at=marks,
+        **changes,
+    )
+
+
+def train_zoo(
+    wanted: Sequence[tuple[str, str, int]], folder: str | Path, *, jobs: int = 1, **changes
+) -> None:
+    """Train and measure many networks, each in its own folder.
+
+    Parameters
+    ----------
+    wanted : sequence of (family, padding, seed)
+        As :func:`runs` gives them.
+    folder : path
+    jobs : int
+        Runs at the same time, at least 1; each has its share of the processor's threads. The
+        weights depend on the number of threads a run has.
+    **changes
+        Other settings of training.
+
+    Raises
+    ------
+    PPPError
+        A run failed; the others went on, and those that had finished are kept.
+    """
+    if type(jobs) is not int or jobs < 1:
+        raise ParameterError(f"jobs = {jobs!r}; expected a whole number of at least 1")
+    folder = Path(folder)
+    if jobs == 1:
+        for family, padding, seed in wanted:
+            run = train_run(family, padding, seed, folder, **changes)
+            tqdm.write(_told(run))
+        return
+    threads = max(1, torch.get_num_threads() // jobs)
+    failed = []
+    with ProcessPoolExecutor(
+        jobs, get_context("spawn"), torch.set_num_threads, (threads,)
+    ) as pool:
+        tasks = {pool.submit(_trained, *run, folder, changes): run for run in wanted}
+        for task in tqdm(as_completed(tasks), "runs", total=len(tasks), unit="run"):
+            try:
+                tqdm.write(task.result())
+            except (PPPError, OSError) as error:
+                failed.append(f"{Settings(*tasks[task]).stem}: {error}")
+                tqdm.write(f"failed: {failed[-1]}")
+    if failed:
+        raise PPPError(f"{len(failed)} of {len(wanted)} runs failed; the first: {failed[0]}")
+
+
+def _trained(family: str, padding: str, seed: int, folder: Path, changes: dict) -> str:
+    return _told(train_run(family, padding, seed, folder, progress=False, **changes))
+
+
+def _told(run: Run) -> str:
+    record = run.record
+    stem = f"plane-{record['family']}-{record['padding']}-seed{record['seed']}"
+    return f"{stem}: test accuracy {record['test_accuracy']:.2%}, {record['seconds']:.0f} s"
+
+
+# ---------------------------------------------------------------------------- collecting
+
+
+def collect(folder: str | Path, data: str | Path = DATA, *, replace: bool = False) -> list[str]:
+    """Add finished runs to the shipped networks, tables and patterns.
+
+    Parameters
+    ----------
+    folder : path
+        Holds one folder per run, as :func:`train_zoo` makes them; unfinished ones are left.
+    data : path
+        Where ``networks/`` and ``dynamics/`` are; runs that are in there already stay.
+    replace : bool
+        Whether a network that is there may be replaced by another of the same name.
+
+    Returns
+    -------
+    list of str
+        Names of the runs added.
+
+    Raises
+    ------
+    PPPError
+        No finished run, or one that would replace another network.
+    """
+    data = Path(data)
+    finished = sorted(path.parent for path in Path(folder).glob("*/record.json"))
+    if not finished:
+        raise PPPError(f"no finished run in {folder}; expected folders with a record.json each")
+    networks = data / "networks"
+    entries = manifest(networks) if (networks / "manifest.json").exists() else {}
+    loaded = {path.name: load_run(path) for path in finished}
+    contents = {path.name: (path / "weights.safetensors").read_bytes() for path in finished}
+    for stem, content in contents.items():
+        digest = hashlib.sha256(content).hexdigest()
+        if not replace and entries.get(stem, {}).get("sha256", digest) != digest:
+            raise PPPError(
+                f"{networks} holds another network {stem}; give --replace to put this one there"
+            )
+        entry = {"file": f"{stem}.safetensors", "sha256": digest}
+        entries[stem] = loaded[stem].record | entry
+    table = _merged(
+        data, "trajectories.csv.gz", [_frame(stem, run) for stem, run in loaded.items()]
+    )
+    log = _merged(data, "logs.csv", [_log(stem, run) for stem, run in loaded.items()])
+    patterns = dict(_patterns(data / "dynamics" / "patterns.safetensors"))
+    patterns = {k: v for k, v in patterns.items() if k.partition("/")[0] not in loaded}
+    for stem, run in loaded.items():
+        patterns |= {f"{stem}/{name}": tensor for name, tensor in run.tensors.items()}
+    for stem, content in contents.items():
+        files.write(networks / f"{stem}.safetensors", content)
+    files.write(data / "dynamics" / "logs.csv", log.to_csv(index=False).encode())
+    files.write(data / "dynamics" / "patterns.safetensors", save_safetensors(patterns))
+    content = io.BytesIO()
+    packing = {"method": "gzip", "mtime": 0}
+    table.to_csv(content, index=False, float_format="%.5g", compression=packing)
+    files.write(data / "dynamics" / "trajectories.csv.gz", content.getvalue())
+    text = json.dumps(dict(sorted(entries.items())), indent=1, sort_keys=True) + "\n"
+    files.write(networks / "manifest.json", text.encode())
+    return list(loaded)
+
+
+def _merged(data: Path, name: str, frames: list[pd.DataFrame]) -> pd.DataFrame:
+    path = data / "dynamics" / name
+    new = pd.concat(frames, ignore_index=True)
+    if path.exists():
+        old = pd.read_csv(path, keep_default_na=False, na_values=[""])
+        new = pd.concat([old[~old["run"].isin(new["run"])], new], ignore_index=True)
+    return new.sort_values(["run", "step"], kind="stable", ignore_index=True)
+
+
+def _frame(stem: str, run: Run) -> pd.DataFrame:
+    """Return a run's rows as a tidy table."""
+    record = run.record
+    head = {"run": stem, "family": record["family"], "padding": record["padding"]}
+    frame = pd.DataFrame(run.rows)
+    frame.insert(1, "epoch", frame["step"] * record["batch"] / record["n_train"])
+    for place, (name, value) in enumerate((head | {"seed": record["seed"]}).items()):
+        frame.insert(place, name, value)
+    columns = [*frame.columns[:6], "batch_norm", "test_padding", "layer", "metric"]
+    return frame[[*columns, "value", "low", "high", "floor", "accuracy", "loss"]]
+
+
+def _log(stem: str, run: Run) -> pd.DataFrame:
+    frame = pd.DataFrame(run.log)
+    frame.insert(0, "run", stem)
+    return frame
+
+
+def _patterns(path: Path) -> Iterable[tuple[str, Tensor]]:
+    if not path.exists():
+        return
+    with safe_open(path, "pt") as archive:
+        for name in archive.keys():
+            yield name, archive.get_tensor(name)
+
+
+# ------------------------------------------------------------------------------- reading
+
+
+def verify(data: str | Path = DATA, *, n_test: int = 0) -> list[str]:
+    """Check what is shipped: every network, its hash, its fit, its trajectory.
+
+    Parameters
+    ----------
+    data : path
+    n_test : int
+        If above 0, every network's accuracy is computed again on so many test windows, and
+        must be the recorded one up to 1 % of the windows.
+
+    Returns
+    -------
+    list of str
+        One line per network.
+
+    Raises
+    ------
+    WeightsError
+        The first thing that does not match.
+    """
+    data = Path(data)
+    entries = manifest(data / "networks")
+    table = trajectories(data)
+    lines = []
+    for stem, entry in tqdm(entries.items(), "networks", disable=not n_test, leave=False):
+        name = f"plane-{entry['family']}-{entry['padding']}"
+        network = load_network(name, "trained", seed=entry["seed"], models=data / "networks")
+        if not all(bool(torch.isfinite(t).all()) for t in network.model.state_dict().values()):
+            raise WeightsError(f"{stem}: some weights are NaN or infinite")
+        measured = table.loc[table["run"] == stem, "step"]
+        if sorted(set(measured)) != entry["observed"]:
+            raise WeightsError(
+                f"{stem}: its trajectory has steps {sorted(set(measured))}, the manifest says "
+                f"{entry['observed']}"
+            )
+        line = f"{stem}: hash and weights match, accuracy {entry['test_accuracy']:.2%}"
+        if n_test:
+            model = network.model
+            if entry["padding"] == OPTIMAL:
+                model = rebuilt(model, OPTIMAL)
+            accuracy = evaluate(model, n_test)[0]
+            if n_test == entry["n_test"] and abs(accuracy - entry["test_accuracy"]) > 0.01:
+                raise WeightsError(
+                    f"{stem}: accuracy {accuracy:.2%} on {n_test} test windows, recorded "
+                    f"{entry['test_accuracy']:.2%}"
+                )
+            line += f", again {accuracy:.2%} on {n_test} windows"
+        lines.append(line)
+    files_there = {path.stem for path in (data / "networks").glob("*.safetensors")}
+    if stray := sorted(files_there - entries.keys()):
+        raise WeightsError(f"{stray[0]}.safetensors is not in the manifest")
+    return lines
+
+
+def trajectories(data: str | Path = DATA) -> pd.DataFrame:
+    """Read the trajectories of all runs, one row per measurement.
+
+    Returns
+    -------
+    DataFrame
+        run, family, padding (in training), seed, step, epoch, batch_norm ("running" or
+        "re-estimated" statistics), test_padding, layer, metric, value, its 95 % interval low
+        and high, floor (the metric without any pattern), accuracy and loss on test windows.
+        Metrics: mae and snr (MAE-PPP, SNR-PPP), power (unbiased, in units of sigma^2), share.
+        Accuracy under optimal padding has rows without layer and metric: PPP is 0 there by
+        definition.
+
+    Raises
+    ------
+    WeightsError
+        The file is missing or damaged.
+
+    Examples
+    --------
+    >>> sorted(trajectories()["family"].unique())
+    ['resnet', 'vgg']
+    """
+    path = Path(data) / "dynamics" / "trajectories.csv.gz"
+    try:
+        return pd.read_csv(path, keep_default_na=False, na_values=[""])
+    except (OSError, ValueError, EOFError) as error:
+        raise WeightsError(f"{path} cannot be read: {error}") from None
+
+
+def patterns(stem: str, data: str | Path = DATA) -> dict[tuple[int, str, str], np.ndarray]:
+    """Read the patterns of a run: channel mean of |d| in units of sigma.
+
+    Returns
+    -------
+    dict of (step, test_padding, layer) to ndarray of float32, shape (H, W)
+
+    Raises
+    ------
+    WeightsError
+        The run kept none.
+    """
+    found = {
+        tuple(name.split("/")[1:]): tensor.float().numpy()
+        for name, tensor in _patterns(Path(data) / "dynamics" / "patterns.safetensors")
+        if name.startswith(f"{stem}/")
+    }
+    if not found:
+        raise WeightsError(f"no patterns of run {stem!r} are kept; runs of seed 0 have them")
+    return {(int(step), padding, layer): v for (step, padding, layer), v in found.items()}
