@@ -1,0 +1,120 @@
+"""The paper's claims and the tests written for them before their results were seen.
+
+They stand in ``data/claims.yaml``; the statistics are in the module of each chapter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+import yaml
+
+from ppp.errors import ParameterError, unknown
+
+CLAIMS = Path(__file__).resolve().parents[2] / "data" / "claims.yaml"
+
+REPRODUCED, NOT_REPRODUCED = "reproduced", "not reproduced"
+INCONCLUSIVE, NOT_EVALUATED = "inconclusive", "not evaluated at these parameters"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim and its test.
+
+    Attributes
+    ----------
+    id : str
+        C1 to C11.
+    claim, words, where : str
+        In short; in the paper's own words; and where they stand.
+    statistic, reproduced, not_reproduced : str
+        What is computed, and the conditions of the two verdicts; else it is inconclusive.
+    known : str
+        What had been seen when the test was written.
+    numbers : dict of str to float
+        Thresholds and other constants of the test.
+    """
+
+    id: str
+    claim: str
+    words: str
+    where: str
+    statistic: str
+    reproduced: str
+    not_reproduced: str
+    known: str
+    beside_it: str = ""
+    numbers: Mapping[str, float] = field(default_factory=dict)
+
+    def markdown(self) -> str:
+        """Return the test as a paragraph of text for a page."""
+        words = " ".join(self.words.split())
+        lines = [
+            f"**{self.id}. {self.claim}** The paper: “{words}” ({self.where}).",
+            f"*Statistic.* {self.statistic}",
+            *(f"*{name}:* {value:g}." for name, value in self.numbers.items()),
+            f"*Reproduced if:* {self.reproduced}",
+            f"*Not reproduced if:* {self.not_reproduced}",
+            *([f"*Beside it:* {self.beside_it}"] if self.beside_it else []),
+            f"*Known when this was written:* {self.known}",
+        ]
+        return "\n\n".join(" ".join(line.split()) for line in lines)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The outcome of a claim's test.
+
+    Attributes
+    ----------
+    claim : Claim
+    verdict : {"reproduced", "not reproduced", "inconclusive", "not evaluated at these parameters"}
+    table : DataFrame
+        The statistics that decide, one row each.
+    because : str
+        The rows or numbers that decided, in a sentence.
+    """
+
+    claim: Claim
+    verdict: str
+    table: pd.DataFrame = field(repr=False)
+    because: str = ""
+
+
+def claims(path: str | Path = CLAIMS) -> dict[str, Claim]:
+    """Read the claims, by id.
+
+    Examples
+    --------
+    >>> claims()["C8"].claim
+    'PPP forms early in training.'
+    """
+    listed = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    result = {}
+    for name, entry in listed.items():
+        numbers = {k: v for k, v in entry.items() if isinstance(v, int | float)}
+        texts = {k: " ".join(v.split()) for k, v in entry.items() if isinstance(v, str)}
+        result[name] = Claim(name, numbers=numbers, **texts)
+    return result
+
+
+def claim(name: str) -> Claim:
+    """Return one claim.
+
+    Raises
+    ------
+    ParameterError
+        No such claim.
+
+    Examples
+    --------
+    >>> claim("C8").numbers["threshold"]
+    0.25
+    """
+    known = claims()
+    if name not in known:
+        raise ParameterError(unknown("claim", name, known))
+    return known[name]

@@ -1,0 +1,384 @@
+"""When PPP forms in training, how it grows, whether it is learnt: statistics of the zoo. [ours]
+
+Every function takes the table that :func:`ppp.experiments.zoo.trajectories` reads. The tests
+of the claims C8 to C11 are described in ``data/claims.yaml``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+
+from ppp.errors import ParameterError, unknown
+from ppp.experiments.claims import (
+    INCONCLUSIVE,
+    NOT_EVALUATED,
+    NOT_REPRODUCED,
+    REPRODUCED,
+    Claim,
+    Verdict,
+    claim,
+)
+from ppp.experiments.networks import OPTIMAL
+from ppp.experiments.plane import SHAPES
+
+CHANCE = 1 / len(SHAPES)
+"""Accuracy of a network that knows nothing."""
+METRICS = ("mae", "snr")
+"""Metrics of the claims' tests: both must pass."""
+
+
+def own(table: pd.DataFrame, batch_norm: str = "re-estimated") -> pd.DataFrame:
+    """Return the rows of networks under the padding they trained with.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Trajectories.
+    batch_norm : {"re-estimated", "running"}
+
+    Examples
+    --------
+    >>> from ppp.experiments import zoo
+    >>> bool((own(zoo.trajectories())["padding"] == "optimal").any())
+    False
+    """
+    same = (table["test_padding"] == table["padding"]) & (table["batch_norm"] == batch_norm)
+    return table[same & table["layer"].notna()]
+
+
+def half_time(steps: Sequence[float], values: Sequence[float]) -> float:
+    """Return the step from which on `values` stay at or above half of their last one.
+
+    Interpolated between the given steps on the scale log2(1 + step).
+
+    Parameters
+    ----------
+    steps, values : sequences of the same length
+        In order of the steps, which are at least 0.
+
+    Returns
+    -------
+    float
+        0 if no value lies below; NaN if the last one is not positive.
+
+    Examples
+    --------
+    >>> half_time([0, 1, 3, 7], [0.0, 0.2, 0.6, 1.0])
+    1.8284271247461903
+    >>> half_time([0, 1, 3], [0.7, 0.6, 1.0])
+    0.0
+    """
+    scale, values = np.log2(1 + np.asarray(steps, float)), np.asarray(values, float)
+    half = values[-1] / 2
+    if not half > 0:
+        return float("nan")
+    below = np.flatnonzero(values < half)
+    if not len(below):
+        return 0.0
+    i = below[-1]
+    part = (half - values[i]) / (values[i + 1] - values[i])
+    return float(2 ** (scale[i] + part * (scale[i + 1] - scale[i])) - 1)
+
+
+def half_times(table: pd.DataFrame) -> pd.DataFrame:
+    """Return, per run, layer and metric, when half of the strength and accuracy is reached.
+
+    Returns
+    -------
+    DataFrame
+        padding, seed, layer, metric, strength and accuracy (steps; accuracy above chance).
+
+    Examples
+    --------
+    >>> from ppp.experiments import zoo
+    >>> list(half_times(zoo.trajectories()).columns)
+    ['padding', 'seed', 'layer', 'metric', 'strength', 'accuracy']
+    """
+    rows = []
+    for key, run in _runs(own(table)):
+        strength = half_time(run["step"], run["value"])
+        accuracy = half_time(run["step"], run["accuracy"] - CHANCE)
+        rows.append((*key, strength, accuracy))
+    return pd.DataFrame(rows, columns=[*_KEY, "strength", "accuracy"])
+
+
+def slopes(table: pd.DataFrame, first_step: int) -> pd.DataFrame:
+    """Return, per run, layer and metric, how the strength grows late in training.
+
+    Parameters
+    ----------
+    table : DataFrame
+    first_step : int
+        Above 0; measurements from this step on count, of which there must be three.
+
+    Returns
+    -------
+    DataFrame
+        padding, seed, layer, metric and slope: of log2(value) on log2(step) by least squares.
+        1 means in proportion to the steps, 0 no growth.
+    """
+    rows = []
+    for key, run in _runs(own(table)):
+        late = run[(run["step"] >= first_step) & (run["step"] > 0)]
+        if len(late) < 3:
+            raise ParameterError(
+                f"first_step = {first_step}: {len(late)} measurements from there on; a slope "
+                "needs 3"
+            )
+        rows.append((*key, np.polyfit(np.log2(late["step"]), np.log2(late["value"]), 1)[0]))
+    return pd.DataFrame(rows, columns=[*_KEY, "slope"])
+
+
+def changes(table: pd.DataFrame) -> pd.DataFrame:
+    """Return, per run, layer and metric, initial and final strength and log2 of their ratio.
+
+    Returns
+    -------
+    DataFrame
+        padding, seed, layer, metric, batch_norm (of both states), initial, final, change.
+    """
+    frames = []
+    for batch_norm in ("running", "re-estimated"):
+        rows = own(table, batch_norm)
+        ends = rows[rows["step"].isin([0, rows["step"].max()])]
+        wide = ends.pivot_table(index=_KEY, columns="step", values="value", sort=False)
+        wide.columns = ["initial", "final"]
+        frames.append(wide.reset_index().assign(batch_norm=batch_norm))
+    found = pd.concat(frames, ignore_index=True)
+    return found.assign(change=np.log2(found["final"] / found["initial"]))
+
+
+def learnt(table: pd.DataFrame) -> pd.DataFrame:
+    """Compare networks that trained with a scheme to the control, both under that scheme.
+
+    The control has the same initial weights and saw the same windows, with their true
+    surroundings in place of a padding.
+
+    Returns
+    -------
+    DataFrame
+        padding, seed, layer, metric, trained, control, and ratio: log2(trained / control).
+    """
+    final = table[
+        (table["step"] == table["step"].max())
+        & (table["batch_norm"] == "re-estimated")
+        & table["layer"].notna()
+    ]
+    control = final[final["padding"] == OPTIMAL].drop(columns="padding")
+    control = control.rename(columns={"test_padding": "padding", "value": "control"})
+    trained = final[final["padding"] == final["test_padding"]].rename(columns={"value": "trained"})
+    found = trained[[*_KEY, "trained"]].merge(control[[*_KEY, "control"]], on=_KEY)
+    return found.assign(ratio=np.log2(found["trained"] / found["control"]))
+
+
+def dependence(table: pd.DataFrame, metric: str) -> dict[str, float]:
+    """Compare the spread between schemes with the change by learning.
+
+    Parameters
+    ----------
+    table : DataFrame
+    metric : str
+
+    Returns
+    -------
+    dict of str to float
+        ``spread``: standard deviation over schemes of the mean log2(final strength);
+        ``spread_initial``: the same of the initial networks; ``change``: root mean square over
+        schemes of the mean log2(final / initial); ``ratio`` = spread / change with its 95 %
+        interval ``low``, ``high`` from a delete-one-seed jackknife of log2(ratio), NaN with
+        fewer than three seeds.
+    """
+    found = changes(table)
+    found = found[(found["metric"] == metric) & (found["batch_norm"] == "re-estimated")]
+    logs = np.log2(found.set_index(["padding", "seed", "layer"])[["initial", "final"]])
+    cells = logs.groupby(["padding", "seed"]).mean()
+    initial, final = (cells[name].unstack("seed") for name in ("initial", "final"))
+    if final.isna().any(axis=None) or len(final) < 2:
+        raise ParameterError("every scheme needs the same seeds, and there must be two schemes")
+
+    def computed(seeds: pd.Index) -> tuple[float, float, float]:
+        a, b = initial[seeds].mean(axis=1), final[seeds].mean(axis=1)
+        return float(b.std()), float(a.std()), float(np.sqrt(np.square(b - a).mean()))
+
+    seeds = final.columns
+    spread, spread_initial, change = computed(seeds)
+    low = high = float("nan")
+    if len(seeds) > 2:
+        left = [computed(seeds.drop(seed)) for seed in seeds]
+        logs = np.log2([part[0] / part[2] for part in left])
+        n = len(seeds)
+        error = np.sqrt((n - 1) / n * np.square(logs - logs.mean()).sum())
+        half = stats.t.ppf(0.975, n - 1) * error
+        low, high = (float(spread / change * 2**side) for side in (-half, half))
+    return {
+        "spread": spread, "spread_initial": spread_initial, "change": change,
+        "ratio": spread / change, "low": low, "high": high,
+    }  # fmt: skip
+
+
+def over_seeds(frame: pd.DataFrame, value: str, by: Sequence[str]) -> pd.DataFrame:
+    """Average over seeds, with Student's t interval and a test against 0.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        One row per seed in each group.
+    value : str
+        Column to average.
+    by : sequence of str
+        Columns that make the groups.
+
+    Returns
+    -------
+    DataFrame
+        The columns `by`, n, mean, low, high (95 %), effect (mean over standard deviation
+        between seeds), p (two-sided) and p_holm (Holm's correction over all rows). With one
+        seed in a group all but mean and n are NaN.
+
+    Examples
+    --------
+    >>> frame = pd.DataFrame({"padding": "zeros", "change": [1.0, 2.0, 3.0]})
+    >>> row = over_seeds(frame, "change", ["padding"]).iloc[0]
+    >>> float(row["mean"]), round(float(row["low"]), 2), float(row["effect"])
+    (2.0, -0.48, 2.0)
+    """
+    rows = []
+    for key, group in frame.groupby(list(by), sort=False):
+        values = group[value].to_numpy(float)
+        mean, low, high, p, effect = values.mean(), *[float("nan")] * 4
+        if len(values) > 1:
+            test = stats.ttest_1samp(values, 0.0)
+            low, high = test.confidence_interval(0.95)
+            p, deviation = test.pvalue, values.std(ddof=1)
+            effect = mean / deviation if deviation else float("nan")
+        rows.append((*key, len(values), mean, low, high, effect, p))
+    found = pd.DataFrame(rows, columns=[*by, "n", "mean", "low", "high", "effect", "p"])
+    known = found["p"].notna()
+    found["p_holm"] = float("nan")
+    if known.any():
+        found.loc[known, "p_holm"] = multipletests(found.loc[known, "p"], method="holm")[1]
+    return found
+
+
+# -------------------------------------------------------------------------------- claims
+
+
+def judge(name: str, table: pd.DataFrame) -> Verdict:
+    """Apply the test of one claim to the runs of one family. [ours]
+
+    Parameters
+    ----------
+    name : {"C8", "C9", "C10", "C11"}
+    table : DataFrame
+        Trajectories of one family.
+
+    Returns
+    -------
+    Verdict
+
+    Raises
+    ------
+    ParameterError
+        A claim without a test here, or runs of several families.
+
+    Examples
+    --------
+    >>> from ppp.experiments import zoo
+    >>> table = zoo.trajectories()
+    >>> judge("C8", table[table["family"] == "resnet"]).claim.id
+    'C8'
+    """
+    if name not in _TESTS:
+        raise ParameterError(unknown("claim", name, _TESTS))
+    if table["family"].nunique() != 1:
+        raise ParameterError(f"{table['family'].nunique()} families; expected the runs of one")
+    table = table[table["metric"].isin(METRICS) | table["metric"].isna()]
+    if own(table).groupby("padding")["seed"].nunique().min() < 3:
+        return Verdict(claim(name), NOT_EVALUATED, pd.DataFrame(), "fewer than three seeds")
+    return _TESTS[name](claim(name), table)
+
+
+def _last(frame: pd.DataFrame) -> pd.DataFrame:
+    """Keep the last layer of interest; layers come shallow to deep."""
+    return frame[frame["layer"] == frame["layer"].iloc[-1]]
+
+
+def _c8(entry: Claim, table: pd.DataFrame) -> Verdict:
+    limit = entry.numbers["threshold"] * table["step"].max()
+    found = _last(half_times(table))
+    parts = {}
+    for what in ("strength", "accuracy"):
+        logs = found.assign(log=np.log2(1 + found[what]))
+        part = over_seeds(logs, "log", ["padding", "metric"]).set_index(["padding", "metric"])
+        parts[what] = (2 ** part[["mean", "low", "high"]] - 1).add_prefix(f"{what}_")
+    rows = pd.concat(parts.values(), axis=1).reset_index()
+    late, early = rows["strength_low"] > limit, rows["strength_high"] < limit
+    return _verdict(entry, rows, early, late, f"step {limit:g}, {entry.numbers['threshold']:.0%}")
+
+
+def _c9(entry: Claim, table: pd.DataFrame) -> Verdict:
+    found = slopes(_last(own(table)), int(entry.numbers["first_step"]))
+    return _signs(entry, over_seeds(found, "slope", ["padding", "metric"]))
+
+
+def _c10(entry: Claim, table: pd.DataFrame) -> Verdict:
+    by = ["padding", "metric", "batch_norm"]
+    found = changes(table).groupby([*by, "seed"], sort=False)["change"].mean().reset_index()
+    return _signs(entry, over_seeds(found, "change", by))
+
+
+def _c11(entry: Claim, table: pd.DataFrame) -> Verdict:
+    by = ["padding", "metric"]
+    found = learnt(table)
+    if found.empty:
+        return Verdict(entry, NOT_EVALUATED, pd.DataFrame(), "no control run")
+    found = found.groupby([*by, "seed"], sort=False)["ratio"].mean().reset_index()
+    rows = over_seeds(found, "ratio", by)
+    parts = [{"metric": metric, **dependence(table, metric)} for metric in METRICS]
+    ratios = pd.DataFrame(parts)
+    if ratios["low"].isna().any():
+        return Verdict(entry, NOT_EVALUATED, rows, "too few seeds for an interval")
+    signs = _signs(entry, rows)
+    told = "; ".join(
+        f"{r.metric}: (a) {r.ratio:.2f} [{r.low:.2f}, {r.high:.2f}]" for r in ratios.itertuples()
+    )
+    verdict = signs.verdict
+    if (ratios["low"] > 1).any():
+        verdict = NOT_REPRODUCED
+    elif verdict == REPRODUCED and not (ratios["high"] < 1).all():
+        verdict = INCONCLUSIVE
+    spread = ratios.rename(columns={"ratio": "mean"}).assign(padding="(a) spread / change")
+    rows = pd.concat([spread[["padding", "metric", "mean", "low", "high"]], rows])
+    return Verdict(entry, verdict, rows.reset_index(drop=True), f"{told}; (b) {signs.because}")
+
+
+def _signs(entry: Claim, rows: pd.DataFrame) -> Verdict:
+    significant = rows["p_holm"] < 0.05
+    up, down = significant & (rows["mean"] > 0), significant & (rows["mean"] < 0)
+    return _verdict(entry, rows, up, down, "0")
+
+
+def _verdict(entry: Claim, rows: pd.DataFrame, for_it, against_it, limit: str) -> Verdict:
+    """Reproduced if all rows speak for the claim, not reproduced if one speaks against it."""
+    verdict = INCONCLUSIVE
+    if against_it.any():
+        verdict = NOT_REPRODUCED
+    elif for_it.all():
+        verdict = REPRODUCED
+    because = f"{for_it.sum()} of {len(rows)} rows speak for it, {against_it.sum()} against"
+    return Verdict(entry, verdict, rows, f"{because} (limit: {limit})")
+
+
+_TESTS: dict[str, Callable[[Claim, pd.DataFrame], Verdict]] = {
+    "C8": _c8, "C9": _c9, "C10": _c10, "C11": _c11,
+}  # fmt: skip
+_KEY = ["padding", "seed", "layer", "metric"]
+
+
+def _runs(rows: pd.DataFrame):
+    return ((key, run.sort_values("step")) for key, run in rows.groupby(_KEY, sort=False))
