@@ -22,8 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load as load_safetensors
-from safetensors.torch import save as save_safetensors
+from safetensors.torch import load as load_safetensors, save as save_safetensors
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -155,6 +154,7 @@ def train(
     lr: float = Settings.lr,
     n_train: int = Settings.n_train,
     n_test: int = 2048,
+    until: int | None = None,
     folder: str | Path | None = None,
     device: str | None = None,
     progress: bool = True,
@@ -174,6 +174,8 @@ def train(
         See :class:`Settings`.
     n_test : int
         Test windows, each of another scene that training never sees.
+    until : int, optional
+        Stop after so many of the steps, as if the run had been broken off; without `folder`.
     folder : path, optional
         The run's own folder. A finished run in it is returned as it is, an unfinished one
         continues from the last state kept there, every 64 steps. Nothing is written without.
@@ -209,7 +211,14 @@ def train(
     """
     settings = Settings(family, padding, seed, steps, batch, lr, n_train)
     _check_whole("n_test", n_test, 1, _SCENES)
-    marks = {step for step in observe_at if step <= steps} if observe else set()
+    if until is not None:
+        _check_whole("until", until, 0, steps)
+        if folder is not None:
+            raise ParameterError(
+                f"until = {until} and a folder; a run that is kept goes to its end"
+            )
+    stop = steps if until is None else until
+    marks = {step for step in observe_at if step <= stop} if observe else set()
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     kept = _Folder(Path(folder), settings, n_test, marks) if folder is not None else None
     if kept and (finished := kept.finished()):
@@ -221,23 +230,23 @@ def train(
     if work.step == 0 and 0 in marks:
         work.observe(observe)
     title = f"{family} {padding} seed {seed}"
-    if work.step < steps:
+    if work.step < stop:
         data = _TrainingSet(settings, work.model.surroundings, title if progress else "")
-    bar = tqdm(total=steps, initial=work.step, desc=title, unit="step", disable=not progress)
+    bar = tqdm(total=stop, initial=work.step, desc=title, unit="step", disable=not progress)
     with bar:
-        while work.step < steps:
+        while work.step < stop:
             work.advance(*data.batch(work.step))
             bar.update()
             if work.step in marks:
                 work.observe(observe)
-            if work.step % _EVERY == 0 or work.step == steps:
+            if work.step % _EVERY == 0 or work.step == stop:
                 row = work.report()
                 bar.set_postfix(loss=f"{row['loss']:.3f}", train=f"{row['train_accuracy']:.1%}")
                 if kept:
                     kept.save_state(work.state(time.perf_counter() - began))
     model = work.model.to("cpu", memory_format=torch.contiguous_format).eval()
     record = {
-        **asdict(settings), "epochs": round(steps / settings.epoch, 3),
+        **asdict(settings), "epochs": round(stop / settings.epoch, 3),
         "train_scenes": [seed * _SCENES, seed * _SCENES + n_train],
         "test_scenes": [_TEST_SCENES, _TEST_SCENES + n_test],
         "shapes": list(SHAPES), "window": PLANE_WINDOW,

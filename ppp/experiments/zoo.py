@@ -281,6 +281,49 @@ def train_run(
     )
 
 
+def live(
+    family: str,
+    padding: str,
+    seed: int,
+    until: int,
+    *,
+    n_scenes: int = 32,
+    n_test: int = 512,
+    progress: bool = False,
+) -> pd.DataFrame:
+    """Train the first steps of a zoo run again, now, and measure them.
+
+    Parameters
+    ----------
+    family, padding, seed
+        See :class:`~ppp.experiments.training.Settings`; any seed.
+    until : int
+        Steps, of the whole run's schedule.
+    n_scenes, n_test : int
+        See :class:`Observer`.
+    progress : bool
+        Show a bar.
+
+    Returns
+    -------
+    DataFrame
+        As :func:`trajectories`. On the machine type and number of threads that the zoo was
+        trained with, the same numbers as there; elsewhere rounding makes them drift apart.
+    """
+    settings = Settings(family, padding, seed)
+    run = train(
+        family,
+        padding=padding,
+        seed=seed,
+        until=until,
+        n_test=1,
+        progress=progress,
+        observe=Observer(settings, n_scenes=n_scenes, n_test=n_test),
+        observe_at=sorted({step for step in STEPS if step < until} | {until}),
+    )
+    return _frame(settings.stem, run)
+
+
 def train_zoo(
     wanted: Sequence[tuple[str, str, int]], folder: str | Path, *, jobs: int = 1, **changes
 ) -> None:
@@ -312,9 +355,7 @@ def train_zoo(
         return
     threads = max(1, torch.get_num_threads() // jobs)
     failed = []
-    with ProcessPoolExecutor(
-        jobs, get_context("spawn"), torch.set_num_threads, (threads,)
-    ) as pool:
+    with ProcessPoolExecutor(jobs, get_context("spawn"), torch.set_num_threads, (threads,)) as pool:
         tasks = {pool.submit(_trained, *run, folder, changes): run for run in wanted}
         for task in tqdm(as_completed(tasks), "runs", total=len(tasks), unit="run"):
             try:
@@ -429,7 +470,7 @@ def _patterns(path: Path) -> Iterable[tuple[str, Tensor]]:
     if not path.exists():
         return
     with safe_open(path, "pt") as archive:
-        for name in archive.keys():
+        for name in archive.keys():  # noqa: SIM118, it is no mapping
             yield name, archive.get_tensor(name)
 
 
@@ -518,6 +559,36 @@ def trajectories(data: str | Path = DATA) -> pd.DataFrame:
         return pd.read_csv(path, keep_default_na=False, na_values=[""])
     except (OSError, ValueError, EOFError) as error:
         raise WeightsError(f"{path} cannot be read: {error}") from None
+
+
+def select(
+    table: pd.DataFrame, family: str, paddings: Sequence[str], seeds: Sequence[int]
+) -> pd.DataFrame:
+    """Return the rows of some runs, and of the control runs with the same seeds.
+
+    Networks trained with a scheme keep the rows of these schemes only, and of optimal padding.
+
+    Raises
+    ------
+    ParameterError
+        A padding or seed that the family was not trained with.
+
+    Examples
+    --------
+    >>> found = select(trajectories(), "vgg", ["zeros"], [0])
+    >>> sorted(found["run"].unique())
+    ['plane-vgg-optimal-seed0', 'plane-vgg-zeros-seed0']
+    """
+    mine = table[table["family"] == family]
+    for name, asked in (("padding", paddings), ("seed", seeds)):
+        known = sorted(mine[name].unique())
+        for value in asked:
+            if value not in known:
+                raise ParameterError(f"family {family!r}: {unknown(name, value, known)}")
+    tested = mine["test_padding"].isin([*paddings, OPTIMAL])
+    mine = mine[mine["padding"].isin([*paddings, OPTIMAL]) & mine["seed"].isin(seeds) & tested]
+    order = {padding: place for place, padding in enumerate([*paddings, OPTIMAL])}
+    return mine.sort_values("padding", key=lambda c: c.map(order), kind="stable", ignore_index=True)
 
 
 def patterns(stem: str, data: str | Path = DATA) -> dict[tuple[int, str, str], np.ndarray]:
