@@ -51,6 +51,25 @@ def own(table: pd.DataFrame, batch_norm: str = "re-estimated") -> pd.DataFrame:
     return table[same & table["layer"].notna()]
 
 
+def with_amplitude(table: pd.DataFrame) -> pd.DataFrame:
+    """Append the metric "rms": root mean square of PPP in units of sigma, without noise's share.
+
+    It is the square root of the unbiased power, of its size with its sign where noise makes the
+    power negative. Unlike MAE-PPP and SNR-PPP it has no noise floor: without any pattern it
+    lies around 0.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"metric": ["power"], "value": [0.04], "low": [-0.01], "high": [0.09]})
+    >>> with_amplitude(table)["value"].tolist()
+    [0.04, 0.2]
+    """
+    rows = table[table["metric"] == "power"].assign(metric="rms")
+    for end in ("value", "low", "high"):
+        rows[end] = np.sign(rows[end]) * np.sqrt(rows[end].abs())
+    return pd.concat([table, rows], ignore_index=True)
+
+
 def half_time(steps: Sequence[float], values: Sequence[float]) -> float:
     """Return the step from which on `values` stay at or above half of their last one.
 
@@ -263,6 +282,58 @@ def over_seeds(frame: pd.DataFrame, value: str, by: Sequence[str]) -> pd.DataFra
     if known.any():
         found.loc[known, "p_holm"] = multipletests(found.loc[known, "p"], method="holm")[1]
     return found
+
+
+def ends(changes: pd.DataFrame, metric: str, layer: str) -> pd.DataFrame:
+    """Return initial and final strength as rows: padding, seed, state and value.
+
+    Parameters
+    ----------
+    changes : DataFrame
+        Of :func:`changes`; rows with re-estimated statistics are taken.
+    metric, layer : str
+    """
+    rows = changes[
+        (changes["metric"] == metric)
+        & (changes["layer"] == layer)
+        & (changes["batch_norm"] == "re-estimated")
+    ]
+    return rows.melt(["padding", "seed"], ["initial", "final"], "state", "value")
+
+
+def swapped(table: pd.DataFrame, metric: str, layer: str) -> pd.DataFrame:
+    """Return final accuracy and strength of every network under every test-time padding.
+
+    Returns
+    -------
+    DataFrame
+        trained with, tested with, seed, accuracy, and strength: NaN under optimal padding,
+        where PPP is 0 by definition.
+    """
+    final = table[(table["step"] == table["step"].max()) & (table["batch_norm"] == "running")]
+    rows = final[final["layer"].isna() | ((final["metric"] == metric) & (final["layer"] == layer))]
+    names = {"padding": "trained with", "test_padding": "tested with", "value": "strength"}
+    rows = rows.rename(columns=names)
+    order = [*dict.fromkeys(rows["tested with"].where(rows["tested with"] != OPTIMAL).dropna())]
+    order = pd.CategoricalDtype([*order, OPTIMAL], ordered=True)
+    rows = rows.astype({"trained with": order, "tested with": order})
+    shown = ["trained with", "tested with", "seed", "accuracy", "strength"]
+    return rows.sort_values(shown[:3])[shown].reset_index(drop=True)
+
+
+def times_side_by_side(verdict: Verdict) -> pd.DataFrame:
+    """Return C8's table with one row per padding and quantity, as a forest plot needs it.
+
+    Accuracy comes once, strength once per metric, in the column "half of".
+    """
+    parts = []
+    for metric, rows in verdict.table.groupby("metric", sort=False):
+        for what in ("strength", "accuracy") if not parts else ("strength",):
+            part = rows[["padding"]].assign(**{"half of": metric if what == "strength" else what})
+            for end in ("mean", "low", "high"):
+                part[end] = rows[f"{what}_{end}"]
+            parts.append(part)
+    return pd.concat(parts, ignore_index=True)
 
 
 # -------------------------------------------------------------------------------- claims

@@ -227,6 +227,11 @@ PARAMETERS: dict[str, Parameter] = {
     ),
     "per_photo": Parameter(Integer(1), "windows cut from each photograph"),
     "window": Parameter(Integer(1), "height and width of a window, px"),
+    "family": Parameter(Choice(("resnet", "vgg"), "family"), "the family of small networks"),
+    "metric": Parameter(
+        Choice(("mae", "snr", "rms", "share"), "metric"), "the metric that is shown"
+    ),
+    "live_steps": Parameter(Integer(0, 1280), "training steps taken live; 0 for none"),
     "seed": Parameter(_SEED, "seed of every random draw"),
     "seeds": Parameter(ListOf(_SEED), "seeds of the repetitions"),
     "scene_seed": Parameter(_SEED, "seed of the synthetic scene"),
