@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from scipy import stats
 from skimage.color import deltaE_ciede2000, rgb2lab
 
 from ppp.errors import PPPError
@@ -31,13 +32,44 @@ def long():
     return pd.DataFrame(rows, columns=["padding", "n", "snr", "lo", "hi", "floor"])
 
 
-def every_figure(long):
+@pytest.fixture
+def runs():
+    """Two paddings, three seeds, two layers; every value another power of two."""
+    generator = np.random.default_rng(0)
+    keys = [
+        (padding, seed, layer, step)
+        for padding in ("zeros", "randn")
+        for seed in (7, 8, 9)
+        for layer in ("stem", "layer1")
+        for step in (64, 0, 4, 1280)  # not in order
+    ]
+    frame = pd.DataFrame(keys, columns=["padding", "seed", "layer", "step"])
+    return frame.assign(mae=2.0 ** -generator.permutation(len(frame)), floor=0.0625)
+
+
+def every_figure(long, runs):
     ramp = np.linspace(0, 1, 49).reshape(7, 7)
     touched = np.ones((7, 7), dtype=bool)
     touched[3, 3] = False
     wide = long.pivot(index="padding", columns="n", values="snr")
     last = long[long.n == 4096]
+    ends = runs[(runs.layer == "stem") & runs.step.isin([0, 1280])]
     return {
+        "growth_maps": figures.growth_maps({("zeros", 0): ramp}, label="PPP"),
+        "bands": figures.bands(
+            runs,
+            "step",
+            "mae",
+            "padding",
+            unit="seed",
+            col="layer",
+            logx=True,
+            logy=True,
+            floor="floor",
+            marks={"epoch": 32},
+            overlay=runs[runs.seed == 7],
+        ),
+        "paired": figures.paired(ends, "step", "mae", "seed", "padding", logy=True),
         "gallery": figures.gallery({"map": ramp}, colorbar_label="value"),
         "surfaces": figures.surfaces([0 * ramp], [ramp], ["n = 1"], label="magnitude"),
         "influence_maps": figures.influence_maps({"layer3": touched}, {"layer3": 1 / 49}),
@@ -50,9 +82,9 @@ def every_figure(long):
 # ---------------------------------------------------------------- all of them
 
 
-def test_every_figure_is_described_styled_and_outside_pyplot(long):
+def test_every_figure_is_described_styled_and_outside_pyplot(long, runs, tmp_path):
     before = dict(matplotlib.rcParams)
-    made = every_figure(long)
+    made = every_figure(long, runs)
     assert plt.get_fignums() == []
     assert dict(matplotlib.rcParams) == before
     for name, fig in made.items():
@@ -60,6 +92,7 @@ def test_every_figure_is_described_styled_and_outside_pyplot(long):
         assert "nan" not in fig.ppp_alt.lower() and numbers(fig.ppp_alt), name
         assert fig.get_facecolor() == (1, 1, 1, 1), name
         assert fig.get_figwidth() <= 10, name
+        figures.save(fig, tmp_path / f"{name}.png")
 
 
 def test_look_does_not_depend_on_the_callers_settings(long, tmp_path):
@@ -326,6 +359,228 @@ def test_frames_are_checked(long):
         figures.curves(long[:0], "n", "snr")
     with pytest.raises(PPPError, match="no row to draw"):
         figures.heatmap(pd.DataFrame(), label="x")
+
+
+def test_heatmap_texts_logarithm_and_diagonal():
+    frame = pd.DataFrame({"b": [0.5, 0.01], "a": [np.nan, 1.0]}, index=["a", "b"])
+    texts = pd.DataFrame({"b": ["50%", "1%"], "a": ["n/a", "all"]}, index=["a", "b"])
+    fig = figures.heatmap(frame, label="PPP", annotations=texts, logscale=True, mark_diagonal=True)
+    ax, bar = fig.axes
+    at = {t.get_text(): t.get_position() for t in ax.texts}
+    assert at == {"50%": (0.5, 0.5), "1%": (0.5, 1.5), "n/a": (1.5, 0.5), "all": (1.5, 1.5)}
+    norm = ax.collections[0].norm
+    assert isinstance(norm, matplotlib.colors.LogNorm) and (norm.vmin, norm.vmax) == (0.01, 1)
+    fig.draw_without_rendering()
+    assert "0.01" in [t.get_text() for t in bar.get_yticklabels()]
+    framed = [tuple(np.floor(p.get_xy()).astype(int)) for p in ax.patches]
+    assert framed == [(1, 0), (0, 1)]  # row a under column a, row b under column b
+    assert "logarithmic colours, a frame around the 2 cells of equal row and column" in fig.ppp_alt
+    assert "a: b 0.5 (50%), a undefined (n/a); b: b 0.01 (1%), a 1 (all)" in fig.ppp_alt
+    for options, message in [
+        ({"annotations": texts.rename(index={"b": "c"})}, "expected.*'b'"),
+        ({"logscale": True, "center": 1}, "expected no center"),
+        ({"mark_diagonal": True}, "share no label"),
+    ]:
+        with pytest.raises(PPPError, match=message) as error:
+            figures.heatmap(
+                frame.rename(index=str.upper) if "mark_diagonal" in options else frame,
+                label="PPP",
+                **options,
+            )
+        assert "\n" not in str(error.value)
+    with pytest.raises(PPPError, match="lowest value 0; expected"):
+        figures.heatmap(frame.fillna(0), label="PPP", logscale=True)
+
+
+# ---------------------------------------------------------------- runs over training
+
+
+def drawn(ax, label):
+    return next(line for line in ax.lines if line.get_label() == label)
+
+
+@pytest.mark.parametrize("logy", [False, True])
+def test_bands_are_students_t_intervals_over_units(runs, logy):
+    fig = figures.bands(
+        runs, "step", "mae", "padding", unit="seed", col="layer", logx=True, logy=logy
+    )
+    stem, layer1 = fig.axes[:2]
+    assert (stem.get_title(), layer1.get_title()) == ("stem", "layer1")
+    rows = runs[(runs.layer == "layer1") & (runs.padding == "randn")]
+    to, back = (np.log, np.exp) if logy else (np.asarray, np.asarray)
+    values = to(rows.pivot(index="step", columns="seed", values="mae").to_numpy())
+    line = drawn(layer1, "randn")
+    assert line.get_xdata().tolist() == [0, 4, 64, 1280]
+    np.testing.assert_allclose(line.get_ydata(), back(values.mean(axis=1)))
+    low, high = stats.t.interval(0.95, 2, values.mean(axis=1), stats.sem(values, axis=1))
+    band = layer1.collections[1].get_paths()[0].vertices
+    for x, ends in zip((0, 4, 64, 1280), zip(back(low), back(high))):
+        np.testing.assert_allclose(np.unique(band[band[:, 0] == x, 1])[[0, -1]], ends)
+    assert (band[:, 1] > 0).all() or not logy
+    thin = [line for line in layer1.lines if line.get_linewidth() < 1]
+    assert len(thin) == 2 * 3  # each seed of each padding
+    seed = rows[rows.seed == 8].sort_values("step")
+    assert any(line.get_ydata().tolist() == seed.mae.tolist() for line in thin)
+    said = (
+        f"layer1, randn: {line.get_ydata()[0]:.3g} [{back(low)[0]:.3g}, {back(high)[0]:.3g}] at 0"
+    )
+    assert said in fig.ppp_alt
+    mean = "geometric mean" if logy else "mean"
+    assert fig.ppp_alt.startswith(
+        "4 lines of mae against step (logarithmic) in 2 panels (layer), "
+        f"{mean} over 3 values of seed with 95 % interval. "
+    )
+
+
+def test_bands_draw_step_0_on_a_logarithmic_axis(runs):
+    one = runs[runs.layer == "stem"]
+    for fig in (
+        figures.bands(one, "step", "mae", "padding", unit="seed", logx=True, marks={"m": 64}),
+        figures.curves(one[one.seed == 7], "step", "mae", "padding", logx=True),
+    ):
+        ax = fig.axes[0]
+        fig.draw_without_rendering()
+        ticks = [t.get_text() for t in ax.get_xticklabels()]
+        assert ticks == ["0", "4", "16", "64", "256", "1024"]
+        places = ax.transData.transform([(x, 1) for x in (0, 4, 16, 64, 256, 1024)])[:, 0]
+        np.testing.assert_allclose(np.diff(places), np.diff(places)[0])
+        left, right = ax.get_window_extent().intervalx
+        assert 0 < (places[0] - left) / (right - left) < 0.1  # the left edge, less a margin
+    logs = figures.curves(one[one.step > 0], "step", "mae", logx=True).axes[0]
+    assert logs.get_xscale() == "log"
+
+
+def test_bands_floor_marks_and_overlay(runs):
+    one = runs[runs.layer == "stem"]
+    live = one[(one.seed == 7) & (one.padding == "randn") & (one.step < 100)]
+    fig = figures.bands(
+        one, "step", "mae", "padding", unit="seed", floor="floor",
+        marks={"epoch 1": 32}, overlay=live.assign(mae=0.75), overlay_label="now",
+    )  # fmt: skip
+    ax = fig.axes[0]
+    over = drawn(ax, "randn (now)")
+    assert over.get_xdata().tolist() == [0, 4, 64] and set(over.get_ydata()) == {0.75}
+    assert (over.get_linestyle(), over.get_markerfacecolor()) == (":", "none")
+    assert over.get_color() == drawn(ax, "randn").get_color()
+    dashed = [line for line in ax.lines if line.get_linestyle() == "--"]
+    assert [set(line.get_ydata()) for line in dashed] == [{0.0625}] * 2
+    assert [t.get_text() for t in ax.texts] == ["epoch 1"]
+    labels = [t.get_text() for t in fig.legends[0].texts]
+    assert labels == ["zeros", "randn", "randn (now)", "each seed", "noise floor"]
+    assert "and 1 (now) over 1, noise floor 0.0625 to 0.0625 dashed, marks at epoch 1 (32)" in (
+        fig.ppp_alt
+    )
+    assert "randn (now): 0.75 at 0, 0.75 at 64." in fig.ppp_alt
+
+
+def test_bands_of_many_lines_are_described_by_their_range(runs):
+    names = [f"p{i}" for i in range(7)]
+    many = pd.concat([runs.assign(padding=name, mae=2.0**i) for i, name in enumerate(names)])
+    many = many.drop_duplicates(["padding", "seed", "layer", "step"])
+    fig = figures.bands(many, "step", "mae", "padding", unit="seed", col="layer")
+    assert fig.ppp_alt.startswith("14 lines of mae")
+    assert "layer1: at 0 1 (p0) to 64 (p6), at 1280 1 (p0) to 64 (p6)." in fig.ppp_alt
+    assert "p3" not in fig.ppp_alt
+
+
+def test_bands_of_one_unit_have_no_interval(runs):
+    one = runs[(runs.layer == "stem") & (runs.seed == 7) & (runs.padding == "zeros")]
+    fig = figures.bands(one, "step", "mae", "padding", unit="seed")
+    assert "mean over 1 values" in fig.ppp_alt and "undefined" not in fig.ppp_alt
+
+
+def test_panels_are_three_a_row_with_one_scale(runs):
+    five = pd.concat([runs[runs.layer == "stem"].assign(layer=f"layer{i}") for i in range(5)])
+    fig = figures.bands(five, "step", "mae", "padding", unit="seed", col="layer", logx=True)
+    assert len(fig.axes) == 6 and fig.axes[5].get_legend() and not fig.legends
+    assert {ax.get_ylim() for ax in fig.axes[:5]} == {fig.axes[0].get_ylim()}
+    assert [bool(ax.get_xlabel()) for ax in fig.axes] == [False, False, True, True, True, False]
+
+
+@pytest.mark.parametrize(
+    "change, options, message",
+    [
+        (lambda f: f, {"unit": "sead"}, "unknown column 'sead'; did you mean 'seed'"),
+        (lambda f: f, {"floor": "flor"}, "did you mean 'floor'"),
+        (lambda f: f.assign(mae=np.nan), {}, "no row to draw"),
+        (lambda f: f, {"col": None}, "padding zeros, seed 7, step 64 has more than one mae"),
+        (lambda f: f.assign(mae=0.0), {"logy": True}, "mae is 0 at its lowest; expected"),
+    ],
+)
+def test_bands_refuse(runs, change, options, message):
+    with pytest.raises(PPPError, match=message) as error:
+        figures.bands(
+            change(runs), "step", "mae", "padding", **({"unit": "seed", "col": "layer"} | options)
+        )
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("logy", [False, True])
+def test_paired(runs, logy):
+    state = runs.step.map({0: "initial", 1280: "trained"})
+    rows = runs.assign(state=state)[(runs.layer == "stem") & state.notna()]
+    fig = figures.paired(rows, "state", "mae", "seed", "padding", logy=logy, ylabel="MAE")
+    assert [ax.get_title() for ax in fig.axes] == ["zeros", "randn"]
+    wide = rows[rows.padding == "randn"].pivot(index="seed", columns="state", values="mae")
+    *units, mean = fig.axes[1].lines
+    assert [tuple(line.get_ydata()) for line in units] == list(map(tuple, wide.to_numpy()))
+    expected = stats.gmean(wide) if logy else wide.mean().to_numpy()
+    np.testing.assert_allclose(mean.get_ydata(), expected)
+    assert mean.get_linewidth() > 2 * units[0].get_linewidth()
+    assert [t.get_text() for t in fig.axes[1].get_xticklabels()] == ["initial", "trained"]
+    assert fig.axes[0].get_yscale() == ("log" if logy else "linear")
+    rise = (wide.trained > wide.initial).sum()
+    said = f"mean {expected[0]:.3g} to {expected[1]:.3g}, {rise} of 3 rise"
+    assert f"randn: {'geometric ' * logy}{said}" in fig.ppp_alt
+    assert fig.ppp_alt.startswith("MAE from initial to trained, a line for each seed")
+
+
+def test_paired_refuses(runs):
+    stem = runs[runs.layer == "stem"]
+    ends = stem[stem.step.isin([0, 1280])]
+    for frame, message in [
+        (stem, "step has 4 values.*expected 2"),
+        (ends.iloc[1:], "padding zeros, seed 7, step 1280 has no partner"),
+        (pd.concat([ends, ends]), "has more than one mae"),
+        (ends[:0], "no row to draw"),
+    ]:
+        with pytest.raises(PPPError, match=message) as error:
+            figures.paired(frame, "step", "mae", "seed", "padding")
+        assert "\n" not in str(error.value)
+
+
+def growing():
+    edge = np.pad(np.zeros((3, 3)), 1, constant_values=4.0)
+    centre = 4 - edge
+    return {("zeros", 0): edge / 4, ("zeros", 64): edge, ("randn", 64): centre / 8}
+
+
+def test_growth_maps():
+    fig = figures.growth_maps(growing(), label="PPP (σ)")
+    grid = np.reshape(fig.axes[:4], (2, 2))
+    assert [ax.get_title() for ax in grid[0]] == ["0", "64"]
+    assert [ax.get_ylabel() for ax in grid[:, 0]] == ["zeros", "randn"]
+    assert not grid[1, 0].images  # randn was not measured at 0
+    np.testing.assert_array_equal(grid[1, 1].images[0].get_array(), growing()["randn", 64])
+    scales = [(ax.images[0].norm.vmin, ax.images[0].norm.vmax) for ax in fig.axes[:4] if ax.images]
+    assert scales == [(0, 4), (0, 4), (0, 0.5)]
+    assert len(fig.axes) == 4 + 2
+    assert "zeros: mean 0.64 at 0, 2.56 at 64, strongest at the border (4, 0 inside)" in fig.ppp_alt
+    assert "randn: mean 0.18 at 64, strongest at the centre (0.5, 0 at the border)." in fig.ppp_alt
+
+
+def test_growth_maps_on_a_common_scale():
+    fig = figures.growth_maps(growing(), label="PPP (σ)", common=True)
+    assert {ax.images[0].norm.vmax for ax in fig.axes[:4] if ax.images} == {4}
+    assert len(fig.axes) == 4 + 1 and fig.axes[4].get_ylabel() == "PPP (σ)"
+    assert "one colour scale" in fig.ppp_alt
+
+
+@pytest.mark.parametrize("maps", [{}, {("zeros", 0): np.zeros((3, 8, 8))}])
+def test_growth_maps_refuse(maps):
+    with pytest.raises(PPPError, match="expected") as error:
+        figures.growth_maps(maps, label="PPP")
+    assert "\n" not in str(error.value)
 
 
 # ---------------------------------------------------------------- pages and files

@@ -16,6 +16,7 @@ import os
 import pickle
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
+from itertools import product
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
@@ -25,16 +26,19 @@ import pandas as pd
 import seaborn as sns
 from matplotlib import rc_params_from_file
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import ListedColormap, Normalize
+from matplotlib.colors import ListedColormap, LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from mpl_toolkits.mplot3d.art3d import Poly3DCollection
 
 from ppp.errors import PPPError, unknown
 from ppp.experiments import files
+from ppp.experiments.surroundings import mean_interval
 
 STYLE = Path(__file__).with_name("ppp.mplstyle")
 PALETTE: tuple[str, ...] = tuple(
@@ -45,6 +49,10 @@ CLEAN, TOUCHED = PALETTE[0], PALETTE[1]
 UNKNOWN = "#BFBFBF"  # NaN
 SCALE = matplotlib.colormaps["viridis"].with_extremes(bad=UNKNOWN)
 WIDTH = 9.0  # inches; at 80 CSS pixels an inch, the 720 px of a page's text column
+
+_FLOOR_KEY = Line2D(
+    [], [], color="#4D4D4D", linestyle="--", linewidth=1.2, marker="", label="noise floor"
+)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -259,12 +267,11 @@ def surfaces(
             )
             bar.ax.tick_params(labelsize=9)
             bar.ax.locator_params(nbins=3)
-        border = np.ones(a.shape, dtype=bool)
-        border[1:-1, 1:-1] = False
-        inside = _n(_mean(a[~border])) if not border.all() else "none"
+        border, inside = _border_and_inside(a)
         words.append(
-            f"{title}: algorithmic padding {_n(_mean(a))} (border {_n(_mean(a[border]))}, "
-            f"interior {inside}, highest {_n(_extreme(a, np.max))}), "
+            f"{title}: algorithmic padding {_n(_mean(a))} (border {_n(border)}, "
+            f"interior {'none' if np.isnan(inside) else _n(inside)}, "
+            f"highest {_n(_extreme(a, np.max))}), "
             f"optimal padding {_n(_mean(o))} (highest {_n(_extreme(o, np.max))})"
         )
     _bare(flats, n)
@@ -278,6 +285,84 @@ def surfaces(
     head = (
         f"Surfaces over the feature map of the {label}, {n} column{'s' if n > 1 else ''}, "
         "tilted above and from the top below. Means"
+    )
+    return _described(fig, head, words)
+
+
+@_styled
+def growth_maps(
+    maps: Mapping[tuple[object, object], np.ndarray], *, label: str, common: bool = False
+) -> Figure:
+    """Show a table of small maps, such as one row for each padding and one column for each step.
+
+    Parameters
+    ----------
+    maps : mapping of (row, column) to array
+        Shape (H, W), magnitudes. Rows and columns come in the order of their appearance; a
+        combination that is missing stays blank, NaN is drawn grey.
+    label : str
+        What the magnitude is, with its unit.
+    common : bool
+        One colour scale for all maps, or one for each row.
+
+    Returns
+    -------
+    Figure
+
+    Raises
+    ------
+    PPPError
+        If there is no map, or one that is not two-dimensional.
+
+    Examples
+    --------
+    >>> edge = np.pad(np.zeros((2, 2)), 1, constant_values=3.0)
+    >>> growth_maps({("zeros", 0): 0 * edge, ("zeros", 64): edge}, label="PPP (σ)").ppp_alt
+    'PPP (σ), 1 row of maps from 0 to 64, a colour scale for each row. zeros: mean 0 at 0, \
+2.25 at 64, strongest at the border (3, 0 inside).'
+    """
+    arrays = {key: np.asarray(m, dtype=float) for key, m in _some("map", maps).items()}
+    for key, a in arrays.items():
+        if a.ndim != 2 or a.size == 0:
+            raise PPPError(f"map {key} has shape {a.shape}; expected (H, W): average over channels")
+    rows, columns = (list(dict.fromkeys(key[i] for key in arrays)) for i in (0, 1))
+    beside = 0.8 + 0.09 * max(len(str(row)) for row in rows)  # names and colour bar, in inches
+    side = min(1.3, (WIDTH - beside) / len(columns))
+    fig = _figure(len(columns) * side + beside, len(rows) * side + 0.75)
+    axes = fig.subplots(len(rows), len(columns), squeeze=False)
+    _bare(axes.flat, axes.size)
+    everything = np.concatenate([a.ravel() for a in arrays.values()])
+    words = []
+    for line, row in zip(axes, rows):
+        present = {column: arrays[row, column] for column in columns if (row, column) in arrays}
+        shown = everything if common else np.concatenate([a.ravel() for a in present.values()])
+        norm = _norm(shown, zero=True)
+        for ax, column in zip(line, columns):
+            if column in present:
+                ax.imshow(present[column], cmap=SCALE, norm=norm)
+            if ax in axes[0]:
+                ax.set_title(str(column), size=10)
+        line[0].set_ylabel(str(row), rotation=0, ha="right", va="center")
+        if not common:
+            bar = fig.colorbar(ScalarMappable(norm, SCALE), ax=list(line), aspect=8, pad=0.01)
+            bar.ax.tick_params(labelsize=9)
+            bar.ax.locator_params(nbins=3)
+        (first, start), *_, (last, end) = [*present.items()] * 2
+        border, inside = _border_and_inside(end)
+        means = dict.fromkeys([f"{_n(_mean(start))} at {first}", f"{_n(_mean(end))} at {last}"])
+        text = f"{row}: mean {', '.join(means)}"
+        if border != inside and not np.isnan(border + inside):
+            where = ("the border", "inside") if border > inside else ("the centre", "at the border")
+            high, low = sorted((border, inside), reverse=True)
+            text += f", strongest at {where[0]} ({_n(high)}, {_n(low)} {where[1]})"
+        words.append(text)
+    if common:
+        fig.colorbar(ScalarMappable(norm, SCALE), ax=axes, label=label, aspect=25, pad=0.01)
+    else:
+        fig.supxlabel(f"colour: {label}, a scale for each row", size="medium")
+    head = (
+        f"{label}, {len(rows)} row{'s' if len(rows) > 1 else ''} of maps from {columns[0]} to "
+        f"{columns[-1]}, {'one colour scale' if common else 'a colour scale for each row'}"
     )
     return _described(fig, head, words)
 
@@ -371,7 +456,7 @@ def curves(
     low, high : str, optional
         Columns of the interval's ends.
     logx, logy : bool
-        Logarithmic axes.
+        Logarithmic axes; an x of 0 has its place at the left.
     xlabel, ylabel : str, optional
         Axis labels with units; the column names without them.
     floor : str, optional
@@ -400,8 +485,8 @@ def curves(
     shade = 0.18 if len(groups) < 5 else 0.08
     for i, (name, rows) in enumerate(groups):
         rows = rows.sort_values(x, kind="stable")
-        colour, marker = PALETTE[i % len(PALETTE)], MARKERS[i % len(MARKERS)]
-        ax.plot(rows[x], rows[y], color=colour, marker=marker, label=str(name))
+        colour = _look(i)["color"]
+        ax.plot(rows[x], rows[y], **_look(i), label=str(name))
         if low is not None and high is not None:
             ax.fill_between(rows[x], rows[low], rows[high], color=colour, alpha=shade, linewidth=0)
         if floor is not None:
@@ -412,23 +497,222 @@ def curves(
             line += f" (noise floor {_n(rows[floor].iloc[-1])})"
         words.append(line)
     ax.set(xlabel=xlabel or x, ylabel=ylabel or y)
-    ax.set_xscale("log" if logx else "linear")
-    ax.set_yscale("log" if logy else "linear")
-    ticks = np.unique(frame[x].to_numpy())
-    if logx and len(ticks) <= 12:
-        ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-        ax.set_xticks([], minor=True)
+    _scales(ax, frame[x], logx, logy, most=12)
     handles, labels = ax.get_legend_handles_labels() if hue is not None else ([], [])
     if floor is not None:
-        handles.append(Line2D([], [], color="#4D4D4D", linestyle="--", linewidth=1.2))
-        labels.append("noise floor")
+        handles.append(_FLOOR_KEY)
+        labels.append(_FLOOR_KEY.get_label())
     if handles:
         fig.legend(handles, labels, title=hue, loc="outside right upper", alignment="left")
-    head = (
-        f"{len(groups)} line{'s' if len(groups) > 1 else ''} of {ylabel or y} against "
-        f"{xlabel or x}{' (logarithmic)' if logx else ''}"
+    return _described(fig, _against(len(groups), xlabel or x, ylabel or y, logx), words)
+
+
+@_styled
+def bands(
+    frame: pd.DataFrame,
+    x: str,
+    y: str,
+    hue: str,
+    *,
+    unit: str,
+    col: str | None = None,
+    logx: bool = False,
+    logy: bool = False,
+    xlabel: str | None = None,
+    ylabel: str | None = None,
+    floor: str | None = None,
+    marks: Mapping[str, float] | None = None,
+    overlay: pd.DataFrame | None = None,
+    overlay_label: str = "live",
+) -> Figure:
+    """Draw one line for each value of `hue`: the mean over units, with its 95 % interval.
+
+    The interval is Student's t over units. The curve of each unit lies thin and pale behind it.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        One row for each point of each unit; rows without a value are left out.
+    x, y : str
+        Columns of the coordinates.
+    hue : str
+        Column that tells the lines apart (colour and marker).
+    unit : str
+        Column of what was repeated independently, such as the seed.
+    col : str, optional
+        Column whose values get a panel each, three in a row.
+    logx, logy : bool
+        Logarithmic axes; an x of 0 has its place at the left. With `logy` mean and interval are
+        computed from the logarithms: a geometric mean, and a band that stays positive.
+    xlabel, ylabel : str, optional
+        Axis labels with units; the column names without them.
+    floor : str, optional
+        Column of the noise floor; its arithmetic mean is drawn dashed in the line's colour.
+    marks : mapping of label to x, optional
+        Where to draw a labelled vertical line, in every panel.
+    overlay : DataFrame, optional
+        Other runs, in the same columns: dotted with large open markers, the mean if there are
+        several units.
+    overlay_label : str
+        What the legend calls these, in brackets after the value of `hue`.
+
+    Returns
+    -------
+    Figure
+
+    Raises
+    ------
+    PPPError
+        If a frame is empty or lacks a column, holds a point of one unit twice, or values at or
+        below 0 for a logarithmic y axis.
+
+    Examples
+    --------
+    >>> frame = pd.DataFrame({"step": [0, 0, 4, 4], "seed": [0, 1, 0, 1], "padding": "zeros"})
+    >>> frame["snr"] = [0.25, 0.75, 1.0, 1.0]
+    >>> bands(frame, "step", "snr", "padding", unit="seed", logx=True).ppp_alt
+    '1 line of snr against step (logarithmic), mean over 2 values of seed with 95 % interval. \
+zeros: 0.5 [-2.68, 3.68] at 0, 1 [1, 1] at 4.'
+    """
+    keys = [key for key in (hue, col, unit, x) if key is not None]
+    parts = {None: _once(frame, y, keys, logy)}
+    _columns(frame, floor)
+    if overlay is not None:
+        parts[overlay_label] = _once(overlay, y, keys, logy)
+    drawn = pd.concat(parts.values())
+    names = list(drawn[hue].unique())
+    panels = [None] if col is None else list(drawn[col].unique())
+    fig, axes = _panels(len(panels), 3, 2.5, xlabel or x, ylabel or y)
+    lines, handles = {}, {}
+    for ax, panel in zip(axes, panels):
+        ax.set_title("" if panel is None else str(panel))
+        _scales(ax, drawn[x], logx, logy, most=6)  # before a mark fixes the limits
+        for (kind, part), (i, name) in product(parts.items(), enumerate(names)):
+            rows = part[part[hue] == name]
+            rows = rows if panel is None else rows[rows[col] == panel]
+            if rows.empty:
+                continue
+            table = lines[panel, kind, name] = _averages(rows[x], rows[y], logy)
+            look = _look(i) | {"label": _who(name, kind), "markersize": 4.5}
+            if kind is not None:
+                look |= {"linestyle": ":", "markersize": 9, "markerfacecolor": "none"}
+                look |= {"markeredgewidth": 1.6, "zorder": 3}
+            (handles[kind, name],) = ax.plot(table["x"], table["y"], **look)
+            if kind is not None:
+                continue
+            colour = look["color"]
+            ax.fill_between(
+                table["x"], table["low"], table["high"], color=colour, alpha=0.15, linewidth=0
+            )
+            for _, one in rows.sort_values(x, kind="stable").groupby(unit, observed=True):
+                ax.plot(one[x], one[y], color=colour, linewidth=0.7, alpha=0.3, zorder=1.5)
+            if floor is not None:
+                mean = _averages(rows[x], rows[floor], False)
+                ax.plot(mean["x"], mean["y"], color=colour, linestyle="--", linewidth=1)
+        for text, at in (marks or {}).items():
+            ax.axvline(at, color="#4D4D4D", linewidth=1, linestyle="-.", zorder=1)
+            ax.text(
+                at, 0.98, text, transform=ax.get_xaxis_transform(), fontsize=9, rotation=90,
+                ha="right", va="top",
+            )  # fmt: skip
+    order = sorted(handles, key=lambda key: key[0] is not None)  # the overlay's last
+    keys = [handles[key] for key in order]
+    keys.append(Line2D([], [], color="#4D4D4D", linewidth=0.7, alpha=0.6, label=f"each {unit}"))
+    _legend(fig, axes, len(panels), keys + [_FLOOR_KEY] * (floor is not None), hue)
+    count = sum(kind is None for _, kind, _ in lines)
+    head = _against(count, xlabel or x, ylabel or y, logx)
+    head += f" in {len(panels)} panels ({col})" if len(panels) > 1 else ""
+    head += (
+        f", {'geometric ' * logy}mean over {_span(lines, None)} values of {unit} with 95 % interval"
     )
-    return _described(fig, head, words)
+    if overlay is not None:
+        head += f", and {len(lines) - count} ({overlay_label}) over {_span(lines, overlay_label)}"
+    if floor is not None:
+        head += f", noise floor {_n(frame[floor].min())} to {_n(frame[floor].max())} dashed"
+    if marks:
+        head += ", marks at " + ", ".join(f"{text} ({_n(at)})" for text, at in marks.items())
+    return _described(fig, head, _summary(lines))
+
+
+@_styled
+def paired(
+    frame: pd.DataFrame,
+    x: str,
+    y: str,
+    unit: str,
+    group: str | None = None,
+    *,
+    logy: bool = False,
+    xlabel: str | None = None,
+    ylabel: str | None = None,
+) -> Figure:
+    """Draw for every unit a line from its first value to its second, and the mean thick.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        Two rows for each unit of each group.
+    x : str
+        Column of two categories, drawn from left to right in the order of their appearance.
+    y, unit : str
+        Columns of the value and of what was measured twice, such as the seed.
+    group : str, optional
+        Column whose values get a panel each, six in a row.
+    logy : bool
+        Logarithmic axis; the means are then geometric.
+    xlabel, ylabel : str, optional
+        Axis labels with units; the column names without them.
+
+    Returns
+    -------
+    Figure
+
+    Raises
+    ------
+    PPPError
+        If the frame is empty, lacks a column, has other than two categories, does not hold
+        exactly one value of a unit in each, or holds values at or below 0 for a logarithmic axis.
+
+    Examples
+    --------
+    >>> frame = pd.DataFrame({"state": ["initial", "trained"] * 2, "seed": [0, 0, 1, 1]})
+    >>> paired(frame.assign(snr=[0.1, 0.5, 0.3, 0.2]), "state", "snr", "seed").ppp_alt
+    'snr from initial to trained, a line for each seed and their mean. Mean 0.2 to 0.35, 1 of 2 \
+rise.'
+    """
+    keys = [key for key in (group, unit) if key is not None]
+    frame = _once(frame, y, [*keys, x], logy)
+    states = list(frame[x].unique())
+    if len(states) != 2:
+        raise PPPError(f"{x} has {len(states)} values, {states}; expected 2: select two of them")
+    single = frame.drop_duplicates(keys, keep=False)
+    if len(single):
+        raise PPPError(f"{_where(single.iloc[0], [*keys, x])} has no partner; expected a pair")
+    groups = [None] if group is None else list(frame[group].unique())
+    fig, axes = _panels(len(groups), 6, 3.2, xlabel or "", ylabel or y)
+    words = []
+    for i, (ax, name) in enumerate(zip(axes, groups)):
+        rows = frame if name is None else frame[frame[group] == name]
+        wide = rows.pivot(index=unit, columns=x, values=y)[states]
+        mean = np.exp(np.log(wide).mean()) if logy else wide.mean()
+        colour = _look(i)["color"]
+        ax.plot([0, 1], wide.T, color=colour, linewidth=1, alpha=0.5, marker="o", markersize=3.5)
+        ax.plot([0, 1], mean, **_look(i), linewidth=3.5, markersize=8, markeredgecolor="white")
+        ax.set_xlim(-0.35, 1.35)
+        ax.set_xticks([0, 1], [str(state) for state in states], size=9)
+        ax.grid(axis="x", visible=False)
+        ax.set_title("" if name is None else str(name))
+        _scales(ax, None, False, logy)
+        rise = int((wide[states[1]] > wide[states[0]]).sum())
+        text = f"{'geometric ' * logy}mean {_n(mean[states[0]])} to {_n(mean[states[1]])}, "
+        text += f"{rise} of {len(wide)} rise"
+        words.append(f"{name}: {text}" if name is not None else text.capitalize())
+    for ax in axes[len(groups) :]:
+        ax.set_axis_off()
+    if len(groups) == 1:
+        fig.set_figwidth(WIDTH / 2)
+    head = f"{ylabel or y} from {states[0]} to {states[1]}, a line for each {unit} and their mean"
+    return _described(fig, head + (f", by {group}" if group is not None else ""), words)
 
 
 @_styled
@@ -494,7 +778,7 @@ def forest(
         rows = frame if name is None else frame[frame[group] == name]
         at = np.array([labels.index(text) for text in rows[label].astype(str)], dtype=float)
         at += (i - (len(groups) - 1) / 2) * step
-        colour, marker = PALETTE[i % len(PALETTE)], MARKERS[i % len(MARKERS)]
+        colour, marker = _look(i).values()
         ends = rows[low].clip(lower=np.finfo(float).tiny) if logx else rows[low]
         ax.hlines(at, ends, rows[high], color=colour, linewidth=2)
         ax.plot(rows[value], at, marker, color=colour, label=str(name))
@@ -538,6 +822,9 @@ def heatmap(
     label: str,
     fmt: str = ".2f",
     center: float | None = None,
+    annotations: pd.DataFrame | None = None,
+    logscale: bool = False,
+    mark_diagonal: bool = False,
 ) -> Figure:
     """Draw a table as coloured cells with their numbers in them.
 
@@ -551,6 +838,12 @@ def heatmap(
         Format of the numbers.
     center : float, optional
         Value of the neutral colour of a blue-to-red scale; without it the scale is viridis.
+    annotations : DataFrame, optional
+        Texts for the cells in place of the numbers, under the same index and columns.
+    logscale : bool
+        Logarithmic colours.
+    mark_diagonal : bool
+        Frame the cells whose row and column have the same label.
 
     Returns
     -------
@@ -559,7 +852,9 @@ def heatmap(
     Raises
     ------
     PPPError
-        If the frame is empty.
+        If the frame is empty, the annotations' labels are others, no label is in both index and
+        columns though the diagonal is to be marked, or a logarithmic scale is asked for
+        together with `center` or with numbers at or below 0.
 
     Examples
     --------
@@ -570,33 +865,72 @@ def heatmap(
     _columns(frame)
     values = frame.to_numpy(dtype=float)
     rows, columns = values.shape
+    if logscale and (center is not None or _extreme(values, np.min) <= 0):
+        raise PPPError(
+            f"a logarithmic scale with center {center} and lowest value "
+            f"{_n(_extreme(values, np.min))}; expected no center and values above 0: use NaN for "
+            "cells without a value, or leave logscale off"
+        )
+    if annotations is not None and not (
+        annotations.index.equals(frame.index) and annotations.columns.equals(frame.columns)
+    ):
+        raise PPPError(
+            f"annotations are labelled {list(annotations.index)} by {list(annotations.columns)}; "
+            f"expected {list(frame.index)} by {list(frame.columns)}"
+        )
+    diagonal = [
+        (i, list(frame.columns).index(name))
+        for i, name in enumerate(frame.index)
+        if mark_diagonal and name in frame.columns
+    ]
+    if mark_diagonal and not diagonal:
+        raise PPPError(
+            f"no diagonal to mark: rows {list(frame.index)} and columns {list(frame.columns)} "
+            "share no label; leave mark_diagonal off"
+        )
     fig = _figure(min(WIDTH, 2.4 + 0.85 * columns), 1.3 + 0.42 * rows)
     ax = fig.subplots()
     sns.heatmap(
         frame.astype(float),
         ax=ax,
-        annot=True,
-        fmt=fmt,
+        annot=True if annotations is None else annotations.astype(str).to_numpy(),
+        fmt=fmt if annotations is None else "",
         cmap="viridis" if center is None else "RdBu_r",
         center=center,
+        norm=LogNorm() if logscale else None,
         linewidths=1,
         cbar_kws={"label": label},
         annot_kws={"size": 10},
     )
+    if annotations is not None:  # seaborn leaves cells without a number empty
+        for i, j in np.argwhere(np.isnan(values)):
+            ax.text(j + 0.5, i + 0.5, annotations.iat[i, j], ha="center", va="center", size=10)
+    for i, j in diagonal:
+        frame_of = {"fill": False, "edgecolor": "black", "linewidth": 1.8, "clip_on": False}
+        ax.add_patch(Rectangle((j + 0.02, i + 0.02), 0.96, 0.96, **frame_of))
+    if logscale:
+        _plain_ticks(ax.collections[0].colorbar.ax.yaxis)
     ax.set_facecolor(UNKNOWN)
     ax.tick_params(axis="y", rotation=0, length=0)
     ax.grid(False)
     longest = max(len(str(c)) for c in frame.columns)
     ax.tick_params(axis="x", rotation=30 if longest > 9 else 0, length=0)
+    texts = np.full(values.shape, "", dtype=object)
+    if annotations is not None:
+        texts = " (" + annotations.astype(str).to_numpy(dtype=object) + ")"
     words = [
-        f"{name}: " + ", ".join(f"{c} {_n(v)}" for c, v in zip(frame.columns, row))
-        for name, row in zip(frame.index, values)
+        f"{name}: " + ", ".join(f"{c} {_n(v)}{t}" for c, v, t in zip(frame.columns, row, text))
+        for name, row, text in zip(frame.index, values, texts)
     ]
     head = (
         f"{label}, {rows} row{'s' if rows > 1 else ''} by {columns} "
         f"column{'s' if columns > 1 else ''}, {_n(_extreme(values, np.min))} to "
         f"{_n(_extreme(values, np.max))}"
     )
+    if logscale:
+        head += ", logarithmic colours"
+    if diagonal:
+        head += f", a frame around the {len(diagonal)} cells of equal row and column"
     return _described(fig, head, words)
 
 
@@ -752,6 +1086,145 @@ def _columns(frame: pd.DataFrame, *names: str | None) -> None:
         raise PPPError("no row to draw; expected a frame with at least one row")
 
 
+def _once(frame: pd.DataFrame, y: str, keys: list[str], logy: bool) -> pd.DataFrame:
+    """Return the rows with a `y`, after checking that their keys tell them apart."""
+    _columns(frame, y, *keys)
+    frame = frame.dropna(subset=[y])
+    _columns(frame)
+    twice = frame[frame.duplicated(keys)]
+    if len(twice):
+        raise PPPError(
+            f"{_where(twice.iloc[0], keys)} has more than one {y}; expected one: select rows first"
+        )
+    if logy and frame[y].min() <= 0:
+        raise PPPError(
+            f"{y} is {_n(frame[y].min())} at its lowest; expected values above 0 on a logarithmic "
+            "axis: leave those rows out, or logy off"
+        )
+    return frame
+
+
+def _where(row: pd.Series, keys: Iterable[str]) -> str:
+    return ", ".join(f"{key} {row[key]}" for key in keys)
+
+
+def _averages(x: pd.Series, y: pd.Series, log: bool) -> pd.DataFrame:
+    """Return x, y, low, high and n: mean and interval of `y` at each `x`."""
+    table = mean_interval(pd.DataFrame({"x": x, "y": np.log(y) if log else y}), ["x"], "y")
+    if log:
+        table[["y", "low", "high"]] = np.exp(table[["y", "low", "high"]])
+    return table.sort_values("x", ignore_index=True)
+
+
+def _summary(lines: Mapping[tuple[object, str | None, object], pd.DataFrame]) -> list[str]:
+    """Describe the lines of :func:`bands`, or only their range where they are many."""
+    if len(lines) <= 12:
+        words = []
+        for (panel, kind, name), table in lines.items():
+            ends = [
+                _point(row, "x", "y", "low", "high") for _, row in table.iloc[[0, -1]].iterrows()
+            ]
+            who = str(name) if panel is None else f"{panel}, {name}"
+            words.append(f"{_who(who, kind)}: {', '.join(dict.fromkeys(ends))}")
+        return words
+    ranges: dict[str, list[str]] = {}
+    for panel, kind in dict.fromkeys(key[:2] for key in lines):
+        of = {key[2]: table for key, table in lines.items() if key[:2] == (panel, kind)}
+        for end in (0, -1):
+            at = {name: table["y"].iloc[end] for name, table in of.items()}
+            low, high = min(at, key=at.__getitem__), max(at, key=at.__getitem__)
+            steps = "/".join(dict.fromkeys(_n(table["x"].iloc[end]) for table in of.values()))
+            ranges.setdefault(_who(panel, kind), []).append(
+                f"at {steps} {_n(at[low])} ({low}) to {_n(at[high])} ({high})"
+            )
+    return [f"{who}: {', '.join(dict.fromkeys(texts))}" for who, texts in ranges.items()]
+
+
+def _who(name: object, kind: str | None) -> str:
+    name = "all" if name is None else name
+    return f"{name} ({kind})" if kind is not None else str(name)
+
+
+def _span(lines: Mapping[tuple[object, str | None, object], pd.DataFrame], kind: str | None) -> str:
+    """Return the number of units behind the points of one kind of line."""
+    n = pd.concat([table["n"] for key, table in lines.items() if key[1] == kind])
+    return " to ".join(dict.fromkeys([_n(n.min()), _n(n.max())]))
+
+
+def _panels(
+    n: int, per_row: int, height: float, xlabel: str, ylabel: str
+) -> tuple[Figure, list[Axes]]:
+    """Return axes with shared scales; those beyond `n` are left to the caller."""
+    columns = min(n, per_row)
+    rows = -(-n // columns)
+    fig = _figure(WIDTH * (0.86 if n == 1 else 1), 4.2 if n == 1 else rows * height + 0.8)
+    axes = list(fig.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).flat)
+    for ax in axes[max(0, n - columns) : n]:
+        ax.tick_params(labelbottom=True)  # also above an empty place
+        ax.set_xlabel(xlabel)
+    fig.supylabel(ylabel, size="medium")
+    return fig, axes
+
+
+def _legend(fig: Figure, axes: list[Axes], used: int, handles: list[Line2D], title: str) -> None:
+    """Put the legend in the empty place of a grid of panels, else beside or below them."""
+    for ax in axes[used:]:
+        ax.set_axis_off()
+    where = {"handles": handles, "title": title, "alignment": "left"}
+    if used < len(axes):
+        axes[used].legend(loc="upper left", borderaxespad=0, **where)
+    elif used == 1:
+        fig.legend(loc="outside right upper", **where)
+    else:
+        fig.legend(loc="outside lower center", ncols=min(len(handles), 5), **where)
+
+
+def _scales(ax: Axes, x: pd.Series | None, logx: bool, logy: bool, most: int = 0) -> None:
+    """Set the scales, with plain numbers at the ticks: every `x` if they are few."""
+    if logy:
+        ax.set_yscale("log")
+        _plain_ticks(ax.yaxis)
+    if not logx:
+        return
+    ticks = np.unique(x.to_numpy(dtype=float))
+    if ticks[0] > 0:
+        ax.set_xscale("log")
+    else:
+        # Linear up to the first positive x, over the width that a factor of 4 has beyond it.
+        last = max(ticks[-1], 1)
+        first = ticks[ticks > 0].min(initial=last)
+        ax.set_xscale("symlog", base=4, linthresh=first, linscale=0.75)
+        powers = np.arange(np.ceil(np.log(first) / np.log(4)), np.log(last) / np.log(4) + 1e-9)
+        ticks = np.array([0, *4.0**powers])
+        ticks = ticks if len(ticks) <= most + 1 else ticks[:: -(-len(ticks) // most)]
+    if len(ticks) <= most + 1:
+        ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        ax.set_xticks([], minor=True)
+
+
+def _plain_ticks(axis: Axis) -> None:
+    """Label a logarithmic axis with 0.01, 0.02, 0.05 rather than powers of ten."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _against(lines: int, x: str, y: str, logx: bool) -> str:
+    count = f"{lines} line{'s' if lines > 1 else ''}"
+    return f"{count} of {y} against {x}{' (logarithmic)' if logx else ''}"
+
+
+def _look(i: int) -> dict[str, str]:
+    return {"color": PALETTE[i % len(PALETTE)], "marker": MARKERS[i % len(MARKERS)]}
+
+
+def _border_and_inside(values: np.ndarray) -> tuple[float, float]:
+    """Return the mean of the outermost ring, and of the rest: NaN if there is none."""
+    border = np.ones(values.shape, dtype=bool)
+    border[1:-1, 1:-1] = False
+    return _mean(values[border]), _mean(values[~border])
+
+
 def _bare(axes: Iterable[Axes], used: int) -> None:
     """Take ticks, frame and grid off picture axes, and hide those beyond `used`."""
     for i, ax in enumerate(axes):
@@ -796,7 +1269,9 @@ def _two_surfaces(ax: Axes, optimal: np.ndarray, algorithmic: np.ndarray, norm: 
 
 
 def _point(row: pd.Series, x: str, y: str, low: str | None, high: str | None) -> str:
-    interval = f" [{_n(row[low])}, {_n(row[high])}]" if low is not None and high is not None else ""
+    interval = ""
+    if low is not None and high is not None and not np.isnan(row[low] + row[high]):
+        interval = f" [{_n(row[low])}, {_n(row[high])}]"
     return f"{_n(row[y])}{interval} at {_n(row[x])}"
 
 
