@@ -94,12 +94,18 @@ def test_c11_fails_when_the_scheme_matters_more_than_learning_or_the_control_is_
     assert dynamics.judge("C11", made(rising, control=0.5)).verdict == claims.NOT_REPRODUCED
 
 
-def test_few_seeds_or_several_families_are_not_judged():
-    assert dynamics.judge("C9", made(rising, seeds=2)).verdict == claims.NOT_EVALUATED
+def test_few_seeds_or_one_scheme_give_a_table_and_no_verdict():
+    for seeds in (1, 2):
+        for name in ("C8", "C9", "C10", "C11"):
+            verdict = dynamics.judge(name, made(rising, seeds=seeds))
+            assert verdict.verdict == claims.NOT_EVALUATED and len(verdict.table)
     table = made(rising)
-    assert dynamics.judge("C11", table[table["padding"] != "optimal"]).verdict == (
-        claims.NOT_EVALUATED
-    )
+    one = table[table["padding"].isin(["zeros", "optimal"])]
+    assert dynamics.judge("C11", one).verdict == claims.NOT_EVALUATED
+
+
+def test_several_families_and_unknown_claims_are_refused():
+    table = made(rising)
     with pytest.raises(ParameterError, match="2 families"):
         dynamics.judge("C9", pd.concat([table, table.assign(family="vgg")]))
     with pytest.raises(ParameterError, match="did you mean 'C8'"):

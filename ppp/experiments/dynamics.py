@@ -7,6 +7,7 @@ of the claims C8 to C11 are described in ``data/claims.yaml``.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -369,9 +370,10 @@ def judge(name: str, table: pd.DataFrame) -> Verdict:
     if table["family"].nunique() != 1:
         raise ParameterError(f"{table['family'].nunique()} families; expected the runs of one")
     table = table[table["metric"].isin(METRICS) | table["metric"].isna()]
+    verdict = _TESTS[name](claim(name), table)
     if own(table).groupby("padding")["seed"].nunique().min() < 3:
-        return Verdict(claim(name), NOT_EVALUATED, pd.DataFrame(), "fewer than three seeds")
-    return _TESTS[name](claim(name), table)
+        return replace(verdict, verdict=NOT_EVALUATED, because="fewer than three seeds")
+    return verdict
 
 
 def _last(frame: pd.DataFrame) -> pd.DataFrame:
@@ -406,14 +408,12 @@ def _c10(entry: Claim, table: pd.DataFrame) -> Verdict:
 def _c11(entry: Claim, table: pd.DataFrame) -> Verdict:
     by = ["padding", "metric"]
     found = learnt(table)
-    if found.empty:
-        return Verdict(entry, NOT_EVALUATED, pd.DataFrame(), "no control run")
     found = found.groupby([*by, "seed"], sort=False)["ratio"].mean().reset_index()
     rows = over_seeds(found, "ratio", by)
+    if own(table)["padding"].nunique() < 2:
+        return Verdict(entry, NOT_EVALUATED, rows, "one scheme has no spread")
     parts = [{"metric": metric, **dependence(table, metric)} for metric in METRICS]
     ratios = pd.DataFrame(parts)
-    if ratios["low"].isna().any():
-        return Verdict(entry, NOT_EVALUATED, rows, "too few seeds for an interval")
     signs = _signs(entry, rows)
     told = "; ".join(
         f"{r.metric}: (a) {r.ratio:.2f} [{r.low:.2f}, {r.high:.2f}]" for r in ratios.itertuples()

@@ -610,4 +610,5 @@ def patterns(stem: str, data: str | Path = DATA) -> dict[tuple[int, str, str], n
     }
     if not found:
         raise WeightsError(f"no patterns of run {stem!r} are kept; runs of seed 0 have them")
-    return {(int(step), padding, layer): v for (step, padding, layer), v in found.items()}
+    by_step = sorted(found.items(), key=lambda item: int(item[0][0]))
+    return {(int(step), padding, layer): v for (step, padding, layer), v in by_step}
