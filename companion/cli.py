@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -86,10 +87,106 @@ class Command:
     run: Callable[[argparse.Namespace], None]
 
 
+RUNS = Path("runs", "zoo")
+
+
+def _zoo_arguments(parser: argparse.ArgumentParser) -> None:
+    _add(parser.add_subparsers(dest="action", required=True, metavar="ACTION"), ZOO)
+
+
+def _zoo(options: argparse.Namespace) -> None:
+    ZOO[options.action].run(options)
+
+
+def _train_arguments(parser: argparse.ArgumentParser) -> None:
+    every = {"action": "append", "help": "may be repeated; default: all"}
+    parser.add_argument("--family", dest="families", metavar="FAMILY", **every)
+    parser.add_argument("--padding", "--scheme", dest="paddings", metavar="PADDING", **every)
+    parser.add_argument("--seed", dest="seeds", metavar="SEED", type=_whole, **every)
+    parser.add_argument("--jobs", type=_whole, default=1, help="runs at a time; default: 1")
+    parser.add_argument(
+        "--threads",
+        type=_whole,
+        default=1,
+        help="of each run; the shipped weights come from 1, the default",
+    )
+    parser.add_argument("--out", type=Path, default=RUNS, help=f"default: {RUNS}")
+
+
+def _train(options: argparse.Namespace) -> None:
+    from ppp.experiments import zoo
+
+    wanted = zoo.runs(options.families, options.paddings, options.seeds)
+    try:
+        zoo.train_zoo(wanted, options.out, jobs=options.jobs, threads=options.threads)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            "unfinished runs continue when the command is given again"
+        ) from None
+    where = "" if options.out == RUNS else f" --runs {shlex.quote(str(options.out))}"
+    print(f"{_count(wanted, 'run')} in {options.out}; to ship them: ppp zoo collect{where}")
+
+
+def _collect_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--runs", type=Path, default=RUNS, help=f"default: {RUNS}")
+    parser.add_argument("--data", type=Path, help="default: the shipped data")
+    parser.add_argument(
+        "--replace", action="store_true", help="also replace networks of the same name"
+    )
+
+
+def _collect(options: argparse.Namespace) -> None:
+    from ppp.experiments import zoo
+
+    data = options.data or zoo.DATA
+    added = zoo.collect(options.runs, data, replace=options.replace)
+    where = f" --data {shlex.quote(str(options.data))}" if options.data else ""
+    print(*added, sep="\n")
+    print(f"{_count(added, 'run')} added to {data}; to check all: ppp zoo verify{where}")
+
+
+def _verify_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", type=Path, help="default: the shipped data")
+    parser.add_argument(
+        "--accuracy",
+        type=_whole,
+        default=0,
+        metavar="N",
+        help="also compute each accuracy again, on N test windows",
+    )
+
+
+def _verify(options: argparse.Namespace) -> None:
+    from ppp.experiments import zoo
+
+    lines = zoo.verify(options.data or zoo.DATA, n_test=options.accuracy)
+    print(*lines, f"{_count(lines, 'network')} verified", sep="\n")
+
+
+def _whole(text: str) -> int | str:
+    """Return a whole number, or the text for the library to refuse in its own words."""
+    try:
+        return int(text)
+    except ValueError:
+        return text
+
+
+def _count(things: Sequence[object], name: str) -> str:
+    return f"{len(things)} {name}{'' if len(things) == 1 else 's'}"
+
+
+ZOO = {
+    "train": Command(
+        "train and measure networks; goes on where it was broken off", _train_arguments, _train
+    ),
+    "collect": Command("add finished runs to the shipped data", _collect_arguments, _collect),
+    "verify": Command("check the shipped networks", _verify_arguments, _verify),
+}
 COMMANDS = {
     "run": Command("run a notebook with your parameters", _run_arguments, _run),
     "params": Command("list the parameters of a notebook", _params_arguments, _params),
     "build": Command("build the book", _build_arguments, _build),
+    "zoo": Command("train, collect or verify the small networks", _zoo_arguments, _zoo),
 }
 
 
@@ -103,11 +200,14 @@ def _version() -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="ppp", description="Position information from padding.")
     parser.add_argument("--version", action="version", version=f"ppp {_version()}")
-    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, command in COMMANDS.items():
+    _add(parser.add_subparsers(dest="command", required=True, metavar="COMMAND"), COMMANDS)
+    return parser
+
+
+def _add(subparsers, commands: dict[str, Command]) -> None:
+    for name, command in commands.items():
         subparser = subparsers.add_parser(name, help=command.help, description=command.help)
         command.arguments(subparser)
-    return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -131,8 +231,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         where = f"{error.filename}: " if error.filename else ""
         print(f"ppp: {where}{error.strerror or error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("ppp: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print("ppp: interrupted", *stop.args[:1], sep="; ", file=sys.stderr)
         return 130
     return 0
 

@@ -226,7 +226,7 @@ def train(
     began = time.perf_counter()
     work = _Work(settings, device)
     if kept:
-        work.resume(kept.state())
+        kept.resume(work)
     if work.step == 0 and 0 in marks:
         work.observe(observe)
     title = f"{family} {padding} seed {seed}"
@@ -332,10 +332,8 @@ class _Work:
             "seconds": self.seconds + seconds,
         }  # fmt: skip
 
-    def resume(self, state: dict | None) -> None:
-        """Continue from a state, if there is one."""
-        if state is None:
-            return
+    def resume(self, state: dict) -> None:
+        """Continue from a state."""
         self.model.load_state_dict(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.schedule.load_state_dict(state["schedule"])
@@ -394,7 +392,8 @@ class _Folder:
         try:
             found = json.loads(note.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            if path.is_dir() and any(path.iterdir()):
+            begun = f".{note.name}."  # what a run leaves that was killed at its very start
+            if path.is_dir() and not all(p.name.startswith(begun) for p in path.iterdir()):
                 raise ParameterError(
                     f"folder {path} holds files but no settings.json, so it is no run's; "
                     "give an empty or a new folder"
@@ -418,17 +417,20 @@ class _Folder:
             return None
         return load_run(self.path)
 
-    def state(self) -> dict | None:
-        """Return the last state kept, if any."""
+    def resume(self, work: _Work) -> None:
+        """Continue from the last state kept, if any."""
         path = self.path / "state.pt"
         if not path.exists():
-            return None
+            return
         try:
-            return torch.load(path, map_location="cpu", weights_only=True)
-        except (RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError) as error:
+            work.resume(torch.load(path, map_location="cpu", weights_only=True))
+        except (
+            RuntimeError, ValueError, TypeError, EOFError, KeyError, pickle.UnpicklingError
+        ) as error:  # fmt: skip
             reason = str(error).strip().partition("\n")[0][:120]
             raise WeightsError(
-                f"{path} is damaged ({reason}); delete it to begin this run again"
+                f"{path} is damaged, or of another network ({reason}); delete it to begin this "
+                "run again"
             ) from None
 
     def save_state(self, state: dict[str, object]) -> None:

@@ -9,16 +9,19 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Sequence
+import signal
+import zlib
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from functools import cached_property
-from multiprocessing import get_context
+from concurrent.futures.process import BrokenProcessPool
+from functools import cached_property, partial
+from multiprocessing import active_children, get_context
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -222,17 +225,18 @@ def runs(
     >>> len(runs())
     48
     """
+    families, paddings = list(families or SEEDS), list(paddings or (*PADDINGS, OPTIMAL))
     seeds = None if seeds is None else list(seeds)
     listed = []
-    for family in families or FAMILIES:
+    for family in families:
         if family not in SEEDS:
             raise ParameterError(unknown("family", family, SEEDS))
-        for padding in paddings or (*PADDINGS, OPTIMAL):
+        for padding in paddings:
             if padding not in (*PADDINGS, OPTIMAL):
                 raise ParameterError(unknown("padding", padding, (*PADDINGS, OPTIMAL)))
             for seed in SEEDS[family] if seeds is None else seeds:
                 listed.append((family, padding, Settings(family, padding, seed).seed))
-    return listed
+    return list(dict.fromkeys(listed))
 
 
 def train_run(
@@ -325,7 +329,12 @@ def live(
 
 
 def train_zoo(
-    wanted: Sequence[tuple[str, str, int]], folder: str | Path, *, jobs: int = 1, **changes
+    wanted: Sequence[tuple[str, str, int]],
+    folder: str | Path,
+    *,
+    jobs: int = 1,
+    threads: int = 1,
+    **changes,
 ) -> None:
     """Train and measure many networks, each in its own folder.
 
@@ -335,8 +344,9 @@ def train_zoo(
         As :func:`runs` gives them.
     folder : path
     jobs : int
-        Runs at the same time, at least 1; each has its share of the processor's threads. The
-        weights depend on the number of threads a run has.
+        Runs at the same time, at least 1.
+    threads : int
+        Of each run, at least 1. The weights depend on it; the shipped ones come from 1.
     **changes
         Other settings of training.
 
@@ -345,36 +355,65 @@ def train_zoo(
     PPPError
         A run failed; the others went on, and those that had finished are kept.
     """
-    if type(jobs) is not int or jobs < 1:
-        raise ParameterError(f"jobs = {jobs!r}; expected a whole number of at least 1")
-    folder = Path(folder)
-    if jobs == 1:
-        for family, padding, seed in wanted:
-            run = train_run(family, padding, seed, folder, **changes)
-            tqdm.write(_told(run))
-        return
-    threads = max(1, torch.get_num_threads() // jobs)
+    for name, value in (("jobs", jobs), ("threads", threads)):
+        if type(value) is not int or value < 1:
+            raise ParameterError(f"{name} = {value!r}; expected a whole number of at least 1")
     failed = []
-    with ProcessPoolExecutor(jobs, get_context("spawn"), torch.set_num_threads, (threads,)) as pool:
-        tasks = {pool.submit(_trained, *run, folder, changes): run for run in wanted}
-        for task in tqdm(as_completed(tasks), "runs", total=len(tasks), unit="run"):
+
+    def tell(run: tuple[str, str, int], result: Callable[[], str]) -> None:
+        try:
+            tqdm.write(result())
+        except BrokenProcessPool:
+            raise PPPError(
+                "a training process was killed, perhaps for want of memory; unfinished runs "
+                f"continue when the training is started again, with fewer jobs than {jobs}"
+            ) from None
+        except (PPPError, OSError) as error:
+            failed.append(f"{Settings(*run).stem}: {error}")
+            tqdm.write(f"failed: {failed[-1]}")
+
+    if jobs == 1:
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        try:
+            for run in wanted:
+                tell(run, partial(_trained, *run, Path(folder), changes, progress=True))
+        finally:
+            torch.set_num_threads(before)
+    else:
+        others = active_children()
+        with ProcessPoolExecutor(jobs, get_context("spawn"), _begin, (threads,)) as pool:
             try:
-                tqdm.write(task.result())
-            except (PPPError, OSError) as error:
-                failed.append(f"{Settings(*tasks[task]).stem}: {error}")
-                tqdm.write(f"failed: {failed[-1]}")
+                tasks = {pool.submit(_trained, *run, Path(folder), changes): run for run in wanted}
+                for task in tqdm(as_completed(tasks), "runs", total=len(tasks), unit="run"):
+                    tell(tasks[task], task.result)
+            except KeyboardInterrupt:  # do not wait for the runs under way, nor begin others
+                for process in set(active_children()).difference(others):
+                    process.terminate()
+                raise
     if failed:
         raise PPPError(f"{len(failed)} of {len(wanted)} runs failed; the first: {failed[0]}")
 
 
-def _trained(family: str, padding: str, seed: int, folder: Path, changes: dict) -> str:
-    return _told(train_run(family, padding, seed, folder, progress=False, **changes))
+def _begin(threads: int) -> None:
+    """Prepare a process of :func:`train_zoo`; an interrupt is its parent's to handle."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(threads)
+
+
+def _trained(
+    family: str, padding: str, seed: int, folder: Path, changes: dict, *, progress: bool = False
+) -> str:
+    return _told(train_run(family, padding, seed, folder, progress=progress, **changes))
 
 
 def _told(run: Run) -> str:
-    record = run.record
-    stem = f"plane-{record['family']}-{record['padding']}-seed{record['seed']}"
-    return f"{stem}: test accuracy {record['test_accuracy']:.2%}, {record['seconds']:.0f} s"
+    accuracy, seconds = run.record["test_accuracy"], run.record["seconds"]
+    return f"{_stem(run)}: test accuracy {accuracy:.2%}, {seconds:.0f} s"
+
+
+def _stem(run: Run) -> str:
+    return Settings(*(run.record[name] for name in ("family", "padding", "seed"))).stem
 
 
 # ---------------------------------------------------------------------------- collecting
@@ -409,6 +448,11 @@ def collect(folder: str | Path, data: str | Path = DATA, *, replace: bool = Fals
     networks = data / "networks"
     entries = manifest(networks) if (networks / "manifest.json").exists() else {}
     loaded = {path.name: load_run(path) for path in finished}
+    for stem, run in loaded.items():
+        if (own := _stem(run)) != stem:
+            raise PPPError(f"folder {Path(folder, stem)} holds run {own}; rename it to {own}")
+        if not run.rows:
+            raise PPPError(f"run {Path(folder, stem)} was trained without being measured")
     contents = {path.name: (path / "weights.safetensors").read_bytes() for path in finished}
     for stem, content in contents.items():
         digest = hashlib.sha256(content).hexdigest()
@@ -428,7 +472,9 @@ def collect(folder: str | Path, data: str | Path = DATA, *, replace: bool = Fals
         patterns |= {f"{stem}/{name}": tensor for name, tensor in run.tensors.items()}
     for stem, content in contents.items():
         files.write(networks / f"{stem}.safetensors", content)
-    files.write(data / "dynamics" / "logs.csv", log.to_csv(index=False).encode())
+    files.write(
+        data / "dynamics" / "logs.csv", log.to_csv(index=False, float_format="%.7g").encode()
+    )
     files.write(data / "dynamics" / "patterns.safetensors", save_safetensors(patterns))
     content = io.BytesIO()
     packing = {"method": "gzip", "mtime": 0}
@@ -443,7 +489,7 @@ def _merged(data: Path, name: str, frames: list[pd.DataFrame]) -> pd.DataFrame:
     path = data / "dynamics" / name
     new = pd.concat(frames, ignore_index=True)
     if path.exists():
-        old = pd.read_csv(path, keep_default_na=False, na_values=[""])
+        old = _read(path)
         new = pd.concat([old[~old["run"].isin(new["run"])], new], ignore_index=True)
     return new.sort_values(["run", "step"], kind="stable", ignore_index=True)
 
@@ -469,9 +515,20 @@ def _log(stem: str, run: Run) -> pd.DataFrame:
 def _patterns(path: Path) -> Iterable[tuple[str, Tensor]]:
     if not path.exists():
         return
-    with safe_open(path, "pt") as archive:
-        for name in archive.keys():  # noqa: SIM118, it is no mapping
-            yield name, archive.get_tensor(name)
+    try:
+        with safe_open(path, "pt") as archive:
+            for name in archive.keys():  # noqa: SIM118, it is no mapping
+                yield name, archive.get_tensor(name)
+    except SafetensorError as error:
+        raise WeightsError(f"{path} cannot be read: {error}") from None
+
+
+def _read(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_csv(path, keep_default_na=False, na_values=[""])
+    except (OSError, ValueError, EOFError, zlib.error) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise WeightsError(f"{path} cannot be read: {reason}") from None
 
 
 # ------------------------------------------------------------------------------- reading
@@ -485,7 +542,8 @@ def verify(data: str | Path = DATA, *, n_test: int = 0) -> list[str]:
     data : path
     n_test : int
         If above 0, every network's accuracy is computed again on so many test windows, and
-        must be the recorded one up to 1 % of the windows.
+        must be the recorded one up to 1 % of the windows, and four standard errors if their
+        number is another.
 
     Returns
     -------
@@ -497,11 +555,16 @@ def verify(data: str | Path = DATA, *, n_test: int = 0) -> list[str]:
     WeightsError
         The first thing that does not match.
     """
+    if type(n_test) is not int or n_test < 0:
+        raise ParameterError(f"n_test = {n_test!r}; expected a whole number of at least 0")
     data = Path(data)
     entries = manifest(data / "networks")
     table = trajectories(data)
     lines = []
+    needed = ("family", "padding", "seed", "observed", "test_accuracy", "n_test")
     for stem, entry in tqdm(entries.items(), "networks", disable=not n_test, leave=False):
+        if lacking := [name for name in needed if name not in entry]:
+            raise WeightsError(f"{stem}: the manifest does not say its {lacking[0]}")
         name = f"plane-{entry['family']}-{entry['padding']}"
         network = load_network(name, "trained", seed=entry["seed"], models=data / "networks")
         if not all(bool(torch.isfinite(t).all()) for t in network.model.state_dict().values()):
@@ -518,10 +581,12 @@ def verify(data: str | Path = DATA, *, n_test: int = 0) -> list[str]:
             if entry["padding"] == OPTIMAL:
                 model = rebuilt(model, OPTIMAL)
             accuracy = evaluate(model, n_test)[0]
-            if n_test == entry["n_test"] and abs(accuracy - entry["test_accuracy"]) > 0.01:
+            recorded = entry["test_accuracy"]
+            error = (recorded * (1 - recorded) / n_test) ** 0.5 if n_test != entry["n_test"] else 0
+            if abs(accuracy - recorded) > 0.01 + 4 * error:
                 raise WeightsError(
                     f"{stem}: accuracy {accuracy:.2%} on {n_test} test windows, recorded "
-                    f"{entry['test_accuracy']:.2%}"
+                    f"{recorded:.2%}"
                 )
             line += f", again {accuracy:.2%} on {n_test} windows"
         lines.append(line)
@@ -554,11 +619,7 @@ def trajectories(data: str | Path = DATA) -> pd.DataFrame:
     >>> sorted(trajectories()["family"].unique())
     ['resnet', 'vgg']
     """
-    path = Path(data) / "dynamics" / "trajectories.csv.gz"
-    try:
-        return pd.read_csv(path, keep_default_na=False, na_values=[""])
-    except (OSError, ValueError, EOFError) as error:
-        raise WeightsError(f"{path} cannot be read: {error}") from None
+    return _read(Path(data) / "dynamics" / "trajectories.csv.gz")
 
 
 def select(
