@@ -55,7 +55,7 @@ class Claim:
         lines = [
             f"**{self.id}. {self.claim}** The paper: “{words}” ({self.where}).",
             f"*Statistic.* {self.statistic}",
-            *(f"*{name}:* {value:g}." for name, value in self.numbers.items()),
+            *(f"*{name.replace('_', ' ').capitalize()}:* {value:g}." for name, value in self.numbers.items()),
             f"*Reproduced if:* {self.reproduced}",
             f"*Not reproduced if:* {self.not_reproduced}",
             *([f"*Beside it:* {self.beside_it}"] if self.beside_it else []),
