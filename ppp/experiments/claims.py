@@ -52,10 +52,11 @@ class Claim:
     def markdown(self) -> str:
         """Return the test as a paragraph of text for a page."""
         words = " ".join(self.words.split())
+        numbers = {k.replace("_", " ").capitalize(): v for k, v in self.numbers.items()}
         lines = [
             f"**{self.id}. {self.claim}** The paper: “{words}” ({self.where}).",
             f"*Statistic.* {self.statistic}",
-            *(f"*{name.replace('_', ' ').capitalize()}:* {value:g}." for name, value in self.numbers.items()),
+            *(f"*{name}:* {value:g}." for name, value in numbers.items()),
             f"*Reproduced if:* {self.reproduced}",
             f"*Not reproduced if:* {self.not_reproduced}",
             *([f"*Beside it:* {self.beside_it}"] if self.beside_it else []),

@@ -24,7 +24,7 @@ from ppp.experiments.claims import (
     Verdict,
     claim,
 )
-from ppp.experiments.networks import OPTIMAL
+from ppp.experiments.networks import FAMILIES, OPTIMAL, layers_of_interest
 from ppp.experiments.plane import SHAPES
 
 CHANCE = 1 / len(SHAPES)
@@ -89,7 +89,7 @@ def half_time(steps: Sequence[float], values: Sequence[float]) -> float:
     Examples
     --------
     >>> half_time([0, 1, 3, 7], [0.0, 0.2, 0.6, 1.0])
-    1.8284271247461903
+    2.363585661014858
     >>> half_time([0, 1, 3], [0.7, 0.6, 1.0])
     0.0
     """
@@ -167,10 +167,10 @@ def changes(table: pd.DataFrame) -> pd.DataFrame:
         rows = own(table, batch_norm)
         ends = rows[rows["step"].isin([0, rows["step"].max()])]
         wide = ends.pivot_table(index=_KEY, columns="step", values="value", sort=False)
-        wide.columns = ["initial", "final"]
+        wide = wide[sorted(wide.columns)].set_axis(["initial", "final"], axis=1)
         frames.append(wide.reset_index().assign(batch_norm=batch_norm))
     found = pd.concat(frames, ignore_index=True)
-    return found.assign(change=np.log2(found["final"] / found["initial"]))
+    return found.assign(change=_log_ratio(found["final"], found["initial"]))
 
 
 def learnt(table: pd.DataFrame) -> pd.DataFrame:
@@ -193,7 +193,12 @@ def learnt(table: pd.DataFrame) -> pd.DataFrame:
     control = control.rename(columns={"test_padding": "padding", "value": "control"})
     trained = final[final["padding"] == final["test_padding"]].rename(columns={"value": "trained"})
     found = trained[[*_KEY, "trained"]].merge(control[[*_KEY, "control"]], on=_KEY)
-    return found.assign(ratio=np.log2(found["trained"] / found["control"]))
+    return found.assign(ratio=_log_ratio(found["trained"], found["control"]))
+
+
+def _log_ratio(above: pd.Series, below: pd.Series) -> pd.Series:
+    """Return log2(above / below), NaN where one of them is not positive."""
+    return np.log2((above / below).where((above > 0) & (below > 0)))
 
 
 def dependence(table: pd.DataFrame, metric: str) -> dict[str, float]:
@@ -207,11 +212,12 @@ def dependence(table: pd.DataFrame, metric: str) -> dict[str, float]:
     Returns
     -------
     dict of str to float
-        ``spread``: standard deviation over schemes of the mean log2(final strength);
-        ``spread_initial``: the same of the initial networks; ``change``: root mean square over
-        schemes of the mean log2(final / initial); ``ratio`` = spread / change with its 95 %
-        interval ``low``, ``high`` from a delete-one-seed jackknife of log2(ratio), NaN with
-        fewer than three seeds.
+        ``spread``: standard deviation over schemes (k - 1 in the denominator) of the mean
+        log2(final strength); ``spread_initial``: the same of the initial networks; ``change``:
+        root mean square over schemes of the mean log2(final / initial), and ``common``, the
+        mean of them: the change that schemes have in common; ``ratio`` = spread / change with
+        its 95 % interval ``low``, ``high`` from a delete-one-seed jackknife of log2(ratio), NaN
+        with fewer than three seeds.
     """
     found = changes(table)
     found = found[(found["metric"] == metric) & (found["batch_norm"] == "re-estimated")]
@@ -221,12 +227,13 @@ def dependence(table: pd.DataFrame, metric: str) -> dict[str, float]:
     if final.isna().any(axis=None) or len(final) < 2:
         raise ParameterError("every scheme needs the same seeds, and there must be two schemes")
 
-    def computed(seeds: pd.Index) -> tuple[float, float, float]:
+    def computed(seeds: pd.Index) -> tuple[float, float, float, float]:
         a, b = initial[seeds].mean(axis=1), final[seeds].mean(axis=1)
-        return float(b.std()), float(a.std()), float(np.sqrt(np.square(b - a).mean()))
+        size = float(np.sqrt(np.square(b - a).mean()))
+        return float(b.std()), float(a.std()), size, float((b - a).mean())
 
     seeds = final.columns
-    spread, spread_initial, change = computed(seeds)
+    spread, spread_initial, change, common = computed(seeds)
     low = high = float("nan")
     if len(seeds) > 2:
         left = [computed(seeds.drop(seed)) for seed in seeds]
@@ -236,7 +243,7 @@ def dependence(table: pd.DataFrame, metric: str) -> dict[str, float]:
         half = stats.t.ppf(0.975, n - 1) * error
         low, high = (float(spread / change * 2**side) for side in (-half, half))
     return {
-        "spread": spread, "spread_initial": spread_initial, "change": change,
+        "spread": spread, "spread_initial": spread_initial, "change": change, "common": common,
         "ratio": spread / change, "low": low, "high": high,
     }  # fmt: skip
 
@@ -283,6 +290,52 @@ def over_seeds(frame: pd.DataFrame, value: str, by: Sequence[str]) -> pd.DataFra
     if known.any():
         found.loc[known, "p_holm"] = multipletests(found.loc[known, "p"], method="holm")[1]
     return found
+
+
+def afterwards(table: pd.DataFrame, deepest: str, first_step: int) -> pd.DataFrame:
+    """Return the statistics of C9 to C11 for RMS-PPP, which has no noise floor.
+
+    Written after the results were seen; part of no verdict. Runs whose RMS-PPP is not
+    positive drop out, as ``n`` shows.
+
+    Returns
+    -------
+    DataFrame
+        As :func:`over_seeds`, by statistic ("slope", "change", "trained / control",
+        "control / initial") and padding.
+    """
+    rms = table[table["metric"] == "rms"]
+    late = own(rms[(rms["value"] > 0) & (rms["layer"] == deepest)])
+    after = changes(rms).query("batch_norm == 're-estimated'")
+    pairs = learnt(rms).merge(after[["padding", "seed", "layer", "initial"]])
+    pairs["grown"] = _log_ratio(pairs["control"], pairs["initial"])
+    parts = {
+        f"slope in {deepest}": slopes(late, first_step).rename(columns={"slope": "value"}),
+        "log2(trained / initial)": after.rename(columns={"change": "value"}),
+        "log2(control / initial)": pairs.rename(columns={"grown": "value"}),
+        "log2(trained / control)": pairs.rename(columns={"ratio": "value"}),
+    }
+    by = ["statistic", "padding"]
+    frames = [frame.assign(statistic=name)[[*by, "seed", "value"]] for name, frame in parts.items()]
+    frame = pd.concat(frames).groupby([*by, "seed"], sort=False)["value"].mean().dropna()
+    return over_seeds(frame.reset_index(), "value", by)
+
+
+def readable(rows: pd.DataFrame, digits: int = 2) -> pd.DataFrame:
+    """Return a table of means over seeds as texts: mean [low, high], p after Holm.
+
+    Examples
+    --------
+    >>> frame = pd.DataFrame({"padding": "zeros", "change": [1.0, 2.0, 3.0]})
+    >>> readable(over_seeds(frame, "change", ["padding"])).iloc[0].tolist()[2:]
+    ['2.00 [-0.48, 4.48]', '2.0', '0.074']
+    """
+    shown = rows.drop(columns=["mean", "low", "high", "effect", "p", "p_holm"])
+    each = zip(rows["mean"], rows["low"], rows["high"])
+    shown["mean [95 %]"] = [f"{m:.{digits}f} [{a:.{digits}f}, {b:.{digits}f}]" for m, a, b in each]
+    shown["effect"] = [f"{value:.1f}" for value in rows["effect"]]
+    shown["p (Holm)"] = ["< 0.001" if p < 0.001 else f"{p:.3f}" for p in rows["p_holm"]]
+    return shown
 
 
 def ends(changes: pd.DataFrame, metric: str, layer: str) -> pd.DataFrame:
@@ -370,82 +423,84 @@ def judge(name: str, table: pd.DataFrame) -> Verdict:
     if table["family"].nunique() != 1:
         raise ParameterError(f"{table['family'].nunique()} families; expected the runs of one")
     table = table[table["metric"].isin(METRICS) | table["metric"].isna()]
-    verdict = _TESTS[name](claim(name), table)
-    if own(table).groupby("padding")["seed"].nunique().min() < 3:
+    deepest = layers_of_interest(FAMILIES[table["family"].iloc[0]]())[-1]
+    verdict = _TESTS[name](claim(name), table, deepest)
+    if 0 < verdict.table["n"].min() < 3:
         return replace(verdict, verdict=NOT_EVALUATED, because="fewer than three seeds")
     return verdict
 
 
-def _last(frame: pd.DataFrame) -> pd.DataFrame:
-    """Keep the last layer of interest; layers come shallow to deep."""
-    return frame[frame["layer"] == frame["layer"].iloc[-1]]
-
-
-def _c8(entry: Claim, table: pd.DataFrame) -> Verdict:
-    limit = entry.numbers["threshold"] * table["step"].max()
-    found = _last(half_times(table))
+def _c8(entry: Claim, table: pd.DataFrame, deepest: str) -> Verdict:
+    share = entry.numbers["threshold"]
+    limit = share * table["step"].max()
+    found = half_times(table[table["layer"] == deepest])
     parts = {}
     for what in ("strength", "accuracy"):
         logs = found.assign(log=np.log2(1 + found[what]))
         part = over_seeds(logs, "log", ["padding", "metric"]).set_index(["padding", "metric"])
-        parts[what] = (2 ** part[["mean", "low", "high"]] - 1).add_prefix(f"{what}_")
-    rows = pd.concat(parts.values(), axis=1).reset_index()
+        n, part = part["n"], (2 ** part[["mean", "low", "high"]] - 1).clip(lower=0)
+        parts[what] = part.add_prefix(f"{what}_")
+    rows = pd.concat([n, *parts.values()], axis=1).reset_index()
     late, early = rows["strength_low"] > limit, rows["strength_high"] < limit
-    return _verdict(entry, rows, early, late, f"step {limit:g}, {entry.numbers['threshold']:.0%}")
+    where = f"step {limit:g}, {share:.0%} of training"
+    verdict = _verdict(entry, rows, early, late, f"an interval below {where}", "one above it")
+    there = int((rows["strength_high"] == 0).sum())
+    words = f"in {there} rows half of the final value is there before the first step, in every run"
+    return replace(verdict, because=f"{verdict.because}; {words}")
 
 
-def _c9(entry: Claim, table: pd.DataFrame) -> Verdict:
-    found = slopes(_last(own(table)), int(entry.numbers["first_step"]))
+def _c9(entry: Claim, table: pd.DataFrame, deepest: str) -> Verdict:
+    found = slopes(table[table["layer"] == deepest], int(entry.numbers["first_step"]))
     return _signs(entry, over_seeds(found, "slope", ["padding", "metric"]))
 
 
-def _c10(entry: Claim, table: pd.DataFrame) -> Verdict:
+def _c10(entry: Claim, table: pd.DataFrame, deepest: str) -> Verdict:
     by = ["padding", "metric", "batch_norm"]
-    found = changes(table).groupby([*by, "seed"], sort=False)["change"].mean().reset_index()
-    return _signs(entry, over_seeds(found, "change", by))
+    return _signs(entry, over_seeds(_over_layers(changes(table), "change", by), "change", by))
 
 
-def _c11(entry: Claim, table: pd.DataFrame) -> Verdict:
+def _c11(entry: Claim, table: pd.DataFrame, deepest: str) -> Verdict:
     by = ["padding", "metric"]
-    found = learnt(table)
-    found = found.groupby([*by, "seed"], sort=False)["ratio"].mean().reset_index()
-    rows = over_seeds(found, "ratio", by)
+    signs = _signs(entry, over_seeds(_over_layers(learnt(table), "ratio", by), "ratio", by))
+    if signs.table.empty:
+        return Verdict(entry, NOT_EVALUATED, pd.DataFrame({"n": [0]}), "no control run")
     if own(table)["padding"].nunique() < 2:
-        return Verdict(entry, NOT_EVALUATED, rows, "one scheme has no spread")
-    parts = [{"metric": metric, **dependence(table, metric)} for metric in METRICS]
-    ratios = pd.DataFrame(parts)
-    signs = _signs(entry, rows)
-    told = "; ".join(
-        f"{r.metric}: (a) {r.ratio:.2f} [{r.low:.2f}, {r.high:.2f}]" for r in ratios.itertuples()
+        return replace(signs, verdict=NOT_EVALUATED, because="one scheme has no spread")
+    ratios = pd.DataFrame([{"metric": metric, **dependence(table, metric)} for metric in METRICS])
+    told = ", ".join(
+        f"{r.ratio:.2f} [{r.low:.2f}, {r.high:.2f}] ({r.metric})" for r in ratios.itertuples()
     )
     verdict = signs.verdict
     if (ratios["low"] > 1).any():
         verdict = NOT_REPRODUCED
     elif verdict == REPRODUCED and not (ratios["high"] < 1).all():
         verdict = INCONCLUSIVE
-    spread = ratios.rename(columns={"ratio": "mean"}).assign(padding="(a) spread / change")
-    rows = pd.concat([spread[["padding", "metric", "mean", "low", "high"]], rows])
-    return Verdict(entry, verdict, rows.reset_index(drop=True), f"{told}; (b) {signs.because}")
+    because = f"(a) the ratio is {told}; (b) {signs.because}"
+    return replace(signs, verdict=verdict, because=because)
+
+
+def _over_layers(frame: pd.DataFrame, value: str, by: list[str]) -> pd.DataFrame:
+    return frame.groupby([*by, "seed"], sort=False)[value].mean().reset_index()
 
 
 def _signs(entry: Claim, rows: pd.DataFrame) -> Verdict:
     significant = rows["p_holm"] < 0.05
     up, down = significant & (rows["mean"] > 0), significant & (rows["mean"] < 0)
-    return _verdict(entry, rows, up, down, "0")
+    return _verdict(entry, rows, up, down, "a mean significantly above 0", "one below it")
 
 
-def _verdict(entry: Claim, rows: pd.DataFrame, for_it, against_it, limit: str) -> Verdict:
+def _verdict(entry: Claim, rows: pd.DataFrame, yes, no, yes_words: str, no_words: str) -> Verdict:
     """Reproduced if all rows speak for the claim, not reproduced if one speaks against it."""
     verdict = INCONCLUSIVE
-    if against_it.any():
+    if no.any():
         verdict = NOT_REPRODUCED
-    elif for_it.all():
+    elif yes.all():
         verdict = REPRODUCED
-    because = f"{for_it.sum()} of {len(rows)} rows speak for it, {against_it.sum()} against"
-    return Verdict(entry, verdict, rows, f"{because} (limit: {limit})")
+    because = f"{yes.sum()} of {len(rows)} rows have {yes_words}, {no.sum()} {no_words}"
+    return Verdict(entry, verdict, rows, because)
 
 
-_TESTS: dict[str, Callable[[Claim, pd.DataFrame], Verdict]] = {
+_TESTS: dict[str, Callable[[Claim, pd.DataFrame, str], Verdict]] = {
     "C8": _c8, "C9": _c9, "C10": _c10, "C11": _c11,
 }  # fmt: skip
 _KEY = ["padding", "seed", "layer", "metric"]

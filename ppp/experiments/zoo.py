@@ -26,7 +26,7 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ppp.errors import ParameterError, PPPError, WeightsError, unknown
+from ppp.errors import LayerError, ParameterError, PPPError, WeightsError, unknown
 from ppp.experiments import files
 from ppp.experiments.networks import (
     FAMILIES,
@@ -650,6 +650,26 @@ def select(
     mine = mine[mine["padding"].isin([*paddings, OPTIMAL]) & mine["seed"].isin(seeds) & tested]
     order = {padding: place for place, padding in enumerate([*paddings, OPTIMAL])}
     return mine.sort_values("padding", key=lambda c: c.map(order), kind="stable", ignore_index=True)
+
+
+def layers_of(table: pd.DataFrame, asked: Sequence[str] = ()) -> list[str]:
+    """Return the layers of a family's table, shallow to deep, or the ones asked for.
+
+    Raises
+    ------
+    LayerError
+        A layer that was not measured.
+
+    Examples
+    --------
+    >>> layers_of(select(trajectories(), "resnet", ["zeros"], [0]), ["layer4", "layer1"])
+    ['layer1', 'layer4']
+    """
+    known = layers_of_interest(FAMILIES[table["family"].iloc[0]]())
+    for name in asked:
+        if name not in known:
+            raise LayerError(unknown("layer", name, known))
+    return [name for name in known if name in asked or not asked]
 
 
 def patterns(stem: str, data: str | Path = DATA) -> dict[tuple[int, str, str], np.ndarray]:
