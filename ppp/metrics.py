@@ -345,7 +345,7 @@ def summarise(
         for rest, scale_rest in zip(leave_one_out(groups), leave_one_out(scale_groups)):
             sigma_rest = float(scale_rest.variance.sqrt())
             left_out.append((mae_ppp(rest.mean, sigma_rest), snr_ppp(rest.mean, rest.variance)))
-    intervals = [_jackknife(v, column, confidence) for v, column in zip((mae, snr), zip(*left_out))]
+    intervals = [jackknife(v, column, confidence) for v, column in zip((mae, snr), zip(*left_out))]
     mae_interval, snr_interval = intervals or (Estimate(mae), Estimate(snr))
     power = unbiased_power(torch.stack([g.mean for g in groups]), confidence)
     power_windows = float((total.mean.square() - variance / total.n).mean())
@@ -370,8 +370,24 @@ def summarise(
     )
 
 
-def _jackknife(value: float, left_out: Sequence[float], confidence: float) -> Estimate:
-    """Delete-one-group jackknife interval around a plug-in value."""
+def jackknife(value: float, left_out: Sequence[float], confidence: float) -> Estimate:
+    """Delete-one-group jackknife interval around a plug-in value.
+
+    Parameters
+    ----------
+    value : float
+        From all groups.
+    left_out : sequence of float
+        The same without each of the groups in turn, at least two.
+    confidence : float
+        Level of the interval, 0 to 1; Student's t with one degree of freedom less than groups.
+
+    Examples
+    --------
+    >>> found = jackknife(2.0, [2.5, 2.0, 1.5], 0.95)  # of the mean of 1, 2, 3
+    >>> round(found.low, 2), round(found.high, 2)
+    (-0.48, 4.48)
+    """
     parts = np.asarray(left_out)
     groups = len(parts)
     error = np.sqrt((groups - 1) / groups * np.square(parts - parts.mean()).sum())

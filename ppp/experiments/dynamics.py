@@ -24,8 +24,10 @@ from ppp.experiments.claims import (
     Verdict,
     claim,
 )
-from ppp.experiments.networks import FAMILIES, OPTIMAL, layers_of_interest
+from ppp.experiments.networks import OPTIMAL
 from ppp.experiments.plane import SHAPES
+from ppp.experiments.zoo import layers_of
+from ppp.metrics import jackknife
 
 CHANCE = 1 / len(SHAPES)
 """Accuracy of a network that knows nothing."""
@@ -184,14 +186,11 @@ def learnt(table: pd.DataFrame) -> pd.DataFrame:
     DataFrame
         padding, seed, layer, metric, trained, control, and ratio: log2(trained / control).
     """
-    final = table[
-        (table["step"] == table["step"].max())
-        & (table["batch_norm"] == "re-estimated")
-        & table["layer"].notna()
-    ]
-    control = final[final["padding"] == OPTIMAL].drop(columns="padding")
+    final = table[table["step"] == table["step"].max()]
+    trained = own(final).rename(columns={"value": "trained"})
+    control = final[(final["padding"] == OPTIMAL) & (final["batch_norm"] == "re-estimated")]
+    control = control.dropna(subset="layer").drop(columns="padding")
     control = control.rename(columns={"test_padding": "padding", "value": "control"})
-    trained = final[final["padding"] == final["test_padding"]].rename(columns={"value": "trained"})
     found = trained[[*_KEY, "trained"]].merge(control[[*_KEY, "control"]], on=_KEY)
     return found.assign(ratio=_log_ratio(found["trained"], found["control"]))
 
@@ -237,11 +236,8 @@ def dependence(table: pd.DataFrame, metric: str) -> dict[str, float]:
     low = high = float("nan")
     if len(seeds) > 2:
         left = [computed(seeds.drop(seed)) for seed in seeds]
-        logs = np.log2([part[0] / part[2] for part in left])
-        n = len(seeds)
-        error = np.sqrt((n - 1) / n * np.square(logs - logs.mean()).sum())
-        half = stats.t.ppf(0.975, n - 1) * error
-        low, high = (float(spread / change * 2**side) for side in (-half, half))
+        log = jackknife(np.log2(spread / change), np.log2([p[0] / p[2] for p in left]), 0.95)
+        low, high = float(2**log.low), float(2**log.high)
     return {
         "spread": spread, "spread_initial": spread_initial, "change": change, "common": common,
         "ratio": spread / change, "low": low, "high": high,
@@ -301,8 +297,8 @@ def afterwards(table: pd.DataFrame, deepest: str, first_step: int) -> pd.DataFra
     Returns
     -------
     DataFrame
-        As :func:`over_seeds`, by statistic ("slope", "change", "trained / control",
-        "control / initial") and padding.
+        As :func:`over_seeds`, by padding and statistic: the slope in the deepest layer, and
+        over the layers the mean log2 of trained / initial, control / initial, trained / control.
     """
     rms = table[table["metric"] == "rms"]
     late = own(rms[(rms["value"] > 0) & (rms["layer"] == deepest)])
@@ -368,8 +364,8 @@ def swapped(table: pd.DataFrame, metric: str, layer: str) -> pd.DataFrame:
     rows = final[final["layer"].isna() | ((final["metric"] == metric) & (final["layer"] == layer))]
     names = {"padding": "trained with", "test_padding": "tested with", "value": "strength"}
     rows = rows.rename(columns=names)
-    order = [*dict.fromkeys(rows["tested with"].where(rows["tested with"] != OPTIMAL).dropna())]
-    order = pd.CategoricalDtype([*order, OPTIMAL], ordered=True)
+    schemes = rows.loc[rows["tested with"] != OPTIMAL, "tested with"].unique()
+    order = pd.CategoricalDtype([*schemes, OPTIMAL], ordered=True)
     rows = rows.astype({"trained with": order, "tested with": order})
     shown = ["trained with", "tested with", "seed", "accuracy", "strength"]
     return rows.sort_values(shown[:3])[shown].reset_index(drop=True)
@@ -423,8 +419,7 @@ def judge(name: str, table: pd.DataFrame) -> Verdict:
     if table["family"].nunique() != 1:
         raise ParameterError(f"{table['family'].nunique()} families; expected the runs of one")
     table = table[table["metric"].isin(METRICS) | table["metric"].isna()]
-    deepest = layers_of_interest(FAMILIES[table["family"].iloc[0]]())[-1]
-    verdict = _TESTS[name](claim(name), table, deepest)
+    verdict = _TESTS[name](claim(name), table, layers_of(table)[-1])
     if 0 < verdict.table["n"].min() < 3:
         return replace(verdict, verdict=NOT_EVALUATED, because="fewer than three seeds")
     return verdict
