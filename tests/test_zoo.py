@@ -68,7 +68,7 @@ def one(folder, trained, stem):
 )
 def test_every_step_has_the_rows_that_are_promised(trained, stem, between, ends):
     run = training.load_run(trained / stem)
-    rows = zoo._frame(stem, run)
+    rows = zoo._frame(run)
     assert run.record["observed"] == [0, 4, 8]
     for step, tested, kinds in (
         (0, ends, {"running", "re-estimated"}),
@@ -99,7 +99,7 @@ def test_two_runs_give_the_same_rows_and_patterns(trained, tmp_path):
     again = zoo.train_run("resnet", "randn", 0, tmp_path, progress=False, **tiny)
     stem = "plane-resnet-randn-seed0"
     first = training.load_run(trained / stem)
-    assert zoo._frame(stem, first).equals(zoo._frame(stem, again))
+    assert zoo._frame(first).equals(zoo._frame(again))
     assert first.tensors.keys() == again.tensors.keys()
     assert all(torch.equal(first.tensors[k], v) for k, v in again.tensors.items())
 
@@ -175,7 +175,7 @@ def test_an_interrupted_run_has_the_rows_of_a_whole_one(trained, tmp_path, monke
     assert steps == [0, 4, 8, 8]  # what was measured before the last state is not done again
     stem = "plane-resnet-randn-seed0"
     first = training.load_run(trained / stem)
-    assert zoo._frame(stem, first).equals(zoo._frame(stem, run))
+    assert zoo._frame(first).equals(zoo._frame(run))
 
 
 def test_a_live_run_gives_the_rows_of_the_kept_one(trained, monkeypatch):
@@ -187,7 +187,7 @@ def test_a_live_run_gives_the_rows_of_the_kept_one(trained, monkeypatch):
     defaults = training.train.__kwdefaults__ | names
     monkeypatch.setattr(training.train, "__kwdefaults__", defaults)
     live = zoo.live("resnet", "randn", 0, 4, n_scenes=2, n_test=16)
-    kept = zoo._frame(stem, training.load_run(trained / stem))
+    kept = zoo._frame(training.load_run(trained / stem))
     assert live.equals(kept[kept["step"] <= 4])
 
 
@@ -293,7 +293,7 @@ def test_collected_runs_can_be_loaded_verified_and_read(trained, data):
     for stem in stems:
         run = training.load_run(trained / stem)
         mine = table[table["run"] == stem].reset_index(drop=True)
-        expected = zoo._frame(stem, run).sort_values("step", kind="stable", ignore_index=True)
+        expected = zoo._frame(run).sort_values("step", kind="stable", ignore_index=True)
         pd.testing.assert_frame_equal(mine, expected, rtol=1e-4, check_dtype=False)
     log = pd.read_csv(data / "dynamics" / "logs.csv")
     assert list(log.columns) == ["run", "step", "loss", "train_accuracy"]

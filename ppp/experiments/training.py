@@ -12,6 +12,7 @@ import copy
 import csv
 import io
 import json
+import math
 import pickle
 import time
 from collections.abc import Callable, Sequence
@@ -101,7 +102,7 @@ class Settings:
             ("batch", 2, 1024),
             ("n_train", 2, _SCENES),
         ):
-            _check_whole(name, getattr(self, name), least, most)
+            check_whole(name, getattr(self, name), least, most)
         if not (isinstance(self.lr, int | float) and 0 < self.lr <= 10):
             raise ParameterError(f"lr = {self.lr!r}; expected a number above 0, up to 10")
         if self.n_train < self.batch:
@@ -113,6 +114,11 @@ class Settings:
     def stem(self) -> str:
         """Name of the run and of its files."""
         return f"plane-{self.family}-{self.padding}-seed{self.seed}"
+
+    @property
+    def first_scene(self) -> int:
+        """Seed of the first training scene."""
+        return self.seed * _SCENES
 
     @property
     def epoch(self) -> int:
@@ -210,9 +216,9 @@ def train(
     (2, True)
     """
     settings = Settings(family, padding, seed, steps, batch, lr, n_train)
-    _check_whole("n_test", n_test, 1, _SCENES)
+    check_whole("n_test", n_test, 1, _SCENES)
     if until is not None:
-        _check_whole("until", until, 0, steps)
+        check_whole("until", until, 0, steps)
         if folder is not None:
             raise ParameterError(
                 f"until = {until} and a folder; a run that is kept goes to its end"
@@ -247,7 +253,7 @@ def train(
     model = work.model.to("cpu", memory_format=torch.contiguous_format).eval()
     record = {
         **asdict(settings), "epochs": round(stop / settings.epoch, 3),
-        "train_scenes": [seed * _SCENES, seed * _SCENES + n_train],
+        "train_scenes": [settings.first_scene, settings.first_scene + n_train],
         "test_scenes": [_TEST_SCENES, _TEST_SCENES + n_test],
         "shapes": list(SHAPES), "window": PLANE_WINDOW,
         "test_accuracy": evaluate(model, n_test)[0], "n_test": n_test,
@@ -352,7 +358,7 @@ class _TrainingSet:
         size = PLANE_WINDOW + 2 * self.around
         self.pixels = torch.empty(settings.n_train, 3, size, size, dtype=torch.uint8)
         self.labels = torch.empty(settings.n_train, dtype=torch.int64)
-        first = settings.seed * _SCENES
+        first = settings.first_scene
         starts = range(0, settings.n_train, 256)
         for start in tqdm(starts, f"{title}: rendering", disable=not title, leave=False):
             part = slice(start, min(start + 256, settings.n_train))
@@ -605,9 +611,21 @@ def _surroundings(model: nn.Module) -> tuple[int, int]:
     return getattr(model, "surroundings", (0, 0))
 
 
-def _check_whole(name: str, value: object, least: int, most: int) -> None:
+def check_whole(name: str, value: object, least: int, most: float = math.inf) -> None:
+    """Refuse what is no whole number of a closed range.
+
+    Raises
+    ------
+    ParameterError
+        Names the number, its value and the range.
+
+    Examples
+    --------
+    >>> check_whole("jobs", 2, 1)
+    """
     if type(value) is not int or not least <= value <= most:
-        raise ParameterError(f"{name} = {value!r}; expected a whole number, {least} to {most}")
+        span = f", {least} to {most}" if most < math.inf else f" of at least {least}"
+        raise ParameterError(f"{name} = {value!r}; expected a whole number{span}")
 
 
 def _plain(value: object) -> bool:

@@ -45,6 +45,7 @@ from ppp.experiments.training import (
     Observation,
     Run,
     Settings,
+    check_whole,
     evaluate,
     load_run,
     train,
@@ -67,6 +68,10 @@ PATTERN_STEPS = (0, 16, 64, 128, 256, 512, 1280)
 """Those at which a run of seed 0 keeps its patterns too."""
 METRICS = ("mae", "snr", "power", "share")
 
+_TABLE = (
+    *("run", "family", "padding", "seed", "step", "epoch", "batch_norm", "test_padding"),
+    *("layer", "metric", "value", "low", "high", "floor", "accuracy", "loss"),
+)
 _SCENES = 1 << 41  # first seed of the scenes that are measured; none is trained on or tested
 _ROWS, _COLUMNS = 2, 4  # windows side by side in one scene
 
@@ -150,8 +155,8 @@ class Observer:
         ends = step in (0, self.settings.steps)
         tested = [own, *PADDINGS] if ends or own == OPTIMAL else [own]
         tested = list(dict.fromkeys([*tested, OPTIMAL] if ends else tested))
-        first_scene = self.settings.seed << 24
-        estimated = with_batch_statistics(model, self.n_statistics, first_scene=first_scene)
+        first = self.settings.first_scene
+        estimated = with_batch_statistics(model, self.n_statistics, first_scene=first)
         kinds = {"running": model, "re-estimated": estimated}
         for name in kinds if ends else ("re-estimated",):
             network, head = kinds[name], {"batch_norm": name}
@@ -325,7 +330,7 @@ def live(
         observe=Observer(settings, n_scenes=n_scenes, n_test=n_test),
         observe_at=sorted({step for step in STEPS if step < until} | {until}),
     )
-    return _frame(settings.stem, run)
+    return _frame(run)
 
 
 def train_zoo(
@@ -355,9 +360,8 @@ def train_zoo(
     PPPError
         A run failed; the others went on, and those that had finished are kept.
     """
-    for name, value in (("jobs", jobs), ("threads", threads)):
-        if type(value) is not int or value < 1:
-            raise ParameterError(f"{name} = {value!r}; expected a whole number of at least 1")
+    check_whole("jobs", jobs, 1)
+    check_whole("threads", threads, 1)
     failed = []
 
     def tell(run: tuple[str, str, int], result: Callable[[], str]) -> None:
@@ -462,10 +466,8 @@ def collect(folder: str | Path, data: str | Path = DATA, *, replace: bool = Fals
             )
         entry = {"file": f"{stem}.safetensors", "sha256": digest}
         entries[stem] = loaded[stem].record | entry
-    table = _merged(
-        data, "trajectories.csv.gz", [_frame(stem, run) for stem, run in loaded.items()]
-    )
-    log = _merged(data, "logs.csv", [_log(stem, run) for stem, run in loaded.items()])
+    table = _merged(data, "trajectories.csv.gz", map(_frame, loaded.values()))
+    log = _merged(data, "logs.csv", map(_log, loaded.values()))
     patterns = dict(_patterns(data / "dynamics" / "patterns.safetensors"))
     patterns = {k: v for k, v in patterns.items() if k.partition("/")[0] not in loaded}
     for stem, run in loaded.items():
@@ -485,7 +487,7 @@ def collect(folder: str | Path, data: str | Path = DATA, *, replace: bool = Fals
     return list(loaded)
 
 
-def _merged(data: Path, name: str, frames: list[pd.DataFrame]) -> pd.DataFrame:
+def _merged(data: Path, name: str, frames: Iterable[pd.DataFrame]) -> pd.DataFrame:
     path = data / "dynamics" / name
     new = pd.concat(frames, ignore_index=True)
     if path.exists():
@@ -494,22 +496,16 @@ def _merged(data: Path, name: str, frames: list[pd.DataFrame]) -> pd.DataFrame:
     return new.sort_values(["run", "step"], kind="stable", ignore_index=True)
 
 
-def _frame(stem: str, run: Run) -> pd.DataFrame:
+def _frame(run: Run) -> pd.DataFrame:
     """Return a run's rows as a tidy table."""
-    record = run.record
-    head = {"run": stem, "family": record["family"], "padding": record["padding"]}
-    frame = pd.DataFrame(run.rows)
-    frame.insert(1, "epoch", frame["step"] * record["batch"] / record["n_train"])
-    for place, (name, value) in enumerate((head | {"seed": record["seed"]}).items()):
-        frame.insert(place, name, value)
-    columns = [*frame.columns[:6], "batch_norm", "test_padding", "layer", "metric"]
-    return frame[[*columns, "value", "low", "high", "floor", "accuracy", "loss"]]
+    record, frame = run.record, pd.DataFrame(run.rows)
+    head = {name: record[name] for name in ("family", "padding", "seed")}
+    epoch = frame["step"] * record["batch"] / record["n_train"]
+    return frame.assign(run=_stem(run), epoch=epoch, **head)[list(_TABLE)]
 
 
-def _log(stem: str, run: Run) -> pd.DataFrame:
-    frame = pd.DataFrame(run.log)
-    frame.insert(0, "run", stem)
-    return frame
+def _log(run: Run) -> pd.DataFrame:
+    return pd.DataFrame([{"run": _stem(run), **row} for row in run.log])
 
 
 def _patterns(path: Path) -> Iterable[tuple[str, Tensor]]:
@@ -555,8 +551,7 @@ def verify(data: str | Path = DATA, *, n_test: int = 0) -> list[str]:
     WeightsError
         The first thing that does not match.
     """
-    if type(n_test) is not int or n_test < 0:
-        raise ParameterError(f"n_test = {n_test!r}; expected a whole number of at least 0")
+    check_whole("n_test", n_test, 0)
     data = Path(data)
     entries = manifest(data / "networks")
     table = trajectories(data)
