@@ -70,6 +70,9 @@ def every_figure(long, runs):
             overlay=runs[runs.seed == 7],
         ),
         "paired": figures.paired(ends, "step", "mae", "seed", "padding", logy=True),
+        "trials": figures.trials(
+            runs[runs.step == 4], "layer", "mae", "padding", unit="seed", references=ends[:1]
+        ),
         "gallery": figures.gallery({"map": ramp}, colorbar_label="value"),
         "surfaces": figures.surfaces([0 * ramp], [ramp], ["n = 1"], label="magnitude"),
         "influence_maps": figures.influence_maps({"layer3": touched}, {"layer3": 1 / 49}),
@@ -547,6 +550,202 @@ def test_paired_refuses(runs):
         with pytest.raises(PPPError, match=message) as error:
             figures.paired(frame, "step", "mae", "seed", "padding")
         assert "\n" not in str(error.value)
+
+
+# ---------------------------------------------------------------- trials
+
+
+@pytest.fixture
+def accuracies():
+    """Two variants, two tests: five seeds, equal values for F dissimilar, and one seed for S."""
+    values = {
+        ("V", "similar"): [60, 61, 63, 64, 62],
+        ("V", "dissimilar"): [50, 51, 53, 58, 52],
+        ("F-zero", "similar"): [70, 74, 72, 71, 70],
+        ("F-zero", "dissimilar"): [66.5] * 5,
+        ("S-zero", "similar"): [80],
+    }
+    rows = [(*key, seed, v) for key, cell in values.items() for seed, v in enumerate(cell)]
+    return pd.DataFrame(rows, columns=["variant", "test", "seed", "acc"])
+
+
+def test_trials_are_every_value_and_students_t_interval(accuracies):
+    fig = figures.trials(accuracies, "variant", "acc", "test", unit="seed", ylabel="accuracy (%)")
+    (ax,) = fig.axes
+    assert (ax.get_xlabel(), fig.get_supylabel()) == ("variant", "accuracy (%)")
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["V", "F-zero", "S-zero"]
+    assert ax.get_xlim() == (-0.5, 2.5)
+    labels = [t.get_text() for t in fig.legends[0].texts]
+    assert labels == ["similar", "dissimilar", "each seed", "mean, 95 % interval"]
+    for i, (test, container) in enumerate(zip(["similar", "dissimilar"], ax.containers)):
+        rows = accuracies[accuracies.test == test]
+        pale = next(
+            li for li in ax.lines if li.get_alpha() and li.get_color() == figures.PALETTE[i]
+        )
+        assert pale.get_ydata().tolist() == rows.acc.tolist()
+        assert pale.get_marker() == figures.MARKERS[i] and pale.get_markersize() < 5
+        means, (lower, upper), (bars,) = container
+        assert means.get_linestyle() == "None" and means.get_zorder() > pale.get_zorder()
+        for j, variant in enumerate(["V", "F-zero"]):
+            cell = rows[rows.variant == variant].acc
+            ends = (
+                stats.t.interval(0.95, 4, cell.mean(), stats.sem(cell))
+                if cell.std()
+                else (66.5, 66.5)
+            )
+            assert means.get_ydata()[j] == pytest.approx(cell.mean())
+            np.testing.assert_allclose((lower.get_ydata()[j], upper.get_ydata()[j]), ends)
+            np.testing.assert_allclose(bars.get_segments()[j][:, 1], ends)
+        at = np.asarray(pale.get_xdata())[:5]
+        assert len(set(at)) == 5 and at.mean() == pytest.approx(means.get_xdata()[0])
+        assert (at < 0).all() if i == 0 else (at > 0).all()  # the hues lie side by side
+    similar, dissimilar = (container[0] for container in ax.containers[:2])
+    assert similar.get_ydata()[2] == 80 and np.isnan(dissimilar.get_ydata()[2])
+    assert np.isnan(ax.containers[0][1][0].get_ydata()[2])  # one trial: no interval
+    said = "accuracy (%) by variant and test, each seed and the mean with 95 % interval. similar: "
+    assert fig.ppp_alt.startswith(said + "62 [60, 64] (n 5) at V, 71.4 [69.3, 73.5] (n 5) at F-z")
+    assert fig.ppp_alt.endswith(", 66.5 [66.5, 66.5] (n 5) at F-zero.")
+    assert "(n 5) at F-zero, 80 (n 1) at S-zero; dissimilar: 52.8" in fig.ppp_alt
+
+
+def test_trials_are_drawn_the_same_every_time(accuracies, tmp_path):
+    first, second = (
+        figures.save(
+            figures.trials(accuracies, "variant", "acc", "test", unit="seed"), tmp_path / name
+        ).read_bytes()
+        for name in ("a.png", "b.png")
+    )
+    assert first == second
+
+
+def test_trials_with_references(accuracies):
+    table = pd.DataFrame(
+        {"variant": ["F-zero", "V", "new"], "test": "similar", "acc": [75.0, 65.0, 40.0]}
+    )
+    table = table.assign(low=[74.0, np.nan, np.nan], high=[76.0, np.nan, np.nan])
+    fig = figures.trials(
+        accuracies, "variant", "acc", "test", unit="seed", references=table,
+        references_label="paper",
+    )  # fmt: skip
+    (ax,) = fig.axes
+    (diamonds,) = (line for line in ax.lines if line.get_marker() == "d")
+    assert diamonds.get_ydata().tolist() == [75, 65, 40]
+    assert diamonds.get_markerfacecolor() == "white" and diamonds.get_color() == "black"
+    pale = next(line for line in ax.lines if line.get_alpha())
+    beside = diamonds.get_xdata()[1]
+    assert max(pale.get_xdata()[:5]) < beside < 0  # between the trials of both hues
+    spans = [
+        c.get_segments() for c in ax.collections if c not in sum((k[2] for k in ax.containers), ())
+    ]
+    assert [seg[:, 1].tolist() for segments in spans for seg in segments] == [[74, 76]]
+    assert [t.get_text() for t in ax.get_xticklabels()] == ["V", "F-zero", "S-zero", "new"]
+    assert fig.legends[0].texts[-1].get_text() == "paper"
+    assert "62 [60, 64] (n 5) and paper 65 at V, " in fig.ppp_alt
+    assert "and paper 75 [74, 76] at F-zero, 80 (n 1) at S-zero, paper 40 at new;" in fig.ppp_alt
+
+
+def test_trials_joined_in_panels(runs):
+    keys = {"step": runs.step / 64, "early": runs.seed < 9}
+    frame = runs.assign(**keys)[(runs.layer == "stem") & runs.step.isin([0, 4, 64])]
+    frame = frame[(frame.padding != "randn") | (frame.step != 0.0625) | ~frame.early]
+    fig = figures.trials(
+        frame, "step", "mae", "padding", unit="seed", col="early", joined=True, ylim=(0, 1),
+        references=pd.DataFrame({"step": [1], "padding": "zeros", "early": True, "mae": 0.5}),
+    )  # fmt: skip
+    left, right = fig.axes
+    assert (left.get_title(), right.get_title()) == ("early True", "early False")
+    assert left.get_ylim() == right.get_ylim() == (0, 1)
+    assert [t.get_text() for t in right.get_xticklabels()] == ["1", "0", "0.0625"]
+    lines = [container[0] for container in left.containers[:2]]
+    assert {line.get_linestyle() for line in lines} == {"-"}
+    rows = frame[frame.early & (frame.padding == "zeros")]
+    np.testing.assert_allclose(
+        lines[0].get_ydata(orig=False), rows.groupby("step", sort=False).mae.mean()
+    )
+    assert np.isnan(lines[1].get_ydata(orig=False)).tolist() == [False, False, True]
+    assert [len(line.get_ydata()) for line in left.lines if line.get_marker() == "d"] == [1]
+    assert not [line for line in right.lines if line.get_marker() == "d"]
+    assert "in 2 panels (early), " in fig.ppp_alt and "joined by lines. early True" in fig.ppp_alt
+    assert "early False, zeros: " in fig.ppp_alt and "(n 1) at 0.0625" in fig.ppp_alt
+
+
+def test_trials_without_hue_or_repetition(accuracies):
+    one = accuracies[(accuracies.seed == 0) & (accuracies.test == "similar")]
+    fig = figures.trials(one.assign(test=np.nan), "variant", "acc", unit="seed")
+    assert not fig.legends[0].texts
+    said = "acc by variant, each seed. 60 (n 1) at V, 70 (n 1) at F-zero, 80 (n 1) at S-zero."
+    assert fig.ppp_alt == said
+
+
+def test_many_trials_are_described_by_their_range_four_panels_a_row(accuracies):
+    many = pd.concat(
+        [accuracies.assign(layer=f"layer{i}", acc=accuracies.acc + i) for i in range(6)]
+    )
+    table = many[many.seed == 0].assign(acc=lambda f: f.acc + 1)
+    fig = figures.trials(many, "variant", "acc", "test", unit="seed", col="layer", references=table)
+    assert len(fig.axes) == 8 and fig.axes[6].get_legend() and not fig.legends
+    assert {ax.get_ylim() for ax in fig.axes[:6]} == {fig.axes[0].get_ylim()}
+    expected = (
+        "similar: 62 (layer0, V) to 85 (layer5, S-zero), n 1 to 5, published 61 (layer0, V) to 86 "
+        "(layer5, S-zero); dissimilar: 52.8 (layer0, V) to 71.5 (layer5, F-zero), n 5, published 51"
+    )
+    assert expected in fig.ppp_alt and "layer3" not in fig.ppp_alt
+    wide = many.assign(variant=many.variant + many.seed.astype(str), seed=many.variant)
+    assert len(figures.trials(wide, "variant", "acc", "test", unit="seed", col="layer").axes) == 6
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["V", "S-zero", "S-circular", "F-zero"],
+        ["reflect padding", "F-zero two-stage", *"ABCDEF"],
+        ["partial convolution, renormalised", "replicate_edges", "S-zero", *"ABCDE"],
+        [f"replicate_edges{i}" for i in range(24)],
+    ],
+)
+@pytest.mark.parametrize("panels", [1, 4])
+def test_labels_of_categories_do_not_overlap(names, panels):
+    keys = [(name, j, panel) for panel in range(panels) for name in names for j in range(3)]
+    frame = pd.DataFrame(keys, columns=["x", "seed", "layer"]).assign(y=range(len(keys)))
+    fig = figures.trials(frame, "x", "y", unit="seed", col="layer")
+    fig.draw_without_rendering()
+    for ax in fig.axes[-1:]:
+        texts = [label for label in ax.get_xticklabels() if label.get_text()]
+        assert [" ".join(t.get_text().split()).replace("- ", "-") for t in texts] == names
+        (angle,) = {t.get_rotation() for t in texts}
+        # Turned back by the angle, labels are upright boxes: apart across, or one above another.
+        for label in texts:
+            label.set_rotation(0)
+        boxes = [label.get_window_extent() for label in texts]
+        pitch = np.diff(ax.transData.transform([(0, 0), (1, 0)])[:, 0])[0]
+        if angle:
+            assert max(box.height for box in boxes) < pitch * np.sin(np.radians(angle))
+        else:
+            assert max(box.width for box in boxes) < pitch
+
+
+@pytest.mark.parametrize(
+    "change, options, message",
+    [
+        (lambda f: f[:0], {}, "no row to draw"),
+        (lambda f: f.assign(acc=np.nan), {}, "no row to draw"),
+        (lambda f: f, {"unit": "sead"}, "unknown column 'sead'; did you mean 'seed'"),
+        (lambda f: f, {"col": "layer"}, "unknown column 'layer'"),
+        (lambda f: f, {"hue": None}, "variant V, seed 0 has more than one acc"),
+        (lambda f: f, {"references": pd.DataFrame({"acc": [1.0]})}, "unknown column 'test'"),
+        (
+            lambda f: f,
+            {"references": pd.DataFrame({"variant": ["V"] * 2, "test": "similar", "acc": 1.0})},
+            "test similar, variant V has more than one acc",
+        ),
+    ],
+)
+def test_trials_refuse(accuracies, change, options, message):
+    with pytest.raises(PPPError, match=message) as error:
+        figures.trials(
+            change(accuracies), "variant", "acc", **({"unit": "seed", "hue": "test"} | options)
+        )
+    assert "\n" not in str(error.value)
 
 
 def growing():

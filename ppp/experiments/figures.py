@@ -14,6 +14,7 @@ import functools
 import io
 import os
 import pickle
+import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from itertools import product
@@ -33,6 +34,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
+from matplotlib.textpath import TextPath
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from mpl_toolkits.mplot3d.art3d import Poly3DCollection
 
@@ -635,6 +637,138 @@ zeros: 0.5 [-2.68, 3.68] at 0, 1 [1, 1] at 4.'
 
 
 @_styled
+def trials(
+    frame: pd.DataFrame,
+    x: str,
+    y: str,
+    hue: str | None = None,
+    *,
+    unit: str,
+    col: str | None = None,
+    joined: bool = False,
+    references: pd.DataFrame | None = None,
+    references_label: str = "published",
+    xlabel: str | None = None,
+    ylabel: str | None = None,
+    ylim: tuple[float, float] | None = None,
+) -> Figure:
+    """Draw repeated trials over categories: each one pale, their mean with its 95 % interval.
+
+    The interval is Student's t over units; a single trial has none.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        One row for each trial; rows without a value are left out.
+    x, y : str
+        Columns of the category and of the value; categories keep the order of their appearance.
+    hue : str, optional
+        Column whose values are drawn side by side in each category (colour and marker).
+    unit : str
+        Column of what was repeated independently, such as the seed.
+    col : str, optional
+        Column whose values get a panel each, up to four in a row.
+    joined : bool
+        Join the means of one hue by a line: an interaction plot.
+    references : DataFrame, optional
+        Values to compare with, one for each combination of `x`, `hue` and `col`, in the same
+        columns; its columns low and high, if any, are the ends of an interval. Drawn as open
+        diamonds beside the trials.
+    references_label : str
+        What the legend calls these.
+    xlabel, ylabel : str, optional
+        Axis labels with units; the column names without them.
+    ylim : tuple of float, optional
+        Ends of the y axis.
+
+    Returns
+    -------
+    Figure
+
+    Raises
+    ------
+    PPPError
+        If a frame is empty or lacks a column, or holds a trial or a reference twice.
+
+    Examples
+    --------
+    >>> frame = pd.DataFrame({"variant": ["V", "V", "S-zero"], "seed": [0, 1, 0]})
+    >>> trials(frame.assign(acc=[60.0, 61.0, 70.0]), "variant", "acc", unit="seed").ppp_alt
+    'acc by variant, each seed and the mean with 95 % interval. 60.5 [54.1, 66.9] (n 2) at V, \
+70 (n 1) at S-zero.'
+    """
+    keys = [key for key in (col, hue, x) if key is not None]
+    parts = [_once(frame, y, [*keys, unit], False)]
+    if references is not None:
+        parts.append(_once(references, y, keys, False))
+    every = pd.concat(parts, ignore_index=True)
+    cells = every.reindex(columns=["low", "high"]).assign(y=every[y])
+    names: dict[str, list[object]] = {}
+    for part, key in {"panel": col, "hue": hue, "x": x}.items():
+        cells[part], found = (
+            (0, [None]) if key is None else pd.factorize(every[key], use_na_sentinel=False)
+        )
+        names[part] = [f"{name:g}" if isinstance(name, float) else name for name in found]
+        if part == "panel" and col is not None:  # True says nothing as a title
+            names[part] = [
+                name if isinstance(was, str) else f"{col} {name}"
+                for was, name in zip(found, names[part])
+            ]
+    slots = len(names["hue"])
+    step = (0.6 if joined else 0.8) / slots
+    cells["at"] = cells["x"] + (cells["hue"] - (slots - 1) / 2) * step
+    runs, known = cells[: len(parts[0])].copy(), cells[len(parts[0]) :]
+    by = ["panel", "hue", "x"]
+    runs["at"] -= 0.15 * step * (references is not None)
+    means = mean_interval(runs, [*by, "at"], "y")
+    cell = runs.groupby(by)["y"]
+    others = cell.transform("size") - 1
+    spread = (cell.cumcount() - others / 2) / others.clip(lower=1)
+    runs["at"] += (0.7 if references is None else 0.55) * step * spread
+    per_row = min(4, max(1, 40 // (slots * len(names["x"]))))
+    fig, axes = _panels(len(names["panel"]), per_row, 2.8, xlabel or x, ylabel or y)
+    for (panel, i), rows in runs.groupby(["panel", "hue"]):
+        dots = {"linestyle": "", "markersize": 4, "markeredgewidth": 0, "alpha": 0.45}
+        axes[panel].plot(rows["at"], rows["y"], **_look(i), **dots)
+        mean = means[(means["panel"] == panel) & (means["hue"] == i)].set_index("x")
+        mean = mean.reindex(range(len(names["x"])))  # a line breaks at a missing category
+        axes[panel].errorbar(
+            mean["at"], mean["y"], mean["high"] - mean["y"], **_look(i), markersize=6, zorder=3,
+            linestyle="-" if joined else "", capsize=5, capthick=2,
+        )  # fmt: skip
+    diamond = {"color": "black", "marker": "d", "linestyle": "", "markerfacecolor": "white"}
+    for panel, rows in known.assign(at=known["at"] + 0.32 * step).groupby("panel"):
+        ends = rows.dropna(subset=["low", "high"])
+        axes[panel].vlines(ends["at"], ends["low"], ends["high"], color="black", linewidth=1.2)
+        axes[panel].plot(rows["at"], rows["y"], **diamond, markersize=7, zorder=4)
+    repeated = bool(means["n"].max() > 1)
+    handles = [Line2D([], [], linestyle="-" if joined else "", **_look(i), label=str(name))
+               for i, name in enumerate(names["hue"]) if hue is not None]  # fmt: skip
+    grey = {"color": "#4D4D4D", "marker": "o", "linestyle": ""}
+    if repeated:
+        handles.append(Line2D([], [], **grey, markersize=4, alpha=0.6, label=f"each {unit}"))
+        look = {"fmt": "o", "color": "#4D4D4D", "capsize": 5, "label": "mean, 95 % interval"}
+        handles.append(axes[0].errorbar([], [], [], **look))
+    if len(known):
+        handles.append(Line2D([], [], **diamond, label=references_label))
+    _legend(fig, axes, len(names["panel"]), handles, hue)
+    axes[0].set(xlim=(-0.5, len(names["x"]) - 0.5), ylim=ylim)
+    for ax, name in zip(axes, names["panel"]):
+        ax.set_title("" if name is None else name)
+        ax.grid(axis="x", visible=False)
+        if slots > 1 and not joined:  # a line between categories keeps the hues of one together
+            ax.set_xticks(np.arange(0.5, len(names["x"]) - 1), minor=True)
+            ax.tick_params(axis="x", which="minor", length=0)
+            ax.grid(axis="x", which="minor")
+    _categories(fig, axes[: len(names["panel"])], list(map(str, names["x"])))
+    head = f"{ylabel or y} by {xlabel or x}" + (f" and {hue}" if hue is not None else "")
+    head += f" in {len(names['panel'])} panels ({col})" if len(names["panel"]) > 1 else ""
+    head += f", each {unit}" + " and the mean with 95 % interval" * repeated
+    head += ", means joined by lines" * joined
+    return _described(fig, head, _cells(means, known, names, references_label))
+
+
+@_styled
 def paired(
     frame: pd.DataFrame,
     x: str,
@@ -1140,6 +1274,57 @@ def _summary(lines: Mapping[tuple[object, str | None, object], pd.DataFrame]) ->
     return [f"{who}: {', '.join(dict.fromkeys(texts))}" for who, texts in ranges.items()]
 
 
+def _cells(
+    means: pd.DataFrame, known: pd.DataFrame, names: Mapping[str, list[object]], label: str
+) -> list[str]:
+    """Describe the cells of :func:`trials`, or only the range of each hue where they are many."""
+    parts = []
+    for kind, table in (("", means), (f"{label} ", known)):
+        told = table.reindex(columns=["panel", "hue", "x", "y", "n"]).assign(kind=kind)
+        told["text"] = [kind + _estimate(row, "y", "low", "high") for _, row in table.iterrows()]
+        told["text"] += [f" (n {n:.0f})" if n > 0 else "" for n in told["n"]]
+        parts.append(told)
+    told = pd.concat(parts)
+    texts = told.groupby(["panel", "hue", "x"])["text"].agg(" and ".join).reset_index()
+    words = []
+    if len(texts) <= 24:
+        for (panel, i), rows in texts.groupby(["panel", "hue"]):
+            who = [str(n) for n in (names["panel"][panel], names["hue"][i]) if n is not None]
+            cells = ", ".join(
+                f"{text} at {names['x'][j]}" for j, text in zip(rows["x"], rows["text"])
+            )
+            words.append(f"{', '.join(who)}: " * bool(who) + cells)
+        return words
+    for i, rows in told.groupby("hue"):
+        ranges = []
+        for kind, part in rows.groupby("kind"):
+            ends = []
+            for _, row in part.sort_values("y").iloc[[0, -1]].iterrows():
+                where = (names["panel"][row["panel"]], names["x"][row["x"]])
+                ends.append(f"{_n(row['y'])} ({', '.join(str(n) for n in where if n is not None)})")
+            ranges.append(kind + " to ".join(dict.fromkeys(ends)))
+            if not kind:
+                n = dict.fromkeys([_n(part["n"].min()), _n(part["n"].max())])
+                ranges.append(f"n {' to '.join(n)}")
+        words.append(f"{_who(names['hue'][i], None)}: {', '.join(ranges)}")
+    return words
+
+
+def _categories(fig: Figure, axes: Iterable[Axes], labels: list[str]) -> None:
+    """Label the categories 0, 1, ...; wrap the labels or, where that is not enough, tilt them."""
+    fig.draw_without_rendering()  # only then is the width known that the legend leaves
+    room = fig.axes[0].get_window_extent().width / fig.dpi * 72 / len(labels)  # pt
+    look: dict[str, object] = {}
+    texts = [textwrap.wrap(text, max(1, int(room / 6)), break_long_words=False) for text in labels]
+    lines = [TextPath((0, 0), line, size=10) for text in texts for line in text]
+    if max((line.get_extents().width for line in lines), default=0) > room - 5:
+        texts = [textwrap.wrap(text, 30 if room > 48 else 60) for text in labels]
+        look = {"rotation": 35 if room > 24 else 90, "ha": "right", "rotation_mode": "anchor"}
+        look["va"] = "top" if room > 24 else "center"
+    for ax in axes:
+        ax.set_xticks(range(len(labels)), ["\n".join(text) for text in texts], **look)
+
+
 def _who(name: object, kind: str | None) -> str:
     name = "all" if name is None else name
     return f"{name} ({kind})" if kind is not None else str(name)
@@ -1269,10 +1454,14 @@ def _two_surfaces(ax: Axes, optimal: np.ndarray, algorithmic: np.ndarray, norm: 
 
 
 def _point(row: pd.Series, x: str, y: str, low: str | None, high: str | None) -> str:
+    return f"{_estimate(row, y, low, high)} at {_n(row[x])}"
+
+
+def _estimate(row: pd.Series, y: str, low: str | None, high: str | None) -> str:
     interval = ""
     if low is not None and high is not None and not np.isnan(row[low] + row[high]):
         interval = f" [{_n(row[low])}, {_n(row[high])}]"
-    return f"{_n(row[y])}{interval} at {_n(row[x])}"
+    return f"{_n(row[y])}{interval}"
 
 
 def _mean(values: np.ndarray) -> float:
