@@ -6,6 +6,7 @@ from scipy import stats
 
 from ppp.errors import ParameterError
 from ppp.experiments import claims, dynamics
+from ppp.experiments.seeds import readable
 from ppp.experiments.zoo import PADDINGS
 
 pytestmark = pytest.mark.filterwarnings("ignore:Precision loss")  # made data hardly vary
@@ -156,28 +157,13 @@ def test_dependence_is_spread_over_change_with_a_jackknife_interval():
     assert found["spread_initial"] == pytest.approx(found["spread"])
 
 
-def test_means_over_seeds_have_students_interval_and_holms_correction():
-    draw = np.random.default_rng(0)
-    frame = pd.DataFrame({"padding": np.repeat(["a", "b"], 5), "change": draw.normal(1, 1, 10)})
-    found = dynamics.over_seeds(frame, "change", ["padding"])
-    first = frame["change"][:5]
-    low, high = stats.t.interval(0.95, 4, first.mean(), stats.sem(first))
-    assert found.loc[0, ["mean", "low", "high"]].tolist() == pytest.approx(
-        [first.mean(), low, high]
-    )
-    smaller = found["p"].idxmin()
-    assert found.loc[smaller, "p_holm"] == pytest.approx(2 * found.loc[smaller, "p"])
-    single = dynamics.over_seeds(frame.iloc[:1], "change", ["padding"])
-    assert single["n"].tolist() == [1] and single["low"].isna().all()
-
-
 def test_claims_are_whole_and_speak_of_what_is_computed(tmp_path):
     for name, entry in claims.claims().items():
         assert name == entry.id
         text = entry.markdown()
         assert entry.claim in text and "Known when this was written" in text
-    assert set(dynamics._TESTS) <= set(claims.claims())
-    with pytest.raises(ParameterError, match="did you mean 'C1"):
+    assert set(dynamics._TESTS) | {"C2"} == set(claims.claims())
+    with pytest.raises(ParameterError, match="did you mean 'C"):
         claims.claim("C12")
     raw = yaml.safe_load(claims.CLAIMS.read_text())
     assert raw["C8"]["threshold"] == claims.claim("C8").numbers["threshold"]
@@ -215,5 +201,5 @@ def test_rms_has_no_floor_and_its_statistics_are_looked_at_afterwards():
     expected = [np.log2(rising("zeros", s, 1280) / (0.01 * (1 + 0.01 * s))) for s in range(5)]
     assert ratio == pytest.approx(np.mean(expected))
     assert (found["n"] == 5).all()
-    shown = dynamics.readable(found.reset_index())
+    shown = readable(found.reset_index())
     assert shown["mean [95 %]"].str.match(r"-?\d+\.\d\d \[-?\d+\.\d\d, -?\d+\.\d\d\]").all()

@@ -11,8 +11,6 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-from scipy import stats
-from statsmodels.stats.multitest import multipletests
 
 from ppp.errors import ParameterError, unknown
 from ppp.experiments.claims import (
@@ -26,6 +24,7 @@ from ppp.experiments.claims import (
 )
 from ppp.experiments.networks import OPTIMAL
 from ppp.experiments.plane import SHAPES
+from ppp.experiments.seeds import over_seeds
 from ppp.experiments.zoo import layers_of
 from ppp.metrics import jackknife
 
@@ -244,50 +243,6 @@ def dependence(table: pd.DataFrame, metric: str) -> dict[str, float]:
     }  # fmt: skip
 
 
-def over_seeds(frame: pd.DataFrame, value: str, by: Sequence[str]) -> pd.DataFrame:
-    """Average over seeds, with Student's t interval and a test against 0.
-
-    Parameters
-    ----------
-    frame : DataFrame
-        One row per seed in each group.
-    value : str
-        Column to average.
-    by : sequence of str
-        Columns that make the groups.
-
-    Returns
-    -------
-    DataFrame
-        The columns `by`, n, mean, low, high (95 %), effect (mean over standard deviation
-        between seeds), p (two-sided) and p_holm (Holm's correction over all rows). With one
-        seed in a group all but mean and n are NaN.
-
-    Examples
-    --------
-    >>> frame = pd.DataFrame({"padding": "zeros", "change": [1.0, 2.0, 3.0]})
-    >>> row = over_seeds(frame, "change", ["padding"]).iloc[0]
-    >>> float(row["mean"]), round(float(row["low"]), 2), float(row["effect"])
-    (2.0, -0.48, 2.0)
-    """
-    rows = []
-    for key, group in frame.groupby(list(by), sort=False):
-        values = group[value].to_numpy(float)
-        mean, low, high, p, effect = values.mean(), *[float("nan")] * 4
-        if len(values) > 1:
-            test = stats.ttest_1samp(values, 0.0)
-            low, high = test.confidence_interval(0.95)
-            p, deviation = test.pvalue, values.std(ddof=1)
-            effect = mean / deviation if deviation else float("nan")
-        rows.append((*key, len(values), mean, low, high, effect, p))
-    found = pd.DataFrame(rows, columns=[*by, "n", "mean", "low", "high", "effect", "p"])
-    known = found["p"].notna()
-    found["p_holm"] = float("nan")
-    if known.any():
-        found.loc[known, "p_holm"] = multipletests(found.loc[known, "p"], method="holm")[1]
-    return found
-
-
 def afterwards(table: pd.DataFrame, deepest: str, first_step: int) -> pd.DataFrame:
     """Return the statistics of C9 to C11 for RMS-PPP, which has no noise floor.
 
@@ -297,8 +252,9 @@ def afterwards(table: pd.DataFrame, deepest: str, first_step: int) -> pd.DataFra
     Returns
     -------
     DataFrame
-        As :func:`over_seeds`, by padding and statistic: the slope in the deepest layer, and
-        over the layers the mean log2 of trained / initial, control / initial, trained / control.
+        As :func:`~ppp.experiments.seeds.over_seeds`, by padding and statistic: the slope in the
+        deepest layer, and over the layers the mean log2 of trained / initial, control / initial,
+        trained / control.
     """
     rms = table[table["metric"] == "rms"]
     late = own(rms[(rms["value"] > 0) & (rms["layer"] == deepest)])
@@ -315,23 +271,6 @@ def afterwards(table: pd.DataFrame, deepest: str, first_step: int) -> pd.DataFra
     frames = [frame.assign(statistic=name)[[*by, "seed", "value"]] for name, frame in parts.items()]
     frame = pd.concat(frames).groupby([*by, "seed"], sort=False)["value"].mean().dropna()
     return over_seeds(frame.reset_index(), "value", by)
-
-
-def readable(rows: pd.DataFrame, digits: int = 2) -> pd.DataFrame:
-    """Return a table of means over seeds as texts: mean [low, high], p after Holm.
-
-    Examples
-    --------
-    >>> frame = pd.DataFrame({"padding": "zeros", "change": [1.0, 2.0, 3.0]})
-    >>> readable(over_seeds(frame, "change", ["padding"])).iloc[0].tolist()[2:]
-    ['2.00 [-0.48, 4.48]', '2.0', '0.074']
-    """
-    shown = rows.drop(columns=["mean", "low", "high", "effect", "p", "p_holm"])
-    each = zip(rows["mean"], rows["low"], rows["high"])
-    shown["mean [95 %]"] = [f"{m:.{digits}f} [{a:.{digits}f}, {b:.{digits}f}]" for m, a, b in each]
-    shown["effect"] = [f"{value:.1f}" for value in rows["effect"]]
-    shown["p (Holm)"] = ["< 0.001" if p < 0.001 else f"{p:.3f}" for p in rows["p_holm"]]
-    return shown
 
 
 def ends(changes: pd.DataFrame, metric: str, layer: str) -> pd.DataFrame:
