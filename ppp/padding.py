@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from ppp.errors import PaddingError, unknown
@@ -165,7 +166,9 @@ def pad(
         if not x.is_floating_point() and not float(value).is_integer():
             raise PaddingError(f"padding {scheme} needs floating-point maps, got {x.dtype}")
         padded = F.pad(x, sides, value=value)
-    elif scheme.name in ("reflect", "replicate", "circular"):
+    elif scheme.name == "circular":
+        padded = _Wrapped.apply(x, sides)
+    elif scheme.name in ("reflect", "replicate"):
         padded = F.pad(x, sides, mode=scheme.name)
     elif scheme.name == "symmetric":
         rows = _mirrored(x.shape[2], top, bottom, x.device)
@@ -192,6 +195,52 @@ def _check_size(x: Tensor, sides: Sides, name: str) -> None:
             )
 
 
+class _Wrapped(torch.autograd.Function):
+    """Circular padding, bit-equal to PyTorch's and several times as fast to train with.
+
+    PyTorch builds it from slices that autograd follows one by one, and gives up channels last.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, sides: Sides) -> Tensor:
+        ctx.sides = left, right, top, bottom = sides
+        height, width = x.shape[2:]
+        padded = _empty(x, sides)
+        rows = padded[:, :, top : top + height]
+        rows[..., left : left + width] = x
+        rows[..., :left] = x[..., width - left :]
+        rows[..., left + width :] = x[..., :right]
+        padded[:, :, :top] = rows[:, :, height - top :]
+        padded[:, :, top + height :] = rows[:, :, :bottom]
+        return padded
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
+        left, right, top, bottom = ctx.sides
+        height, width = gradient.shape[2] - top - bottom, gradient.shape[3] - left - right
+        rows = gradient[:, :, top : top + height].clone()
+        rows[:, :, height - top :] += gradient[:, :, :top]
+        rows[:, :, :bottom] += gradient[:, :, top + height :]
+        result = rows[..., left : left + width].clone()
+        result[..., width - left :] += rows[..., :left]
+        result[..., :right] += rows[..., left + width :]
+        return result, None
+
+
+def _empty(x: Tensor, sides: Sides) -> Tensor:
+    """Return a padded map without its values, in the memory format of `x`."""
+    left, right, top, bottom = sides
+    n, channels, height, width = x.shape
+    last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    return torch.empty(
+        (n, channels, top + height + bottom, left + width + right),
+        dtype=x.dtype,
+        device=x.device,
+        memory_format=torch.channels_last if last else torch.contiguous_format,
+    )
+
+
 def _mirrored(size: int, before: int, after: int, device: torch.device) -> Tensor:
     index = torch.arange(-before, size + after, device=device)
     index = torch.where(index < 0, -1 - index, index)
@@ -210,7 +259,7 @@ def _fill(x: Tensor, sides: Sides, scheme: Scheme, generator: torch.Generator | 
     """Fill the border with one mean a channel (mean) or draws around it (randn)."""
     if not x.is_floating_point():
         raise PaddingError(f"padding {scheme} needs floating-point maps, got {x.dtype}")
-    left, right, top, bottom = sides
+    left, _, top, _ = sides
     n, channels, height, width = x.shape
     from_ring = scheme.border_only or scheme.name == "mean"
     work = torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
@@ -219,13 +268,7 @@ def _fill(x: Tensor, sides: Sides, scheme: Scheme, generator: torch.Generator | 
     mean = cells.mean(axes, keepdim=True)
     variance = (cells - mean).square().mean(axes)  # ten times as fast as torch.var_mean
     mean = mean.view(n, channels)
-    last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
-    padded = torch.empty(
-        (n, channels, top + height + bottom, left + width + right),
-        dtype=x.dtype,
-        device=x.device,
-        memory_format=torch.channels_last if last else torch.contiguous_format,
-    )
+    padded = _empty(x, sides)
     padded[:, :, top : top + height, left : left + width] = x
     strips = (
         padded[:, :, :top, :],

@@ -1,9 +1,16 @@
+import copy
+import io
+import pickle
+
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings, strategies as st
 from scipy import stats
+from torch import nn
 
+import ppp
 from ppp import SCHEMES, pad
 from ppp.errors import PaddingError
 from ppp.padding import Scheme
@@ -195,6 +202,109 @@ def test_the_input_is_left_alone(scheme):
     before = x.clone()
     pad(x, 1, scheme).fill_(9.0)
     assert torch.equal(x, before)
+
+
+# --- circular, which does not go through PyTorch's -----------------------------------------
+
+# on a map of 4 x 6: uneven, none on some sides, one side alone, as much as the map has
+SIDES = [
+    (1, 1, 1, 1), (2, 1, 0, 3), (0, 0, 2, 1), (3, 2, 0, 0), (0, 5, 0, 0), (0, 0, 4, 0),
+    (6, 6, 4, 4), (6, 0, 0, 4), (5, 6, 3, 4),
+]  # fmt: skip
+FORMATS = [torch.contiguous_format, torch.channels_last]
+
+
+def circular_map(dtype=torch.float32, layout=torch.contiguous_format) -> torch.Tensor:
+    x = torch.randn(2, 3, 4, 6, dtype=torch.float64, generator=seeded()).to(dtype)
+    return x.contiguous(memory_format=layout)
+
+
+@pytest.mark.parametrize("layout", FORMATS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("sides", SIDES)
+def test_circular_is_bit_equal_to_pytorch_s(sides, dtype, layout):
+    x = circular_map(dtype, layout)
+    x[0, 0, 1, 2], x[1, 2, 3, 5] = float("nan"), float("-inf")
+    got = pad(x, sides, "circular")
+    torch.testing.assert_close(got, F.pad(x, sides, "circular"), equal_nan=True, rtol=0, atol=0)
+    assert got.dtype == dtype and got.is_contiguous(memory_format=layout)
+    for mode in (torch.no_grad, torch.inference_mode):
+        with mode():
+            torch.testing.assert_close(
+                pad(x, sides, "circular"), got, equal_nan=True, rtol=0, atol=0
+            )
+
+
+@pytest.mark.parametrize("layout", FORMATS)
+@pytest.mark.parametrize("sides", SIDES)
+def test_the_gradient_of_circular_is_pytorch_s(sides, layout):
+    first, second = (circular_map(layout=layout).requires_grad_() for _ in range(2))
+    mine, theirs = pad(first, sides, "circular"), F.pad(second, sides, "circular")
+    # whole numbers, whose sums are exact in any order
+    whole = torch.randint(-9, 9, mine.shape, generator=seeded()).float()
+    (mine * whole).sum().backward()
+    (theirs * whole).sum().backward()
+    assert torch.equal(first.grad, second.grad)
+    first.grad = None
+    pad(first, sides, "circular").sum().backward()  # a gradient without memory of its own
+    assert first.grad.sum() == mine.numel()
+    x = circular_map(torch.float64, layout)[:1].requires_grad_()
+    assert torch.autograd.gradcheck(lambda maps: pad(maps, sides, "circular"), (x,))
+
+
+def test_circular_leaves_the_gradient_that_it_is_given_alone():
+    x = circular_map().requires_grad_()
+    padded = pad(x, 2, "circular")
+    given_gradient = torch.randn(padded.shape, generator=seeded())
+    before = given_gradient.clone()
+    padded.backward(given_gradient)
+    assert torch.equal(given_gradient, before)
+
+
+def networks():
+    """A network with circular padding, ours and PyTorch's."""
+
+    def build(mode: str) -> nn.Module:
+        torch.manual_seed(0)
+        return nn.Sequential(
+            nn.Conv2d(3, 4, 3, padding=1, padding_mode=mode), nn.ReLU(),
+            nn.Conv2d(4, 4, (5, 3), stride=2, padding=(2, 0), padding_mode=mode),
+        ).eval()  # fmt: skip
+
+    return ppp.with_padding(build("zeros"), "circular"), build("circular")
+
+
+def test_a_network_with_circular_padding_can_be_copied_kept_and_trained():
+    mine, theirs = networks()
+    x = torch.randn(2, 3, 16, 16, generator=seeded())
+    expected = theirs(x)
+    content = io.BytesIO()
+    torch.save(mine, content)
+    content.seek(0)
+    for same in (
+        mine,
+        copy.deepcopy(mine),
+        pickle.loads(pickle.dumps(mine)),
+        torch.load(content, weights_only=False),
+    ):
+        got = same(x)
+        assert torch.equal(got, expected)
+        weights = list(same.parameters())
+        gradients = torch.autograd.grad(got.square().sum(), weights)
+        reference = torch.autograd.grad(theirs(x).square().sum(), list(theirs.parameters()))
+        for one, other in zip(gradients, reference, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+
+
+def test_circular_padding_is_covered_and_audited_as_pytorch_s_is():
+    found, expected = (ppp.coverage(net, ["0", "2"], 16) for net in networks())
+    for layer in ("0", "2"):
+        assert np.array_equal(found[layer].influence, expected[layer].influence)
+        assert found[layer].touched == expected[layer].touched
+    assert found["0"].touched == (1, 1, 1, 1) and found.margin == expected.margin
+    first, second = (ppp.audit(net, 16).table() for net in networks())
+    assert list(first["fill"]) == ["circular", "circular"]
+    assert first.drop(columns="module").equals(second.drop(columns="module"))
 
 
 # --- refusals ----------------------------------------------------------------------------
