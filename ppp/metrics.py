@@ -382,6 +382,11 @@ def jackknife(value: float, left_out: Sequence[float], confidence: float) -> Est
     confidence : float
         Level of the interval, 0 to 1; Student's t with one degree of freedom less than groups.
 
+    Returns
+    -------
+    Estimate
+        Without an interval (NaN) where a part is not finite.
+
     Examples
     --------
     >>> found = jackknife(2.0, [2.5, 2.0, 1.5], 0.95)  # of the mean of 1, 2, 3
@@ -389,6 +394,8 @@ def jackknife(value: float, left_out: Sequence[float], confidence: float) -> Est
     (-0.48, 4.48)
     """
     parts = np.asarray(left_out)
+    if not np.isfinite(parts).all():  # as the ratio of a pattern to no spread at all
+        return Estimate(value, float("nan"), float("nan"))
     groups = len(parts)
     error = np.sqrt((groups - 1) / groups * np.square(parts - parts.mean()).sum())
     half = float(stats.t.ppf((1 + confidence) / 2, groups - 1) * error)
