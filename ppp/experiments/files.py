@@ -1,8 +1,16 @@
-"""Write a file whole or not at all."""
+"""Write a file whole or not at all; tables as CSV, packed where the name ends in .gz."""
 
+from __future__ import annotations
+
+import io
 import os
 import tempfile
+import zlib
 from pathlib import Path
+
+import pandas as pd
+
+from ppp.errors import WeightsError
 
 
 def write(path: str | Path, content: bytes) -> None:
@@ -37,3 +45,34 @@ def write(path: str | Path, content: bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def write_table(path: str | Path, frame: pd.DataFrame, digits: int = 7) -> None:
+    """Write a table as CSV, numbers to so many digits; equal tables give equal bytes.
+
+    Examples
+    --------
+    >>> path = Path(tempfile.mkdtemp(), "a.csv.gz")
+    >>> write_table(path, pd.DataFrame({"n": [2]}))
+    >>> read_table(path)["n"].tolist()
+    [2]
+    """
+    content = io.BytesIO()
+    packing = {"method": "gzip", "mtime": 0} if str(path).endswith(".gz") else None
+    frame.to_csv(content, index=False, float_format=f"%.{digits}g", compression=packing)
+    write(path, content.getvalue())
+
+
+def read_table(path: str | Path) -> pd.DataFrame:
+    """Read a table; only an empty cell is a missing value.
+
+    Raises
+    ------
+    WeightsError
+        The file is missing or damaged.
+    """
+    try:
+        return pd.read_csv(path, keep_default_na=False, na_values=[""])
+    except (OSError, ValueError, EOFError, zlib.error) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise WeightsError(f"{path} cannot be read: {reason}") from None

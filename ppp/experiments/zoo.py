@@ -7,15 +7,9 @@ has its own folder; :func:`collect` turns finished runs into what ``data/`` ship
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-import signal
-import zlib
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from functools import cached_property, partial
-from multiprocessing import active_children, get_context
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +21,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ppp.errors import LayerError, ParameterError, PPPError, WeightsError, unknown
-from ppp.experiments import files
+from ppp.experiments import files, jobs as pool
 from ppp.experiments.networks import (
     FAMILIES,
     OPTIMAL,
@@ -53,6 +47,7 @@ from ppp.experiments.training import (
 )
 from ppp.influence import coverage
 from ppp.measurement import Measurement, measure
+from ppp.metrics import Summary
 from ppp.windows import Picture, Windows
 
 DATA = Path(__file__).resolve().parents[2] / "data"
@@ -164,7 +159,12 @@ class Observer:
             found = self.measured(network, [p for p in tested if p != OPTIMAL])
             for padding, (accuracy, loss) in quality.items():
                 head |= {"test_padding": padding, "accuracy": accuracy, "loss": loss}
-                rows += [head | row for row in _metrics(found, padding)] or [dict(head)]
+                rows += [
+                    head | row
+                    for (scheme, layer), result in found.items()
+                    if scheme == padding
+                    for row in metric_rows(layer, result.summary)
+                ] or [dict(head)]
             if name == "re-estimated" and step in self.patterns_at:
                 tensors = {
                     "/".join(key): torch.from_numpy(result.magnitude() / result.summary.sigma)
@@ -189,23 +189,21 @@ class Observer:
         return measure(network, self.windows, layers, paddings, coverage=self.reach, groups=16)
 
 
-def _metrics(found: Measurement, padding: str) -> list[dict[str, object]]:
-    """Return one row per layer and metric."""
-    rows = []
-    for (scheme, layer), result in found.items():
-        if scheme != padding:
-            continue
-        summary, area = result.summary, result.summary.sigma**2
-        power = summary.power
+def metric_rows(layer: str, summary: Summary) -> list[dict[str, object]]:
+    """Return one row per metric of a layer: value, interval, noise floor.
+
+    Power is given in units of the layer's variance; share has no interval.
+    """
+    power, area = summary.power, summary.sigma**2 or 1.0
+    return [
+        {"layer": layer, "metric": metric} | dict(zip(("value", "low", "high", "floor"), values))
         for metric, *values in (
             ("mae", summary.mae.value, summary.mae.low, summary.mae.high, summary.mae_floor),
             ("snr", summary.snr.value, summary.snr.low, summary.snr.high, summary.snr_floor),
             ("power", power.value / area, power.low / area, power.high / area, 0.0),
             ("share", summary.share, None, None, 0.0),
-        ):
-            numbers = dict(zip(("value", "low", "high", "floor"), values))
-            rows.append({"layer": layer, "metric": metric, **numbers})
-    return rows
+        )
+    ]
 
 
 # ------------------------------------------------------------------------------- running
@@ -360,49 +358,26 @@ def train_zoo(
     PPPError
         A run failed; the others went on, and those that had finished are kept.
     """
-    check_whole("jobs", jobs, 1)
-    check_whole("threads", threads, 1)
+    train_one = partial(
+        _trained_run, train=_trained, folder=Path(folder), changes=changes, progress=jobs == 1
+    )
     failed = []
-
-    def tell(run: tuple[str, str, int], result: Callable[[], str]) -> None:
+    for run, result in pool.run(train_one, wanted, jobs=jobs, threads=threads, progress=jobs != 1):
         try:
             tqdm.write(result())
-        except BrokenProcessPool:
+        except pool.KilledError as error:
             raise PPPError(
-                "a training process was killed, perhaps for want of memory; unfinished runs "
-                f"continue when the training is started again, with fewer jobs than {jobs}"
+                f"{error}; unfinished runs continue when the training is started again"
             ) from None
         except (PPPError, OSError) as error:
             failed.append(f"{Settings(*run).stem}: {error}")
             tqdm.write(f"failed: {failed[-1]}")
-
-    if jobs == 1:
-        before = torch.get_num_threads()
-        torch.set_num_threads(threads)
-        try:
-            for run in wanted:
-                tell(run, partial(_trained, *run, Path(folder), changes, progress=True))
-        finally:
-            torch.set_num_threads(before)
-    else:
-        others = active_children()
-        with ProcessPoolExecutor(jobs, get_context("spawn"), _begin, (threads,)) as pool:
-            try:
-                tasks = {pool.submit(_trained, *run, Path(folder), changes): run for run in wanted}
-                for task in tqdm(as_completed(tasks), "runs", total=len(tasks), unit="run"):
-                    tell(tasks[task], task.result)
-            except KeyboardInterrupt:  # do not wait for the runs under way, nor begin others
-                for process in set(active_children()).difference(others):
-                    process.terminate()
-                raise
     if failed:
         raise PPPError(f"{len(failed)} of {len(wanted)} runs failed; the first: {failed[0]}")
 
 
-def _begin(threads: int) -> None:
-    """Prepare a process of :func:`train_zoo`; an interrupt is its parent's to handle."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    torch.set_num_threads(threads)
+def _trained_run(run: tuple[str, str, int], train: Callable[..., str], **options) -> str:
+    return train(*run, **options)
 
 
 def _trained(
@@ -474,14 +449,9 @@ def collect(folder: str | Path, data: str | Path = DATA, *, replace: bool = Fals
         patterns |= {f"{stem}/{name}": tensor for name, tensor in run.tensors.items()}
     for stem, content in contents.items():
         files.write(networks / f"{stem}.safetensors", content)
-    files.write(
-        data / "dynamics" / "logs.csv", log.to_csv(index=False, float_format="%.7g").encode()
-    )
+    files.write_table(data / "dynamics" / "logs.csv", log)
     files.write(data / "dynamics" / "patterns.safetensors", save_safetensors(patterns))
-    content = io.BytesIO()
-    packing = {"method": "gzip", "mtime": 0}
-    table.to_csv(content, index=False, float_format="%.5g", compression=packing)
-    files.write(data / "dynamics" / "trajectories.csv.gz", content.getvalue())
+    files.write_table(data / "dynamics" / "trajectories.csv.gz", table, digits=5)
     text = json.dumps(dict(sorted(entries.items())), indent=1, sort_keys=True) + "\n"
     files.write(networks / "manifest.json", text.encode())
     return list(loaded)
@@ -491,7 +461,7 @@ def _merged(data: Path, name: str, frames: Iterable[pd.DataFrame]) -> pd.DataFra
     path = data / "dynamics" / name
     new = pd.concat(frames, ignore_index=True)
     if path.exists():
-        old = _read(path)
+        old = files.read_table(path)
         new = pd.concat([old[~old["run"].isin(new["run"])], new], ignore_index=True)
     return new.sort_values(["run", "step"], kind="stable", ignore_index=True)
 
@@ -517,14 +487,6 @@ def _patterns(path: Path) -> Iterable[tuple[str, Tensor]]:
                 yield name, archive.get_tensor(name)
     except SafetensorError as error:
         raise WeightsError(f"{path} cannot be read: {error}") from None
-
-
-def _read(path: Path) -> pd.DataFrame:
-    try:
-        return pd.read_csv(path, keep_default_na=False, na_values=[""])
-    except (OSError, ValueError, EOFError, zlib.error) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise WeightsError(f"{path} cannot be read: {reason}") from None
 
 
 # ------------------------------------------------------------------------------- reading
@@ -614,7 +576,7 @@ def trajectories(data: str | Path = DATA) -> pd.DataFrame:
     >>> sorted(trajectories()["family"].unique())
     ['resnet', 'vgg']
     """
-    return _read(Path(data) / "dynamics" / "trajectories.csv.gz")
+    return files.read_table(Path(data) / "dynamics" / "trajectories.csv.gz")
 
 
 def select(
