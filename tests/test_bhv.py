@@ -417,3 +417,25 @@ def test_shifts_that_take_blocks_off_the_canvas_are_refused():
     kept = untrained("V", 0)
     for shift in (19, -1, 1.0):
         assert f"shift {shift!r}" in refused(lambda s=shift: accuracies(kept, [0, s]))
+
+
+def test_a_seed_or_no_protocol_that_cannot_be_are_refused():
+    small = Protocol(n_train=4, n_validation=2, n_test=2, batch=2, epochs=1)
+    assert "seed = -1" in refused(lambda: train("V", small, seed=-1))
+    assert "at least one" in refused(lambda: train("V", []))
+
+
+def test_the_smallest_canvas_leaves_every_variant_a_cell():
+    smallest = RedGreen(size=17, block=1, jitter=1)
+    for name in VARIANTS:
+        images, _ = smallest.images(2, 0, surroundings=surroundings(name))
+        assert network(name, 0)(images).shape == (2, 2)
+
+
+def test_a_loss_that_is_no_number_is_beaten_by_any_other():
+    model = network("V", 0)
+    kept = bhv.Kept("V", Protocol(), network("V", 0))
+    kept.offer(1, float("nan"), model)
+    kept.offer(2, 5.0, model)
+    kept.offer(3, float("nan"), model)
+    assert (kept.epoch, kept.validation_loss) == (2, 5.0)

@@ -250,3 +250,15 @@ def test_shifts_that_cannot_be_are_refused(shift):
 def test_a_canvas_larger_than_a_photograph_is_refused():
     data = RedGreen("photograph", size=400)
     assert "canvas of 400 px" in refused(lambda: data.images(40, 1))
+
+
+def test_numbers_of_images_and_seeds_that_cannot_be_are_refused():
+    for call, words in (
+        (lambda: RedGreen().images(0, 1), "n = 0"),
+        (lambda: RedGreen().images(2, -1), "seed = -1"),
+        (lambda: RedGreen().images(2, 2**32), "seed = 4294967296"),
+        (lambda: RedGreen().images(2, 1, surroundings=(-1, 0)), "surroundings = -1"),
+        (lambda: RedGreen(size=16, block=2), "do not fit a canvas of 16 px"),  # both rows are 7
+    ):
+        with pytest.raises(ParameterError, match=words):
+            call()

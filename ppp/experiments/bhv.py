@@ -95,8 +95,8 @@ def surroundings(name: str) -> tuple[int, int]:
     chosen = variant(name)
     if chosen.scheme != OPTIMAL:
         return 0, 0
-    # A cell of the last layer sees 17 px. Padding moves the first cell's window by 8 px for each
-    # cell of `amount`, adds as many cells of 8 px, and shifts the last one to the other side.
+    # A cell of the last layer sees 17 px. Each cell of `amount` moves the first one's 17 px out by
+    # 8 px, and adds another cell, 8 px on, at the other side.
     return 8 * chosen.amount, 8 * chosen.amount - 7
 
 
@@ -251,7 +251,7 @@ class Kept:
     def offer(self, epoch: int, loss: float, model: nn.Module) -> None:
         """Keep the weights if the validation loss is the best so far."""
         self.ended = epoch
-        if loss < self.validation_loss or self._state is None:
+        if self._state is None or loss < self.validation_loss or math.isnan(self.validation_loss):
             self.validation_loss, self.epoch, self._waited = loss, epoch, 0
             self._state = {k: v.detach().clone() for k, v in model.state_dict().items()}
         else:
@@ -296,7 +296,7 @@ def train(
     Raises
     ------
     ParameterError
-        An unknown variant, or protocols that cannot share one training.
+        An unknown variant, no protocol, or protocols that cannot share one training.
 
     Examples
     --------
@@ -306,6 +306,9 @@ def train(
     (1, 1)
     """
     protocols = [protocols] if isinstance(protocols, Protocol) else list(protocols)
+    check_whole("seed", seed, 0, 2**32 - 1)
+    if not protocols:
+        raise ParameterError("no protocol given; expected at least one")
     first = protocols[0]
     if any(replace(p, **_kept_by(first)) != first for p in protocols):
         raise ParameterError("protocols that share a training may differ in what is kept alone")

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ppp.errors import ParameterError, unknown
 from ppp.experiments.photographs import photographs
+from ppp.experiments.training import check_whole
 
 TEXTURES = ("noise", "photograph")
 """Canvases that are no constant value."""
@@ -75,11 +76,9 @@ class RedGreen:
                 + " or ".join(map(repr, TEXTURES))
             )
         for name in ("size", "block", "jitter"):
-            value = getattr(self, name)
-            if type(value) is not int or value < 1:
-                raise ParameterError(f"{name} = {value!r}; expected a whole number of at least 1")
-        # the left block's columns, the lowest row of class 1 and the highest of class 0
-        if self._columns < 1 or self._room(0) < 0:
+            check_whole(name, getattr(self, name), 1)
+        upper, lower = self.rows
+        if self._columns < 1 or self._room(0) < 0 or upper >= lower:
             raise ParameterError(
                 f"blocks of {self.block} px, jittered by {self.jitter} rows, do not fit a canvas "
                 f"of {self.size} px; give smaller blocks, less jitter or a larger canvas"
@@ -87,7 +86,7 @@ class RedGreen:
 
     @property
     def rows(self) -> tuple[int, int]:
-        """Mean first row of the blocks, class 0 and class 1: as far from either border."""
+        """Row around which a block begins, class 0 and class 1, px from the top."""
         return 7, self.size - 9
 
     @property
@@ -177,9 +176,13 @@ class RedGreen:
         Raises
         ------
         ParameterError
-            A shift that takes blocks off the canvas.
+            A shift that takes blocks off the canvas, or a number out of range.
         """
         self.check_shift(shift)
+        check_whole("n", n, 1)
+        check_whole("seed", seed, 0, 2**32 - 1)
+        for side in surroundings:
+            check_whole("surroundings", side, 0)
         places, labels = self.places(n, seed), torch.arange(n) % 2
         before, after = surroundings
         side = before + self.size + after
