@@ -163,6 +163,32 @@ def _verify(options: argparse.Namespace) -> None:
     print(*lines, f"{_count(lines, 'network')} verified", sep="\n")
 
 
+def _bhv_arguments(parser: argparse.ArgumentParser) -> None:
+    every = {"action": "append", "help": "may be repeated; default: all"}
+    parser.add_argument("--condition", dest="conditions", metavar="CONDITION", **every)
+    parser.add_argument("--variant", dest="variants", metavar="VARIANT", **every)
+    parser.add_argument("--seed", dest="seeds", metavar="SEED", type=_whole, **every)
+    parser.add_argument("--jobs", type=_whole, default=1, help="runs at a time; default: 1")
+    parser.add_argument("--out", type=Path, default=Path("runs", "bhv"), help="default: runs/bhv")
+    parser.add_argument("--data", type=Path, help="folder for the tables; default: OUT/tables")
+
+
+def _bhv(options: argparse.Namespace) -> None:
+    from ppp.experiments import bhv_design
+
+    wanted = bhv_design.runs(options.conditions, options.variants, options.seeds)
+    tables = options.data or options.out / "tables"
+    bhv_design.check_tables(tables, wanted)
+    try:
+        bhv_design.train_design(wanted, options.out, jobs=options.jobs)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            "finished runs are kept; the others are trained when the command is given again"
+        ) from None
+    bhv_design.collect(options.out, tables, wanted)
+    print(f"{_count(wanted, 'run')} in {options.out}; their tables are in {tables}")
+
+
 def _whole(text: str) -> int | str:
     """Return a whole number, or the text for the library to refuse in its own words."""
     try:
@@ -186,6 +212,12 @@ COMMANDS = {
     "run": Command("run a notebook with your parameters", _run_arguments, _run),
     "params": Command("list the parameters of a notebook", _params_arguments, _params),
     "build": Command("build the book", _build_arguments, _build),
+    "bhv": Command(
+        "train the networks of the border-handling-variants study and make its tables; goes on "
+        "where it was broken off",
+        _bhv_arguments,
+        _bhv,
+    ),
     "zoo": Command("train, collect or verify the small networks", _zoo_arguments, _zoo),
 }
 

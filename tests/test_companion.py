@@ -65,8 +65,13 @@ def everything(folder):
 # ---- the registry
 
 
-def test_registry_knows_every_padding_scheme():
+def test_registry_knows_the_names_of_the_library():
+    from ppp.experiments import bhv, redgreen
+
     assert parameters.SCHEMES == SCHEMES
+    assert tuple(bhv.VARIANTS) == parameters.VARIANTS
+    assert parameters.TEXTURES == redgreen.TEXTURES
+    assert tuple(bhv.PROTOCOLS) == parameters.PROTOCOLS
 
 
 @pytest.mark.parametrize(
@@ -128,6 +133,38 @@ def test_float_kind():
     for wrong in (True, "x", float("nan"), 2):
         with pytest.raises(ValueError, match="a number >= 0, <= 1"):
             kind.parse(wrong)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("0.5", 0.5), ("1", 1.0), ("0", 0.0), ("noise", "noise")]
+)
+def test_a_canvas_is_a_value_or_a_texture(text, value):
+    for found in (
+        parameters.checked({"canvas": text}, text=True)["canvas"],
+        parameters.checked({"canvas": value})["canvas"],
+    ):
+        assert found == value and type(found) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "says", "text"),
+    [
+        ("nois", "did you mean 'noise'", (False, True)),
+        ("1.5", "<= 1", (True,)),
+        ("0.5", "unknown canvas '0.5'", (False,)),
+        ("nan", "<= 1", (True,)),
+        (1.5, "<= 1", (False, True)),
+        (-0.1, ">= 0", (False, True)),
+        (float("nan"), "<= 1", (False, True)),
+        (True, "<= 1", (False, True)),
+        (None, "<= 1", (False, True)),
+    ],
+)
+def test_no_other_canvas_is_accepted(value, says, text):
+    for one in text:
+        with pytest.raises(ParameterError) as caught:
+            parameters.checked({"canvas": value}, text=one)
+        assert says in str(caught.value) and "\n" not in str(caught.value)
 
 
 # ---- reading a notebook

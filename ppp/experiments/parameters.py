@@ -6,6 +6,7 @@ A *kind* says which values a parameter may take. Adding a parameter is one line 
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 from collections.abc import Mapping
@@ -17,12 +18,18 @@ from ppp.errors import ParameterError, PPPError, unknown
 
 PROFILES = ("quick", "standard", "paper")
 
-# The names of ppp.padding.SCHEMES, repeated so that listing parameters need not load torch;
-# a test keeps the two equal.
+# Names of ppp.padding.SCHEMES and of modules beside this one, repeated so that listing
+# parameters need not load torch; a test keeps them equal.
 SCHEMES = (
     *("zeros", "constant", "reflect", "symmetric", "replicate", "circular"),
     *("randn", "mean", "nan"),
 )
+VARIANTS = (
+    *("V", "S-zero", "S-circular", "S-circular-2", "F-zero"),
+    *("S-reflect", "S-replicate", "S-randn", "S-optimal", "F-optimal"),
+)
+TEXTURES = ("noise", "photograph")
+PROTOCOLS = ("published", "clean")
 
 
 class Kind(Protocol):
@@ -161,6 +168,25 @@ class Float:
 
 
 @dataclass(frozen=True)
+class Canvas:
+    """A grey value, or the name of a texture."""
+
+    def describe(self) -> str:
+        return "a value >= 0, <= 1, " + ", ".join(TEXTURES)
+
+    def check(self, value: Any) -> float | str:
+        if isinstance(value, str):
+            return Choice(TEXTURES, "canvas").check(value)
+        return Float(0, 1).check(value)
+
+    def parse(self, value: Any) -> float | str:
+        if isinstance(value, str):
+            with contextlib.suppress(ValueError):
+                value = float(value)
+        return self.check(value)
+
+
+@dataclass(frozen=True)
 class ListOf:
     """A list of distinct values of one kind."""
 
@@ -232,6 +258,14 @@ PARAMETERS: dict[str, Parameter] = {
         Choice(("mae", "snr", "rms", "share"), "metric"), "the metric that is shown"
     ),
     "live_steps": Parameter(Integer(0, 1280), "training steps taken live; 0 for none"),
+    "variants": Parameter(
+        ListOf(Choice(VARIANTS, "variant")), "the border handlings that are compared"
+    ),
+    "canvas": Parameter(Canvas(), "what the blocks stand on"),
+    "shift": Parameter(Integer(1), "rows by which the blocks are moved"),
+    "protocol": Parameter(Choice(PROTOCOLS, "protocol"), "how networks are trained"),
+    "epochs": Parameter(Integer(1), "epochs of training, at most"),
+    "jobs": Parameter(Integer(1), "trainings at the same time"),
     "seed": Parameter(_SEED, "seed of every random draw"),
     "seeds": Parameter(ListOf(_SEED), "seeds of the repetitions"),
     "scene_seed": Parameter(_SEED, "seed of the synthetic scene"),

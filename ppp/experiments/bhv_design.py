@@ -1,0 +1,514 @@
+"""The full design of the border-handling-variants study: every condition, variant and seed.
+
+A *condition* changes factors of the published test. A run trains one variant from one seed in one
+condition; :func:`collect` turns finished runs into the tables that ``data/bhv`` ships, and
+:func:`accuracies` reads them.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.torch import save as save_safetensors
+from tqdm import tqdm
+
+from ppp.errors import ParameterError, PPPError, WeightsError, unknown
+from ppp.experiments import bhv, files
+from ppp.experiments.bhv import LONGER, VARIANTS, Protocol
+from ppp.experiments.jobs import run as run_jobs
+from ppp.experiments.networks import OPTIMAL
+from ppp.experiments.redgreen import PUBLISHED_IMAGES, PUBLISHED_SHIFT, RedGreen
+from ppp.experiments.training import check_whole
+from ppp.experiments.zoo import metric_rows
+from ppp.influence import coverage
+from ppp.measurement import measure
+from ppp.windows import Picture, Windows
+
+DATA = Path(__file__).resolve().parents[2] / "data" / "bhv"
+"""What is shipped."""
+MAIN = ("V", "S-zero", "S-circular", "F-zero")
+"""The variants of the published test."""
+OTHERS = ("S-circular-2", "S-reflect", "S-replicate", "S-randn")
+SHIFTS = (0, 9, 10, 11, 12, 13, 14, 15, PUBLISHED_SHIFT)
+"""Rows by which test images are moved on the published canvas; 0 is the similar test."""
+
+_MEASURED_SEED = 2020  # of the images that PPP is measured on
+_SURROUNDINGS = 16  # px, the widest margin, which F-zero has
+
+
+@dataclass(frozen=True)
+class Condition:
+    """Factors of the test that are set together, and how often each variant is trained.
+
+    Attributes
+    ----------
+    data : RedGreen
+    trials : mapping of str to int
+        Number of seeds by variant; seeds count from 0.
+    shuffled : bool
+        Whether batches are.
+    splits : tuple of str
+        Whence validation and test images come. Networks are kept for each after at most 50
+        epochs.
+    longer : tuple of str
+        Splits for which networks of the published variants are also kept at convergence.
+    """
+
+    data: RedGreen = PUBLISHED_IMAGES
+    trials: Mapping[str, int] = field(default_factory=dict)
+    shuffled: bool = False
+    splits: tuple[str, ...] = ("leaked",)
+    longer: tuple[str, ...] = ()
+
+    def protocols(self, variant: str) -> list[Protocol]:
+        """Return the protocols that share the training of one variant."""
+        asked = [(split, {}) for split in self.splits]
+        asked += [(split, LONGER) for split in self.longer if variant in MAIN]
+        return [Protocol(split, self.shuffled, **more) for split, more in asked]
+
+    @property
+    def shifts(self) -> tuple[int, ...]:
+        """Rows by which its test images are moved."""
+        usual = self.data.rows[1] - self.data.rows[0]
+        return SHIFTS if usual == PUBLISHED_SHIFT else (0, usual)
+
+
+_BOTH = ("leaked", "independent")
+_TEN, _FIVE = dict.fromkeys(MAIN, 10), dict.fromkeys(MAIN, 5)
+_HALF = RedGreen(0.5)
+CONDITIONS = {
+    "published": Condition(
+        trials=_TEN | {"S-circular-2": 10} | dict.fromkeys(OTHERS[1:], 2) | {"S-optimal": 3},
+        splits=_BOTH,
+        longer=_BOTH,
+    ),
+    "canvas-0.25": Condition(RedGreen(0.25), _FIVE),
+    "canvas-0.5": Condition(
+        _HALF,
+        _TEN | dict.fromkeys(OTHERS, 2) | {"S-optimal": 3, "F-optimal": 3},
+        splits=_BOTH,
+        longer=("independent",),
+    ),
+    "canvas-1": Condition(RedGreen(1.0), _FIVE),
+    "canvas-noise": Condition(RedGreen("noise"), _FIVE),
+    "canvas-photograph": Condition(RedGreen("photograph"), _FIVE),
+    "shuffled": Condition(PUBLISHED_IMAGES, _TEN, True, _BOTH, ("independent",)),
+    "canvas-0.5-shuffled": Condition(_HALF, _FIVE, True, _BOTH, ("independent",)),
+    "block-6": Condition(RedGreen(block=6), _FIVE),
+    "size-24": Condition(RedGreen(size=24), _FIVE),
+}
+"""The published condition, and those that change a factor or two of it."""
+
+
+@dataclass(frozen=True, order=True)
+class Run:
+    """One training: a condition, a variant and a seed."""
+
+    condition: str
+    variant: str
+    seed: int
+
+    @property
+    def stem(self) -> str:
+        """Name of its folder."""
+        return f"{self.condition}-{self.variant}-seed{self.seed}"
+
+
+def runs(
+    conditions: Iterable[str] | None = None,
+    variants: Iterable[str] | None = None,
+    seeds: Iterable[int] | None = None,
+) -> list[Run]:
+    """List the runs of the full design, or those of some conditions, variants and seeds.
+
+    Raises
+    ------
+    ParameterError
+        An unknown condition or variant, or nothing left.
+
+    Examples
+    --------
+    >>> runs(["published"], ["V"], [0])
+    [Run(condition='published', variant='V', seed=0)]
+    """
+    conditions, variants = (
+        None if names is None else list(names) for names in (conditions, variants)
+    )
+    for what, names, known in (
+        ("condition", conditions, CONDITIONS), ("variant", variants, VARIANTS)
+    ):  # fmt: skip
+        for name in names or ():
+            if name not in known:
+                raise ParameterError(unknown(what, name, known))
+    most = max(count for c in CONDITIONS.values() for count in c.trials.values())
+    seeds = None if seeds is None else set(seeds)
+    for seed in seeds or ():
+        check_whole("seed", seed, 0, most - 1)
+    found = [
+        Run(condition, variant, seed)
+        for condition in dict.fromkeys(CONDITIONS if conditions is None else conditions)
+        for seed in range(max(CONDITIONS[condition].trials.values()))
+        for variant, count in CONDITIONS[condition].trials.items()
+        if seed < count
+        and (variants is None or variant in variants)
+        and (seeds is None or seed in seeds)
+    ]
+    if not found:
+        raise ParameterError("no run of the design has these conditions, variants and seeds")
+    return found
+
+
+def train_run(run: Run, folder: str | Path) -> float:
+    """Train, test and measure one network in its own folder, unless that has been done.
+
+    Returns
+    -------
+    float
+        Seconds it took.
+    """
+    place = Path(folder) / run.stem
+    if (place / "record.json").exists():
+        return _record(place)["seconds"]
+    condition, began = CONDITIONS[run.condition], time.perf_counter()
+    protocols = condition.protocols(run.variant)
+    kept, log = bhv.train(run.variant, protocols, condition.data, run.seed)
+    head = {"condition": run.condition, "variant": run.variant, "seed": run.seed}
+    rows = [row for one in kept for row in accuracy_rows(one, condition.data, condition.shifts)]
+    tables = {
+        "accuracy": pd.DataFrame(rows),
+        "log": log,
+        "pattern": pattern(kept[0].model, condition.data, run.variant),
+    }
+    tensors = {
+        f"{one.protocol.split}/{one.protocol.epochs}/{name}": value.contiguous()
+        for one in kept
+        for name, value in one.model.state_dict().items()
+    }
+    place.mkdir(parents=True, exist_ok=True)
+    files.write(place / "networks.safetensors", save_safetensors(tensors))
+    for name, table in tables.items():
+        frame = pd.DataFrame(head, index=table.index).join(table)
+        files.write(place / f"{name}.csv", frame.to_csv(index=False).encode())
+    facts = head | {"seconds": round(time.perf_counter() - began, 1)} | _versions()
+    files.write(place / "record.json", (json.dumps(facts, indent=1) + "\n").encode())
+    return facts["seconds"]
+
+
+def accuracy_rows(kept: bhv.Kept, data: RedGreen, shifts: Sequence[int]) -> list[dict[str, object]]:
+    """Return one row per shift: what was kept, and its accuracy."""
+    head = {
+        "split": kept.protocol.split,
+        "shuffled": kept.protocol.shuffled,
+        "epochs": kept.protocol.epochs,
+        "kept_epoch": kept.epoch,
+        "last_epoch": kept.ended,
+        "validation_loss": kept.validation_loss,
+    }
+    found = bhv.accuracies(kept, shifts, data)
+    return [head | {"shift": shift, "accuracy": value} for shift, value in found.items()]
+
+
+def pattern(model: torch.nn.Module, data: RedGreen, variant: str, n: int = 128) -> pd.DataFrame:
+    """Measure PPP of every layer, and how much of it padding can reach.
+
+    Half of the images have the training layout and half the other, so that the pattern is no
+    trace of where the blocks are.
+
+    Parameters
+    ----------
+    model : nn.Module
+    data : RedGreen
+    variant : str
+        Of which the network is; nothing is measured where true surroundings are its padding.
+    n : int
+        Images, an even number.
+
+    Returns
+    -------
+    DataFrame
+        layer, cells, clean (share that padding cannot touch, 0 to 1), metric, value, low, high,
+        floor; metrics mae, snr, power (in units of sigma squared) and share.
+    """
+    columns = ["layer", "cells", "clean", "metric", "value", "low", "high", "floor"]
+    if VARIANTS[variant].scheme == OPTIMAL:
+        return pd.DataFrame(columns=columns)
+    around, corner = (_SURROUNDINGS,) * 2, np.array([_SURROUNDINGS])
+    images = torch.cat(
+        [
+            data.images(
+                n // 2, _MEASURED_SEED + moved, moved * (data.rows[1] - data.rows[0]), around
+            )[0]
+            for moved in (0, 1)
+        ]
+    )
+    windows = Windows([Picture(str(i), x, corner, corner) for i, x in enumerate(images)], data.size)
+    reach = coverage(model, bhv.LAYERS, data.size)
+    found = measure(model, windows, bhv.LAYERS, coverage=reach, groups=16)
+    rows = []
+    for layer, covered in reach.items():
+        head = {"cells": covered.influence.size, "clean": covered.clean_fraction}
+        rows += [head | row for row in metric_rows(layer, found[layer].summary)]
+    return pd.DataFrame(rows)[columns]
+
+
+def train_design(wanted: Sequence[Run], folder: str | Path, *, jobs: int = 1) -> None:
+    """Train the runs that are not finished, each on one thread.
+
+    Parameters
+    ----------
+    wanted : sequence of Run
+    folder : path
+        Takes one folder per run.
+    jobs : int
+        Runs at the same time.
+
+    Raises
+    ------
+    PPPError
+        A run failed; the others went on, and those that had finished are kept.
+    """
+    failed = []
+    for run, result in run_jobs(
+        partial(train_run, folder=folder), wanted, jobs=jobs, progress=True
+    ):
+        try:
+            tqdm.write(f"{run.stem}: {result():.0f} s")
+        except (PPPError, OSError) as error:
+            failed.append(f"{run.stem}: {error}")
+    if failed:
+        raise PPPError(f"{len(failed)} of {len(wanted)} runs failed; the first: {failed[0]}")
+
+
+def train_live(
+    variants: Sequence[str],
+    seeds: Sequence[int],
+    protocol: Protocol = bhv.PUBLISHED,
+    data: RedGreen = PUBLISHED_IMAGES,
+    shift: int = PUBLISHED_SHIFT,
+    *,
+    jobs: int = 1,
+) -> dict[str, pd.DataFrame]:
+    """Train variants now, under any conditions, and test and measure them.
+
+    Parameters
+    ----------
+    variants, seeds : sequences
+        Every variant is trained from every seed.
+    protocol : Protocol
+    data : RedGreen
+    shift : int
+        Rows by which the dissimilar test moves the blocks.
+    jobs : int
+        Trainings at the same time, each on one thread, so that the numbers do not depend on it.
+
+    Returns
+    -------
+    dict of str to DataFrame
+        "accuracy": variant, seed, kept_epoch, similar, dissimilar (percent). "pattern": variant,
+        seed, and the columns of :func:`pattern`. "log": variant, seed, and those of
+        :func:`ppp.experiments.bhv.train`.
+
+    Raises
+    ------
+    ParameterError
+        An unknown variant, or a shift off the canvas; before anything is trained.
+
+    Examples
+    --------
+    >>> small = Protocol(epochs=1, n_train=40, n_validation=20, n_test=20, batch=20)
+    >>> train_live(["V"], [0], small)["accuracy"].columns.tolist()
+    ['variant', 'seed', 'kept_epoch', 'similar', 'dissimilar']
+    """
+    data.check_shift(shift)
+    for name in variants:
+        bhv.variant(name)
+    asked = [(variant, seed) for seed in seeds for variant in variants]
+    if not asked:
+        raise ParameterError("nothing to train; give at least one variant and one seed")
+    found = {}
+    for task, result in run_jobs(
+        partial(_trained, protocol=protocol, data=data, shift=shift), asked, jobs=jobs
+    ):
+        found[task] = result()
+    return {
+        name: _joined(found[task][name] for task in asked)
+        for name in ("accuracy", "pattern", "log")
+    }
+
+
+def _trained(
+    task: tuple[str, int], protocol: Protocol, data: RedGreen, shift: int
+) -> dict[str, pd.DataFrame]:
+    variant, seed = task
+    (kept,), log = bhv.train(variant, protocol, data, seed)
+    right = bhv.accuracies(kept, (0, shift), data)
+    percent = {"similar": 100 * right[0], "dissimilar": 100 * right[shift]}
+    tables = {
+        "accuracy": pd.DataFrame([{"kept_epoch": kept.epoch, **percent}]),
+        "pattern": pattern(kept.model, data, variant),
+        "log": log,
+    }
+    head = {"variant": variant, "seed": seed}
+    return {
+        name: pd.DataFrame(head, index=table.index).join(table) for name, table in tables.items()
+    }
+
+
+TABLES = {"accuracy": "accuracy.csv.gz", "pattern": "patterns.csv.gz", "log": "logs.csv.gz"}
+
+
+def collect(folder: str | Path, data: str | Path, wanted: Sequence[Run] | None = None) -> int:
+    """Gather finished runs into the tables that are shipped.
+
+    Parameters
+    ----------
+    folder : path
+        Holds one folder per run.
+    data : path
+        Takes the tables. Those that are there are replaced, if they hold no other runs.
+    wanted : sequence of Run, optional
+        Runs that must be there; without it the full design.
+
+    Returns
+    -------
+    int
+        Number of runs.
+
+    Raises
+    ------
+    PPPError
+        A run is not finished or cannot be read, or the tables that are there hold others;
+        nothing is written then.
+    """
+    wanted = runs() if wanted is None else wanted
+    check_tables(data, wanted)
+    missing = [run for run in wanted if not (Path(folder) / run.stem / "record.json").exists()]
+    if missing:
+        raise PPPError(
+            f"{len(missing)} of {len(wanted)} runs are not finished in {folder}, the first: "
+            f"{missing[0].stem}; train them first"
+        )
+    found = {
+        name: _joined(files.read_table(Path(folder) / run.stem / f"{name}.csv") for run in wanted)
+        for name in TABLES
+    }
+    records = [_record(Path(folder) / run.stem) for run in wanted]
+    for name, file in TABLES.items():
+        files.write_table(Path(data) / file, found[name], digits=5 if name == "log" else 7)
+    files.write_table(Path(data) / "runs.csv", pd.DataFrame(records))
+    return len(wanted)
+
+
+def check_tables(data: str | Path, wanted: Sequence[Run]) -> None:
+    """Refuse to replace tables that hold runs other than those that are wanted.
+
+    Raises
+    ------
+    PPPError
+        Names one of them.
+    """
+    there = Path(data) / "runs.csv"
+    if not there.exists():
+        return
+    held = files.read_table(there)
+    if not {"condition", "variant", "seed"} <= {*held.columns}:
+        raise PPPError(f"{there} is no list of runs; give another folder")
+    held = held[["condition", "variant", "seed"]].itertuples(index=False)
+    others = {Run(*row) for row in held} - {*wanted}
+    if others:
+        raise PPPError(
+            f"the tables in {data} hold {len(others)} other runs, such as {min(others).stem}, "
+            "which would be lost; give another folder"
+        )
+
+
+def _joined(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    """Put tables below each other; empty ones would make every column one of objects."""
+    tables = list(tables)
+    return pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True)
+
+
+def _record(place: Path) -> dict[str, object]:
+    try:
+        record = json.loads((place / "record.json").read_text(encoding="utf-8"))
+        return record | {"seconds": float(record["seconds"])}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise WeightsError(
+            f"{place / 'record.json'} cannot be read: {error}; delete its folder to train again"
+        ) from None
+
+
+def accuracies(data: str | Path = DATA) -> pd.DataFrame:
+    """Read the accuracy of every network, one row per kept network and shift.
+
+    Returns
+    -------
+    DataFrame
+        condition, variant, seed; canvas, size and block (px), shuffled; split; epochs at most
+        and those kept and ended after; validation_loss (nats); shift (rows; 0 is the similar
+        test) and accuracy (percent).
+
+    Raises
+    ------
+    WeightsError
+        The file is missing or damaged.
+
+    Examples
+    --------
+    >>> bool(accuracies()["accuracy"].max() <= 100)
+    True
+    """
+    table = files.read_table(Path(data) / TABLES["accuracy"])
+    factors = {
+        name: {"canvas": str(c.data.canvas), "size": c.data.size, "block": c.data.block}
+        for name, c in CONDITIONS.items()
+    }
+    factors = pd.DataFrame(factors).T.rename_axis("condition").reset_index()
+    table["accuracy"] *= 100
+    return table.merge(factors, on="condition", how="left")
+
+
+def patterns(data: str | Path = DATA) -> pd.DataFrame:
+    """Read the PPP of every layer of the networks that the published protocol keeps.
+
+    Returns
+    -------
+    DataFrame
+        condition, variant, seed, and the columns of :func:`pattern`.
+    """
+    return files.read_table(Path(data) / TABLES["pattern"])
+
+
+def logs(data: str | Path = DATA) -> pd.DataFrame:
+    """Read the training logs, one row per epoch: see :func:`ppp.experiments.bhv.train`."""
+    return files.read_table(Path(data) / TABLES["log"])
+
+
+def published(data: str | Path = DATA) -> pd.DataFrame:
+    """Read the published accuracies (percent): variant, test, mean, deviation, source.
+
+    Examples
+    --------
+    >>> published().query("variant == 'F-zero' and test == 'dissimilar'")["mean"].item()
+    89.7
+    """
+    return files.read_table(Path(data) / "published.csv")
+
+
+def _versions() -> dict[str, object]:
+    return {
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "threads": torch.get_num_threads(),
+    }
