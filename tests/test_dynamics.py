@@ -2,7 +2,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from scipy import stats
 
 from ppp.errors import ParameterError
 from ppp.experiments import claims, dynamics
