@@ -88,6 +88,7 @@ class Command:
 
 
 RUNS = Path("runs", "zoo")
+_EVERY = {"action": "append", "help": "may be repeated; default: all"}
 
 
 def _zoo_arguments(parser: argparse.ArgumentParser) -> None:
@@ -98,19 +99,23 @@ def _zoo(options: argparse.Namespace) -> None:
     ZOO[options.action].run(options)
 
 
-def _train_arguments(parser: argparse.ArgumentParser) -> None:
-    every = {"action": "append", "help": "may be repeated; default: all"}
-    parser.add_argument("--family", dest="families", metavar="FAMILY", **every)
-    parser.add_argument("--padding", "--scheme", dest="paddings", metavar="PADDING", **every)
-    parser.add_argument("--seed", dest="seeds", metavar="SEED", type=_whole, **every)
+def _runs_arguments(parser: argparse.ArgumentParser, out: Path) -> None:
+    """Add what the commands that train many networks have in common."""
+    parser.add_argument("--seed", dest="seeds", metavar="SEED", type=_whole, **_EVERY)
     parser.add_argument("--jobs", type=_whole, default=1, help="runs at a time; default: 1")
+    parser.add_argument("--out", type=Path, default=out, help=f"default: {out}")
+
+
+def _train_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--family", dest="families", metavar="FAMILY", **_EVERY)
+    parser.add_argument("--padding", "--scheme", dest="paddings", metavar="PADDING", **_EVERY)
+    _runs_arguments(parser, RUNS)
     parser.add_argument(
         "--threads",
         type=_whole,
         default=1,
         help="of each run; the shipped weights come from 1, the default",
     )
-    parser.add_argument("--out", type=Path, default=RUNS, help=f"default: {RUNS}")
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -164,12 +169,9 @@ def _verify(options: argparse.Namespace) -> None:
 
 
 def _bhv_arguments(parser: argparse.ArgumentParser) -> None:
-    every = {"action": "append", "help": "may be repeated; default: all"}
-    parser.add_argument("--condition", dest="conditions", metavar="CONDITION", **every)
-    parser.add_argument("--variant", dest="variants", metavar="VARIANT", **every)
-    parser.add_argument("--seed", dest="seeds", metavar="SEED", type=_whole, **every)
-    parser.add_argument("--jobs", type=_whole, default=1, help="runs at a time; default: 1")
-    parser.add_argument("--out", type=Path, default=Path("runs", "bhv"), help="default: runs/bhv")
+    parser.add_argument("--condition", dest="conditions", metavar="CONDITION", **_EVERY)
+    parser.add_argument("--variant", dest="variants", metavar="VARIANT", **_EVERY)
+    _runs_arguments(parser, Path("runs", "bhv"))
     parser.add_argument("--data", type=Path, help="folder for the tables; default: OUT/tables")
 
 

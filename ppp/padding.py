@@ -176,8 +176,7 @@ def pad(
         padded = x.index_select(2, rows).index_select(3, columns)
     else:
         padded = _fill(x, sides, scheme, generator)
-    channels_last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
-    return padded.contiguous(memory_format=torch.channels_last) if channels_last else padded
+    return padded.contiguous(memory_format=torch.channels_last) if _channels_last(x) else padded
 
 
 def _check_size(x: Tensor, sides: Sides, name: str) -> None:
@@ -232,13 +231,16 @@ def _empty(x: Tensor, sides: Sides) -> Tensor:
     """Return a padded map without its values, in the memory format of `x`."""
     left, right, top, bottom = sides
     n, channels, height, width = x.shape
-    last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
     return torch.empty(
         (n, channels, top + height + bottom, left + width + right),
         dtype=x.dtype,
         device=x.device,
-        memory_format=torch.channels_last if last else torch.contiguous_format,
+        memory_format=torch.channels_last if _channels_last(x) else torch.contiguous_format,
     )
+
+
+def _channels_last(x: Tensor) -> bool:
+    return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
 
 
 def _mirrored(size: int, before: int, after: int, device: torch.device) -> Tensor:

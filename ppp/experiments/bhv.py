@@ -210,7 +210,7 @@ class Protocol:
 SPLITS = ("leaked", "independent")
 PUBLISHED = Protocol()
 LONGER = {"epochs": 100, "patience": 20, "enough": 0.001}
-"""When training ends that goes on to convergence [ours]."""
+"""When longer training ends [ours]."""
 CLEAN = Protocol(split="independent", shuffled=True, **LONGER)
 PROTOCOLS = {"published": PUBLISHED, "clean": CLEAN}
 """The published protocol, and one without its shortcuts [ours]."""

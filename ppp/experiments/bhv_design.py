@@ -19,12 +19,10 @@ import numpy as np
 import pandas as pd
 import torch
 from safetensors.torch import save as save_safetensors
-from tqdm import tqdm
 
 from ppp.errors import ParameterError, PPPError, WeightsError, unknown
-from ppp.experiments import bhv, files
+from ppp.experiments import bhv, files, jobs as pool
 from ppp.experiments.bhv import LONGER, VARIANTS, Protocol
-from ppp.experiments.jobs import run as run_jobs
 from ppp.experiments.networks import OPTIMAL
 from ppp.experiments.redgreen import PUBLISHED_IMAGES, PUBLISHED_SHIFT, RedGreen
 from ppp.experiments.training import check_whole
@@ -60,7 +58,7 @@ class Condition:
         Whence validation and test images come. Networks are kept for each after at most 50
         epochs.
     longer : tuple of str
-        Splits for which networks of the published variants are also kept at convergence.
+        Splits for which networks of the published variants are also kept after longer training.
     """
 
     data: RedGreen = PUBLISHED_IMAGES
@@ -78,8 +76,8 @@ class Condition:
     @property
     def shifts(self) -> tuple[int, ...]:
         """Rows by which its test images are moved."""
-        usual = self.data.rows[1] - self.data.rows[0]
-        return SHIFTS if usual == PUBLISHED_SHIFT else (0, usual)
+        apart = self.data.apart
+        return SHIFTS if apart == PUBLISHED_SHIFT else (0, apart)
 
 
 _BOTH = ("leaked", "independent")
@@ -195,9 +193,8 @@ def train_run(run: Run, folder: str | Path) -> float:
     }
     place.mkdir(parents=True, exist_ok=True)
     files.write(place / "networks.safetensors", save_safetensors(tensors))
-    for name, table in tables.items():
-        frame = pd.DataFrame(head, index=table.index).join(table)
-        files.write(place / f"{name}.csv", frame.to_csv(index=False).encode())
+    for name, table in _headed(head, tables).items():
+        files.write_table(place / f"{name}.csv", table, digits=None)
     facts = head | {"seconds": round(time.perf_counter() - began, 1)} | _versions()
     files.write(place / "record.json", (json.dumps(facts, indent=1) + "\n").encode())
     return facts["seconds"]
@@ -244,9 +241,7 @@ def pattern(model: torch.nn.Module, data: RedGreen, variant: str, n: int = 128) 
     around, corner = (_SURROUNDINGS,) * 2, np.array([_SURROUNDINGS])
     images = torch.cat(
         [
-            data.images(
-                n // 2, _MEASURED_SEED + moved, moved * (data.rows[1] - data.rows[0]), around
-            )[0]
+            data.images(n // 2, _MEASURED_SEED + moved, moved * data.apart, around)[0]
             for moved in (0, 1)
         ]
     )
@@ -276,16 +271,12 @@ def train_design(wanted: Sequence[Run], folder: str | Path, *, jobs: int = 1) ->
     PPPError
         A run failed; the others went on, and those that had finished are kept.
     """
-    failed = []
-    for run, result in run_jobs(
-        partial(train_run, folder=folder), wanted, jobs=jobs, progress=True
-    ):
-        try:
-            tqdm.write(f"{run.stem}: {result():.0f} s")
-        except (PPPError, OSError) as error:
-            failed.append(f"{run.stem}: {error}")
-    if failed:
-        raise PPPError(f"{len(failed)} of {len(wanted)} runs failed; the first: {failed[0]}")
+    train_one = partial(_told, folder=folder)
+    pool.run_all(train_one, wanted, lambda run: run.stem, jobs=jobs, progress=True)
+
+
+def _told(run: Run, folder: str | Path) -> str:
+    return f"{run.stem}: {train_run(run, folder):.0f} s"
 
 
 def train_live(
@@ -335,7 +326,7 @@ def train_live(
     if not asked:
         raise ParameterError("nothing to train; give at least one variant and one seed")
     found = {}
-    for task, result in run_jobs(
+    for task, result in pool.run(
         partial(_trained, protocol=protocol, data=data, shift=shift), asked, jobs=jobs
     ):
         found[task] = result()
@@ -357,7 +348,11 @@ def _trained(
         "pattern": pattern(kept.model, data, variant),
         "log": log,
     }
-    head = {"variant": variant, "seed": seed}
+    return _headed({"variant": variant, "seed": seed}, tables)
+
+
+def _headed(head: Mapping[str, object], tables: Mapping[str, pd.DataFrame]):
+    """Put the same first columns before every table."""
     return {
         name: pd.DataFrame(head, index=table.index).join(table) for name, table in tables.items()
     }

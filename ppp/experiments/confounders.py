@@ -96,23 +96,15 @@ def levels(table: pd.DataFrame) -> pd.DataFrame:
     9
     """
     every = outcomes(table)
-    every["usual"] = every["shift"] == every.groupby("condition")["shift"].transform("max")
-    brief = every[(every["epochs"] == EPOCHS) & (every["split"] == "leaked")]
-    base = every[(every["condition"] == "published") & every["usual"]]
-    shifted = brief[(brief["condition"] == "published") & ~brief["usual"]]
-    published = base[(base["epochs"] == EPOCHS) & (base["split"] == "leaked")]
+    published = _usual(every)
     parts = [(PUBLISHED, PUBLISHED, published)]
-    for condition, (factor, level) in _CONDITIONS.items():
-        rows = brief[brief["usual"] & (brief["condition"] == condition)]
-        parts.append((factor, level, rows))
-    for shift in sorted(set(shifted["shift"])):
-        parts.append(("shift", f"{shift} rows", shifted[shifted["shift"] == shift]))
-    for factor, level, epochs, split in (
-        ("splits", "independent", EPOCHS, "independent"),
-        ("training", f"{LONGER['epochs']} epochs", LONGER["epochs"], "leaked"),
-    ):
-        rows = base[(base["epochs"] == epochs) & (base["split"] == split)]
-        parts.append((factor, level, rows))
+    parts += [(*named, _usual(every, condition)) for condition, named in _CONDITIONS.items()]
+    plain = _under(every, "published", "leaked", EPOCHS)
+    for shift, rows in plain[plain["shift"] < PUBLISHED_SHIFT].groupby("shift"):
+        parts.append(("shift", f"{shift} rows", rows))
+    longer = LONGER["epochs"]
+    parts.append(("splits", "independent", _usual(every, split="independent")))
+    parts.append(("training", f"{longer} epochs", _usual(every, epochs=longer)))
     for level, taken in _AMOUNTS.items():
         for variant, source in taken.items():
             rows = published[published["variant"] == source].assign(variant=variant)
@@ -126,9 +118,22 @@ def levels(table: pd.DataFrame) -> pd.DataFrame:
 
 def usual(table: pd.DataFrame, condition: str = "published") -> pd.DataFrame:
     """Return the outcomes under the published protocol and shift in one condition."""
-    rows = outcomes(table)
-    rows = rows[(rows["condition"] == condition) & (rows["split"] == "leaked")]
-    rows = rows[rows["epochs"] == EPOCHS]
+    return _usual(outcomes(table), condition)
+
+
+def _under(every: pd.DataFrame, condition: str, split: str, epochs: int) -> pd.DataFrame:
+    same = (every["condition"] == condition) & (every["split"] == split)
+    return every[same & (every["epochs"] == epochs)]
+
+
+def _usual(
+    every: pd.DataFrame,
+    condition: str = "published",
+    split: str = "leaked",
+    epochs: int = EPOCHS,
+) -> pd.DataFrame:
+    """Return the outcomes of one condition and protocol after the full move."""
+    rows = _under(every, condition, split, epochs)
     return rows[rows["shift"] == rows["shift"].max()]
 
 
@@ -374,10 +379,11 @@ def rankings(table: pd.DataFrame) -> pd.DataFrame:
         reversed=((1 - signs * usual) / 2).sum(axis=1),
         tau=[stats.kendalltau(base, row).statistic for _, row in means.iterrows()],
     )
-    order = {condition: i for i, condition in enumerate(table["condition"].unique())}
-    return result.reset_index().sort_values(
-        ["condition", "split", "epochs", "shift"],
-        key=lambda column: column.map(order) if column.name == "condition" else -column
-        if column.name == "shift" else column,
+    result = result.reset_index()
+    listed = pd.Categorical(result["condition"], table["condition"].unique())
+    result = result.assign(listed=listed).sort_values(
+        ["listed", "split", "epochs", "shift"],
+        ascending=[True, True, True, False],
         ignore_index=True,
-    )  # fmt: skip
+    )
+    return result.drop(columns="listed")

@@ -47,8 +47,8 @@ def write(path: str | Path, content: bytes) -> None:
         raise
 
 
-def write_table(path: str | Path, frame: pd.DataFrame, digits: int = 7) -> None:
-    """Write a table as CSV, numbers to so many digits; equal tables give equal bytes.
+def write_table(path: str | Path, frame: pd.DataFrame, digits: int | None = 7) -> None:
+    """Write a table as CSV, numbers to so many digits or in full; equal tables, equal bytes.
 
     Examples
     --------
@@ -59,7 +59,8 @@ def write_table(path: str | Path, frame: pd.DataFrame, digits: int = 7) -> None:
     """
     content = io.BytesIO()
     packing = {"method": "gzip", "mtime": 0} if str(path).endswith(".gz") else None
-    frame.to_csv(content, index=False, float_format=f"%.{digits}g", compression=packing)
+    precision = f"%.{digits}g" if digits else None
+    frame.to_csv(content, index=False, float_format=precision, compression=packing)
     write(path, content.getvalue())
 
 

@@ -77,6 +77,50 @@ def run(
     return _elsewhere(function, tasks, jobs, threads, bar)
 
 
+def run_all(
+    function: Callable[[Task], str],
+    tasks: Sequence[Task],
+    name: Callable[[Task], str],
+    *,
+    jobs: int = 1,
+    threads: int = 1,
+    progress: bool = False,
+) -> None:
+    """Call `function` on every task and print the line that each returns.
+
+    Parameters
+    ----------
+    function, tasks, jobs, threads, progress
+        As for :func:`run`.
+    name : callable
+        Returns a task's name, for the message about its failure.
+
+    Raises
+    ------
+    PPPError
+        A task failed; the others went on. Or a process was killed.
+
+    Examples
+    --------
+    >>> run_all(str, [1, 2], str)
+    1
+    2
+    """
+    failed = []
+    for task, result in run(function, tasks, jobs=jobs, threads=threads, progress=progress):
+        try:
+            tqdm.write(result())
+        except KilledError as error:
+            raise PPPError(
+                f"{error}; unfinished runs continue when the training is started again"
+            ) from None
+        except (PPPError, OSError) as error:
+            failed.append(f"{name(task)}: {error}")
+            tqdm.write(f"failed: {failed[-1]}")
+    if failed:
+        raise PPPError(f"{len(failed)} of {len(tasks)} runs failed; the first: {failed[0]}")
+
+
 def _here(function, tasks, threads: int, bar):
     for task in bar(tasks):
         done, before = Future(), torch.get_num_threads()

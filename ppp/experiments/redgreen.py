@@ -78,7 +78,8 @@ class RedGreen:
         for name in ("size", "block", "jitter"):
             check_whole(name, getattr(self, name), 1)
         upper, lower = self.rows
-        if self._columns < 1 or self._room(0) < 0 or upper >= lower:
+        above, below = upper - self.jitter, self.size - self.block - (lower + self.jitter - 1)
+        if self._columns < 1 or min(above, below, self.largest_shift) < 0 or self.apart < 1:
             raise ParameterError(
                 f"blocks of {self.block} px, jittered by {self.jitter} rows, do not fit a canvas "
                 f"of {self.size} px; give smaller blocks, less jitter or a larger canvas"
@@ -90,21 +91,20 @@ class RedGreen:
         return 7, self.size - 9
 
     @property
+    def apart(self) -> int:
+        """Rows between the two classes, by which the published test moves the blocks."""
+        return self.rows[1] - self.rows[0]
+
+    @property
     def largest_shift(self) -> int:
         """Rows by which all blocks can move towards the other class and stay on the canvas."""
-        return self._room(0)
+        upper, lower = self.rows
+        last = self.size - self.block
+        return min(lower - self.jitter, last - (upper + self.jitter - 1))
 
     @property
     def _columns(self) -> int:
         return (self.size - self.block) // 2 - self.block
-
-    def _room(self, shift: int) -> int:
-        """Return the rows between the canvas's end and the outermost block, moved by `shift`."""
-        upper, lower = self.rows
-        last = self.size - self.block
-        still = min(upper - self.jitter, last - (lower + self.jitter - 1))
-        moved = min(lower - self.jitter, last - (upper + self.jitter - 1)) - shift
-        return moved if still >= 0 else -1
 
     def check_shift(self, shift: int) -> None:
         """Refuse a shift that takes blocks off the canvas.

@@ -37,7 +37,7 @@ def save_table(frame: pd.DataFrame, results: str | Path, name: str) -> None:
     >>> (folder / "counts.csv").read_text()
     'n\\n2\\n'
     """
-    files.write(Path(results) / f"{name}.csv", frame.to_csv(index=False).encode())
+    files.write_table(Path(results) / f"{name}.csv", frame, digits=None)
 
 
 def save_numbers(results: str | Path, numbers: Mapping[str, int | float | str]) -> None:

@@ -361,19 +361,14 @@ def train_zoo(
     train_one = partial(
         _trained_run, train=_trained, folder=Path(folder), changes=changes, progress=jobs == 1
     )
-    failed = []
-    for run, result in pool.run(train_one, wanted, jobs=jobs, threads=threads, progress=jobs != 1):
-        try:
-            tqdm.write(result())
-        except pool.KilledError as error:
-            raise PPPError(
-                f"{error}; unfinished runs continue when the training is started again"
-            ) from None
-        except (PPPError, OSError) as error:
-            failed.append(f"{Settings(*run).stem}: {error}")
-            tqdm.write(f"failed: {failed[-1]}")
-    if failed:
-        raise PPPError(f"{len(failed)} of {len(wanted)} runs failed; the first: {failed[0]}")
+    pool.run_all(
+        train_one,
+        wanted,
+        lambda run: Settings(*run).stem,
+        jobs=jobs,
+        threads=threads,
+        progress=jobs != 1,
+    )
 
 
 def _trained_run(run: tuple[str, str, int], train: Callable[..., str], **options) -> str:
