@@ -161,7 +161,7 @@ def test_claims_are_whole_and_speak_of_what_is_computed(tmp_path):
         assert name == entry.id
         text = entry.markdown()
         assert entry.claim in text and "Known when this was written" in text
-    assert set(dynamics._TESTS) | {"C2"} == set(claims.claims())
+    assert set(dynamics._TESTS) | {"C1", "C2", "C6"} == set(claims.claims())
     with pytest.raises(ParameterError, match="did you mean 'C"):
         claims.claim("C12")
     raw = yaml.safe_load(claims.CLAIMS.read_text())
