@@ -180,7 +180,7 @@ def _bhv(options: argparse.Namespace) -> None:
 
     wanted = bhv_design.runs(options.conditions, options.variants, options.seeds)
     tables = options.data or options.out / "tables"
-    bhv_design.check_tables(tables, wanted)
+    bhv_design.STUDY.check(tables, wanted)
     try:
         bhv_design.train_design(wanted, options.out, jobs=options.jobs)
     except KeyboardInterrupt:

@@ -113,11 +113,11 @@ def test_the_full_design():
     found = runs()
     counts = Counter(run.condition for run in found)
     assert counts == {
-        "published": 59, "canvas-0.5": 54, "shuffled": 40,
+        "published": 68, "canvas-0.5": 66, "shuffled": 40,
         **dict.fromkeys(["canvas-noise", "canvas-1", "canvas-0.25", "canvas-photograph"], 20),
         **dict.fromkeys(["block-6", "size-24", "canvas-0.5-shuffled"], 20),
     }  # fmt: skip
-    assert len({run.stem for run in found}) == len(set(found)) == len(found) == 293
+    assert len({run.stem for run in found}) == len(set(found)) == len(found) == 314
     seeds = Counter((run.condition, run.variant) for run in found)
     for run in found:
         assert 0 <= run.seed < seeds[run.condition, run.variant]

@@ -7,8 +7,6 @@ condition; :func:`collect` turns finished runs into the tables that ``data/bhv``
 
 from __future__ import annotations
 
-import json
-import platform
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,11 +18,12 @@ import pandas as pd
 import torch
 from safetensors.torch import save as save_safetensors
 
-from ppp.errors import ParameterError, PPPError, WeightsError, unknown
+from ppp.errors import ParameterError, unknown
 from ppp.experiments import bhv, files, jobs as pool
 from ppp.experiments.bhv import LONGER, VARIANTS, Protocol
 from ppp.experiments.networks import OPTIMAL
 from ppp.experiments.redgreen import PUBLISHED_IMAGES, PUBLISHED_SHIFT, RedGreen
+from ppp.experiments.studies import Study, headed, joined
 from ppp.experiments.training import check_whole
 from ppp.experiments.zoo import metric_rows
 from ppp.influence import coverage
@@ -85,14 +84,14 @@ _TEN, _FIVE = dict.fromkeys(MAIN, 10), dict.fromkeys(MAIN, 5)
 _HALF = RedGreen(0.5)
 CONDITIONS = {
     "published": Condition(
-        trials=_TEN | {"S-circular-2": 10} | dict.fromkeys(OTHERS[1:], 2) | {"S-optimal": 3},
+        trials=_TEN | {"S-circular-2": 10} | dict.fromkeys(OTHERS[1:], 5) | {"S-optimal": 3},
         splits=_BOTH,
         longer=_BOTH,
     ),
     "canvas-0.25": Condition(RedGreen(0.25), _FIVE),
     "canvas-0.5": Condition(
         _HALF,
-        _TEN | dict.fromkeys(OTHERS, 2) | {"S-optimal": 3, "F-optimal": 3},
+        _TEN | dict.fromkeys(OTHERS, 5) | {"S-optimal": 3, "F-optimal": 3},
         splits=_BOTH,
         longer=("independent",),
     ),
@@ -119,6 +118,10 @@ class Run:
     def stem(self) -> str:
         """Name of its folder."""
         return f"{self.condition}-{self.variant}-seed{self.seed}"
+
+
+TABLES = {"accuracy": "accuracy.csv.gz", "pattern": "patterns.csv.gz", "log": "logs.csv.gz"}
+STUDY = Study(Run, TABLES, {"log": 5})
 
 
 def runs(
@@ -173,13 +176,11 @@ def train_run(run: Run, folder: str | Path) -> float:
     float
         Seconds it took.
     """
-    place = Path(folder) / run.stem
-    if (place / "record.json").exists():
-        return _record(place)["seconds"]
+    if (seconds := STUDY.seconds(run, folder)) is not None:
+        return seconds
     condition, began = CONDITIONS[run.condition], time.perf_counter()
     protocols = condition.protocols(run.variant)
     kept, log = bhv.train(run.variant, protocols, condition.data, run.seed)
-    head = {"condition": run.condition, "variant": run.variant, "seed": run.seed}
     rows = [row for one in kept for row in accuracy_rows(one, condition.data, condition.shifts)]
     tables = {
         "accuracy": pd.DataFrame(rows),
@@ -191,13 +192,9 @@ def train_run(run: Run, folder: str | Path) -> float:
         for one in kept
         for name, value in one.model.state_dict().items()
     }
-    place.mkdir(parents=True, exist_ok=True)
-    files.write(place / "networks.safetensors", save_safetensors(tensors))
-    for name, table in _headed(head, tables).items():
-        files.write_table(place / f"{name}.csv", table, digits=None)
-    facts = head | {"seconds": round(time.perf_counter() - began, 1)} | _versions()
-    files.write(place / "record.json", (json.dumps(facts, indent=1) + "\n").encode())
-    return facts["seconds"]
+    seconds = time.perf_counter() - began
+    STUDY.keep(run, folder, tables, seconds, {"networks.safetensors": save_safetensors(tensors)})
+    return seconds
 
 
 def accuracy_rows(kept: bhv.Kept, data: RedGreen, shifts: Sequence[int]) -> list[dict[str, object]]:
@@ -331,8 +328,7 @@ def train_live(
     ):
         found[task] = result()
     return {
-        name: _joined(found[task][name] for task in asked)
-        for name in ("accuracy", "pattern", "log")
+        name: joined(found[task][name] for task in asked) for name in ("accuracy", "pattern", "log")
     }
 
 
@@ -348,30 +344,11 @@ def _trained(
         "pattern": pattern(kept.model, data, variant),
         "log": log,
     }
-    return _headed({"variant": variant, "seed": seed}, tables)
-
-
-def _headed(head: Mapping[str, object], tables: Mapping[str, pd.DataFrame]):
-    """Put the same first columns before every table."""
-    return {
-        name: pd.DataFrame(head, index=table.index).join(table) for name, table in tables.items()
-    }
-
-
-TABLES = {"accuracy": "accuracy.csv.gz", "pattern": "patterns.csv.gz", "log": "logs.csv.gz"}
+    return headed({"variant": variant, "seed": seed}, tables)
 
 
 def collect(folder: str | Path, data: str | Path, wanted: Sequence[Run] | None = None) -> int:
-    """Gather finished runs into the tables that are shipped.
-
-    Parameters
-    ----------
-    folder : path
-        Holds one folder per run.
-    data : path
-        Takes the tables. Those that are there are replaced, if they hold no other runs.
-    wanted : sequence of Run, optional
-        Runs that must be there; without it the full design.
+    """Gather finished runs, by default the full design, into the tables that are shipped.
 
     Returns
     -------
@@ -381,65 +358,9 @@ def collect(folder: str | Path, data: str | Path, wanted: Sequence[Run] | None =
     Raises
     ------
     PPPError
-        A run is not finished or cannot be read, or the tables that are there hold others;
-        nothing is written then.
+        See :meth:`ppp.experiments.studies.Study.collect`.
     """
-    wanted = runs() if wanted is None else wanted
-    check_tables(data, wanted)
-    missing = [run for run in wanted if not (Path(folder) / run.stem / "record.json").exists()]
-    if missing:
-        raise PPPError(
-            f"{len(missing)} of {len(wanted)} runs are not finished in {folder}, the first: "
-            f"{missing[0].stem}; train them first"
-        )
-    found = {
-        name: _joined(files.read_table(Path(folder) / run.stem / f"{name}.csv") for run in wanted)
-        for name in TABLES
-    }
-    records = [_record(Path(folder) / run.stem) for run in wanted]
-    for name, file in TABLES.items():
-        files.write_table(Path(data) / file, found[name], digits=5 if name == "log" else 7)
-    files.write_table(Path(data) / "runs.csv", pd.DataFrame(records))
-    return len(wanted)
-
-
-def check_tables(data: str | Path, wanted: Sequence[Run]) -> None:
-    """Refuse to replace tables that hold runs other than those that are wanted.
-
-    Raises
-    ------
-    PPPError
-        Names one of them.
-    """
-    there = Path(data) / "runs.csv"
-    if not there.exists():
-        return
-    held = files.read_table(there)
-    if not {"condition", "variant", "seed"} <= {*held.columns}:
-        raise PPPError(f"{there} is no list of runs; give another folder")
-    held = held[["condition", "variant", "seed"]].itertuples(index=False)
-    others = {Run(*row) for row in held} - {*wanted}
-    if others:
-        raise PPPError(
-            f"the tables in {data} hold {len(others)} other runs, such as {min(others).stem}, "
-            "which would be lost; give another folder"
-        )
-
-
-def _joined(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
-    """Put tables below each other; empty ones would make every column one of objects."""
-    tables = list(tables)
-    return pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True)
-
-
-def _record(place: Path) -> dict[str, object]:
-    try:
-        record = json.loads((place / "record.json").read_text(encoding="utf-8"))
-        return record | {"seconds": float(record["seconds"])}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise WeightsError(
-            f"{place / 'record.json'} cannot be read: {error}; delete its folder to train again"
-        ) from None
+    return STUDY.collect(folder, data, runs() if wanted is None else wanted)
 
 
 def accuracies(data: str | Path = DATA) -> pd.DataFrame:
@@ -497,13 +418,3 @@ def published(data: str | Path = DATA) -> pd.DataFrame:
     89.7
     """
     return files.read_table(Path(data) / "published.csv")
-
-
-def _versions() -> dict[str, object]:
-    return {
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "threads": torch.get_num_threads(),
-    }

@@ -1,0 +1,181 @@
+"""Studies of many independent runs: each keeps a folder of its own, all become shipped tables."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from ppp.errors import PPPError, WeightsError
+from ppp.experiments import files
+
+_RECORD = "record.json"
+
+
+@dataclass(frozen=True)
+class Study:
+    """What the runs of a study leave behind, and where it goes.
+
+    Attributes
+    ----------
+    run : type
+        A dataclass with one run's settings and a property ``stem``, the name of its folder.
+    tables : mapping of str to str
+        Name of a table in a run's folder, and the file that takes all runs' rows.
+    digits : mapping of str to int
+        Digits that are shipped, where not 7.
+
+    Examples
+    --------
+    >>> from ppp.experiments.bhv_design import STUDY
+    >>> STUDY.key
+    ('condition', 'variant', 'seed')
+    """
+
+    run: Callable[..., Any]
+    tables: Mapping[str, str]
+    digits: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """Names of a run's settings: the first columns of every table."""
+        return tuple(item.name for item in fields(self.run))
+
+    def seconds(self, run: Any, folder: str | Path) -> float | None:
+        """Return how long a finished run took, or None if it is not finished."""
+        place = Path(folder) / run.stem
+        return self._record(place)["seconds"] if (place / _RECORD).exists() else None
+
+    def keep(
+        self,
+        run: Any,
+        folder: str | Path,
+        tables: Mapping[str, pd.DataFrame],
+        seconds: float,
+        contents: Mapping[str, bytes] | None = None,
+    ) -> None:
+        """Write a finished run; its record comes last, and makes it count as finished."""
+        place, head = Path(folder) / run.stem, asdict(run)
+        place.mkdir(parents=True, exist_ok=True)
+        for name, content in (contents or {}).items():
+            files.write(place / name, content)
+        for name, table in headed(head, tables).items():
+            files.write_table(place / f"{name}.csv", table, digits=None)
+        facts = head | {"seconds": round(seconds, 1)} | _versions()
+        files.write(place / _RECORD, (json.dumps(facts, indent=1) + "\n").encode())
+
+    def collect(self, folder: str | Path, data: str | Path, wanted: Sequence[Any]) -> int:
+        """Gather finished runs into the tables that are shipped, and ``runs.csv``.
+
+        Parameters
+        ----------
+        folder : path
+            Holds one folder per run.
+        data : path
+            Takes the tables. Those that are there are replaced, if they hold no other runs.
+        wanted : sequence
+            Runs that must be there.
+
+        Returns
+        -------
+        int
+            Number of runs.
+
+        Raises
+        ------
+        PPPError
+            A run is not finished or cannot be read, or the tables that are there hold others;
+            nothing is written then.
+        """
+        self.check(data, wanted)
+        folder, data = Path(folder), Path(data)
+        missing = [run for run in wanted if not (folder / run.stem / _RECORD).exists()]
+        if missing:
+            raise PPPError(
+                f"{len(missing)} of {len(wanted)} runs are not finished in {folder}, the first: "
+                f"{missing[0].stem}; train them first"
+            )
+        found = {
+            name: joined(files.read_table(folder / run.stem / f"{name}.csv") for run in wanted)
+            for name in self.tables
+        }
+        records = [self._record(folder / run.stem) for run in wanted]
+        for name, file in self.tables.items():
+            files.write_table(data / file, found[name], digits=self.digits.get(name, 7))
+        files.write_table(data / "runs.csv", pd.DataFrame(records))
+        return len(wanted)
+
+    def check(self, data: str | Path, wanted: Sequence[Any]) -> None:
+        """Refuse to replace tables that hold runs other than those that are wanted.
+
+        Raises
+        ------
+        PPPError
+            Names one of them.
+        """
+        there = Path(data) / "runs.csv"
+        if not there.exists():
+            return
+        held = files.read_table(there)
+        if not {*self.key} <= {*held.columns}:
+            raise PPPError(f"{there} is no list of runs; give another folder")
+        held = {self.run(*row) for row in held[[*self.key]].itertuples(index=False)}
+        if others := held - {*wanted}:
+            raise PPPError(
+                f"the tables in {data} hold {len(others)} other runs, such as "
+                f"{min(run.stem for run in others)}, which would be lost; give another folder"
+            )
+
+    @staticmethod
+    def _record(place: Path) -> dict[str, Any]:
+        try:
+            record = json.loads((place / _RECORD).read_text(encoding="utf-8"))
+            return record | {"seconds": float(record["seconds"])}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise WeightsError(
+                f"{place / _RECORD} cannot be read: {error}; delete its folder to train again"
+            ) from None
+
+
+def headed(
+    head: Mapping[str, object], tables: Mapping[str, pd.DataFrame]
+) -> dict[str, pd.DataFrame]:
+    """Put the same first columns before every table.
+
+    Examples
+    --------
+    >>> headed({"seed": 3}, {"loss": pd.DataFrame({"value": [0.5]})})["loss"].columns.tolist()
+    ['seed', 'value']
+    """
+    return {
+        name: pd.DataFrame(head, index=table.index).join(table) for name, table in tables.items()
+    }
+
+
+def joined(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    """Put tables below each other; empty ones would make every column one of objects.
+
+    Examples
+    --------
+    >>> len(joined([pd.DataFrame({"n": []}), pd.DataFrame({"n": [1]})]))
+    1
+    """
+    tables = list(tables)
+    return pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True)
+
+
+def _versions() -> dict[str, object]:
+    return {
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "threads": torch.get_num_threads(),
+    }
