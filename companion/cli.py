@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import ModuleType
 
 from companion import notebooks
 from ppp.errors import ParameterError, PPPError
@@ -171,23 +172,45 @@ def _verify(options: argparse.Namespace) -> None:
 def _bhv_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--condition", dest="conditions", metavar="CONDITION", **_EVERY)
     parser.add_argument("--variant", dest="variants", metavar="VARIANT", **_EVERY)
-    _runs_arguments(parser, Path("runs", "bhv"))
-    parser.add_argument("--data", type=Path, help="folder for the tables; default: OUT/tables")
+    _study_arguments(parser, Path("runs", "bhv"))
 
 
 def _bhv(options: argparse.Namespace) -> None:
     from ppp.experiments import bhv_design
 
     wanted = bhv_design.runs(options.conditions, options.variants, options.seeds)
+    _study(bhv_design, wanted, options)
+
+
+def _posenet_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--part", dest="parts", metavar="PART", **_EVERY)
+    parser.add_argument("--padding", "--scheme", dest="paddings", metavar="PADDING", **_EVERY)
+    _study_arguments(parser, Path("runs", "posenet"))
+
+
+def _posenet(options: argparse.Namespace) -> None:
+    from ppp.experiments import posenet_design
+
+    wanted = posenet_design.runs(options.parts, options.paddings, options.seeds)
+    _study(posenet_design, wanted, options)
+
+
+def _study_arguments(parser: argparse.ArgumentParser, out: Path) -> None:
+    _runs_arguments(parser, out)
+    parser.add_argument("--data", type=Path, help="folder for the tables; default: OUT/tables")
+
+
+def _study(design: ModuleType, wanted: Sequence[object], options: argparse.Namespace) -> None:
+    """Train the runs of a study and make its tables."""
     tables = options.data or options.out / "tables"
-    bhv_design.STUDY.check(tables, wanted)
+    design.STUDY.check(tables, wanted)
     try:
-        bhv_design.train_design(wanted, options.out, jobs=options.jobs)
+        design.train_design(wanted, options.out, jobs=options.jobs)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
             "finished runs are kept; the others are trained when the command is given again"
         ) from None
-    bhv_design.collect(options.out, tables, wanted)
+    design.collect(options.out, tables, wanted)
     print(f"{_count(wanted, 'run')} in {options.out}; their tables are in {tables}")
 
 
@@ -219,6 +242,12 @@ COMMANDS = {
         "where it was broken off",
         _bhv_arguments,
         _bhv,
+    ),
+    "posenet": Command(
+        "train the read-outs of the PosENet study and make its tables; goes on where it was "
+        "broken off",
+        _posenet_arguments,
+        _posenet,
     ),
     "zoo": Command("train, collect or verify the small networks", _zoo_arguments, _zoo),
 }

@@ -59,7 +59,7 @@ def test_without_options_the_whole_design_is_trained_and_collected(asked, capsys
     out, every = cli.Path("runs/bhv"), bhv_design.runs()
     assert asked == [(every, out, 1), (out, out / "tables", every)]
     said = capsys.readouterr().out
-    assert said == "293 runs in runs/bhv; their tables are in runs/bhv/tables\n"
+    assert said == "314 runs in runs/bhv; their tables are in runs/bhv/tables\n"
 
 
 def test_options_choose_runs(asked):

@@ -66,12 +66,14 @@ def everything(folder):
 
 
 def test_registry_knows_the_names_of_the_library():
-    from ppp.experiments import bhv, redgreen
+    from ppp.experiments import bhv, posenet, posenet_design, redgreen
 
     assert parameters.SCHEMES == SCHEMES
     assert tuple(bhv.VARIANTS) == parameters.VARIANTS
     assert parameters.TEXTURES == redgreen.TEXTURES
     assert tuple(bhv.PROTOCOLS) == parameters.PROTOCOLS
+    assert parameters.TARGETS == posenet.TARGETS
+    assert parameters.IMAGES == posenet_design.IMAGES
 
 
 @pytest.mark.parametrize(

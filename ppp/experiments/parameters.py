@@ -30,6 +30,8 @@ VARIANTS = (
 )
 TEXTURES = ("noise", "photograph")
 PROTOCOLS = ("published", "clean")
+TARGETS = ("H", "V", "G", "HS", "VS")
+IMAGES = ("photographs", "plane", "black", "white", "noise")
 
 
 class Kind(Protocol):
@@ -264,6 +266,13 @@ PARAMETERS: dict[str, Parameter] = {
     "canvas": Parameter(Canvas(), "what the blocks stand on"),
     "shift": Parameter(Integer(1), "rows by which the blocks are moved"),
     "protocol": Parameter(Choice(PROTOCOLS, "protocol"), "how networks are trained"),
+    "targets": Parameter(ListOf(Choice(TARGETS, "target")), "what read-outs are to paint"),
+    "trials": Parameter(Integer(1), "trainings of a read-out for each target, seeds from 0"),
+    "readout": Parameter(
+        Choice(("published", "ridge"), "readout"),
+        "how it is fitted: by the published optimiser, or in closed form",
+    ),
+    "images": Parameter(Choice(IMAGES, "kind of image"), "what read-outs are tested on"),
     "epochs": Parameter(Integer(1), "epochs of training, at most"),
     "jobs": Parameter(Integer(1), "trainings at the same time"),
     "seed": Parameter(_SEED, "seed of every random draw"),

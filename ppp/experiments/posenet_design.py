@@ -513,8 +513,7 @@ def train_live(
 
 
 def _trained(name, targets, seeds, protocol, weights, seed, n, photos) -> Live:
-    model, reach, pictures = _loaded(name, weights, seed, photos)
-    layers = [] if model is None else list(reach)
+    model, layers, reach, pictures = loaded(name, weights, seed, photos)
     features = features_of(model, layers, reach, pictures, n=n, seed=seed)
     found = read_outs(features.training, targets, seeds, protocol)
     head = {"network": name}
@@ -524,18 +523,47 @@ def _trained(name, targets, seeds, protocol, weights, seed, n, photos) -> Live:
     return Live(name, found, table, patterns)
 
 
-def _loaded(
-    name: str, weights: str, seed: int, photos: str
-) -> tuple[nn.Module | None, Coverage, Pictures]:
+def loaded(
+    name: str, weights: str = "trained", seed: int = 0, photos: str = ""
+) -> tuple[nn.Module | None, list[str], Coverage, Pictures]:
+    """Load what :func:`features_of` needs: a network, or "pixels" for none, and pictures.
+
+    Parameters
+    ----------
+    name, weights, seed
+        See :func:`ppp.experiments.networks.load_network`.
+    photos : str
+        A folder of photographs, or "" for scikit-image's.
+
+    Returns
+    -------
+    model : nn.Module or None
+    layers : list of str
+    reach : Coverage
+    pictures : Pictures
+
+    Raises
+    ------
+    ParameterError
+        A network without layers of interest.
+    PPPError
+        Of :func:`~ppp.experiments.networks.load_network`.
+
+    Examples
+    --------
+    >>> loaded("plane-resnet-zeros")[1]
+    ['relu', 'layer1', 'layer2', 'layer3', 'layer4']
+    """
     if name == PIXELS:
-        return None, reach_of("resnet"), Pictures(photos)
+        return None, [], reach_of("resnet"), Pictures(photos)
     network: Network = load_network(name, weights, seed=seed)
     if not network.layers:
         raise ParameterError(
             f"network {name!r} has no layer of interest; a read-out needs at least one"
         )
     reach = coverage(network.model, network.layers, network.window)
-    return network.model, reach, Pictures(photos, network.mean, network.std)
+    pictures = Pictures(photos, network.mean, network.std)
+    return network.model, list(network.layers), reach, pictures
 
 
 # --------------------------------------------------------------------------------- reading
