@@ -61,6 +61,10 @@ def _params(options: argparse.Namespace) -> None:
         entry = parameters.lookup(name)
         kind = type(value).__name__
         rows.append((name, kind, repr(value), entry.kind.describe(), entry.meaning))
+    _print_table(rows)
+
+
+def _print_table(rows: Sequence[Sequence[str]]) -> None:
     widths = [max(map(len, column)) for column in zip(*rows)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
@@ -169,6 +173,21 @@ def _verify(options: argparse.Namespace) -> None:
     print(*lines, f"{_count(lines, 'network')} verified", sep="\n")
 
 
+def _claims_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("claims", nargs="*", metavar="CLAIM", help="such as C8; without, all")
+    parser.add_argument("--data", type=Path, help="folder of the tables; default: the shipped ones")
+
+
+def _claims(options: argparse.Namespace) -> None:
+    from ppp.experiments import ledger
+
+    verdicts = ledger.judge(options.claims, options.data or ledger.DATA)
+    shown = ["claim", "verdict", "says", "because"]
+    rows = ledger.table(verdicts)[shown]
+    _print_table([tuple(shown), *rows.itertuples(index=False)])
+    ledger.require_expected(verdicts)
+
+
 def _bhv_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--condition", dest="conditions", metavar="CONDITION", **_EVERY)
     parser.add_argument("--variant", dest="variants", metavar="VARIANT", **_EVERY)
@@ -237,6 +256,11 @@ COMMANDS = {
     "run": Command("run a notebook with your parameters", _run_arguments, _run),
     "params": Command("list the parameters of a notebook", _params_arguments, _params),
     "build": Command("build the book", _build_arguments, _build),
+    "claims": Command(
+        "compute the verdict of every claim of the paper; fails if one is not as expected",
+        _claims_arguments,
+        _claims,
+    ),
     "bhv": Command(
         "train the networks of the border-handling-variants study and make its tables; goes on "
         "where it was broken off",

@@ -31,9 +31,18 @@ class Claim:
     claim, words, where : str
         In short; in the paper's own words; and where they stand.
     statistic, reproduced, not_reproduced : str
-        What is computed, and the conditions of the two verdicts; else it is inconclusive.
+        What is computed, and the conditions of the two verdicts; else it is inconclusive. Empty
+        as long as no test has been written.
     known : str
         What had been seen when the test was written.
+    beside_it : str
+        What is reported with it and decides nothing.
+    expected : str
+        The verdict that the shipped tables give; another one fails the tests.
+    reason : str
+        Why `expected` was changed, if it was.
+    chapter : str
+        Stem of the notebook that shows it.
     numbers : dict of str to float
         Thresholds and other constants of the test.
     """
@@ -42,16 +51,29 @@ class Claim:
     claim: str
     words: str
     where: str
-    statistic: str
-    reproduced: str
-    not_reproduced: str
-    known: str
+    statistic: str = ""
+    reproduced: str = ""
+    not_reproduced: str = ""
+    known: str = ""
     beside_it: str = ""
+    expected: str = ""
+    reason: str = ""
+    chapter: str = ""
     numbers: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def tested(self) -> bool:
+        """Whether a test of it has been written down."""
+        return bool(self.statistic)
 
     def markdown(self) -> str:
         """Return the test as a paragraph of text for a page."""
         words = " ".join(self.words.split())
+        if not self.tested:
+            return (
+                f"**{self.id}. {self.claim}** The paper: “{words}” ({self.where}).\n\n"
+                "No test has been written down yet."
+            )
         numbers = {k.replace("_", " ").capitalize(): v for k, v in self.numbers.items()}
         lines = [
             f"**{self.id}. {self.claim}** The paper: “{words}” ({self.where}).",

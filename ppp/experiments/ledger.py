@@ -1,0 +1,150 @@
+"""The claims ledger: every claim's verdict, computed from the shipped tables. [ours]"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+
+from ppp.errors import ParameterError, PPPError, unknown
+from ppp.experiments import bhv_design, confounders, dynamics, posenet_design, reliability, zoo
+from ppp.experiments.claims import CLAIMS, NOT_EVALUATED, Verdict, claims
+
+DATA = zoo.DATA
+"""The folder of the shipped tables."""
+FAMILY = "resnet"
+"""The family of the zoo whose runs decide C8 to C11; the chapter shows the other one too."""
+
+
+class VerdictChanged(PPPError):
+    """A verdict is not the one that the ledger expects."""
+
+
+def _variance(data: Path) -> Verdict:
+    trials = posenet_design.trials(data / "posenet").query("part == 'trained'")
+    return reliability.judge_variance(reliability.scores(trials))
+
+
+def _confounders(data: Path) -> Verdict:
+    return confounders.judge(confounders.levels(bhv_design.accuracies(data / "bhv")))
+
+
+def _reliability(data: Path) -> Verdict:
+    trials, patterns = (
+        read(data / "posenet").query("part == 'trained'")
+        for read in (posenet_design.trials, posenet_design.patterns)
+    )
+    accuracies = bhv_design.accuracies(data / "bhv")
+    return reliability.judge_reliability(reliability.scores(trials, patterns, accuracies))
+
+
+def _dynamics(data: Path, name: str) -> Verdict:
+    rows = zoo.select(zoo.trajectories(data), FAMILY, zoo.PADDINGS, zoo.SEEDS[FAMILY])
+    return dynamics.judge(name, rows)
+
+
+JUDGES: dict[str, Callable[[Path], Verdict]] = {
+    "C1": _variance,
+    "C2": _confounders,
+    "C6": _reliability,
+    **{name: partial(_dynamics, name=name) for name in ("C8", "C9", "C10", "C11")},
+}
+"""What computes each claim's verdict from a folder of tables."""
+
+
+def judge(
+    names: Sequence[str] | None = None, data: str | Path = DATA, listed: str | Path = CLAIMS
+) -> list[Verdict]:
+    """Compute the verdicts of claims from tables.
+
+    Parameters
+    ----------
+    names : sequence of str, optional
+        Such as C8; without them all.
+    data : path
+        Holds ``posenet/``, ``bhv/`` and ``dynamics/``.
+    listed : path
+        The ledger.
+
+    Returns
+    -------
+    list of Verdict
+        In the ledger's order. A claim without a test is not evaluated.
+
+    Raises
+    ------
+    ParameterError
+        An unknown claim.
+    WeightsError
+        A table is missing or damaged.
+
+    Examples
+    --------
+    >>> judge(["C3"])[0].verdict
+    'not evaluated at these parameters'
+    """
+    known = claims(listed)
+    for name in names or ():
+        if name not in known:
+            raise ParameterError(unknown("claim", name, known))
+    verdicts = []
+    for name, entry in known.items():
+        if names and name not in names:
+            continue
+        if entry.tested:
+            verdicts.append(JUDGES[name](Path(data)))
+        else:
+            verdicts.append(Verdict(entry, NOT_EVALUATED, pd.DataFrame(), "no test written yet"))
+    return verdicts
+
+
+def table(verdicts: Sequence[Verdict]) -> pd.DataFrame:
+    """Return the ledger, one row per claim.
+
+    Returns
+    -------
+    DataFrame
+        claim (its number), says, verdict, because, chapter (a stem; empty without a test),
+        expected (the verdict that the ledger expects), changed.
+
+    Examples
+    --------
+    >>> table(judge(["C3"]))["changed"].item()
+    False
+    """
+    rows = [
+        {
+            "claim": verdict.claim.id,
+            "says": verdict.claim.claim,
+            "verdict": verdict.verdict,
+            "because": verdict.because,
+            "chapter": verdict.claim.chapter,
+            "expected": verdict.claim.expected or NOT_EVALUATED,
+            "changed": verdict.verdict != (verdict.claim.expected or NOT_EVALUATED),
+        }
+        for verdict in verdicts
+    ]
+    return pd.DataFrame(rows)
+
+
+def require_expected(verdicts: Sequence[Verdict]) -> None:
+    """Refuse verdicts that the ledger does not expect.
+
+    Raises
+    ------
+    VerdictChanged
+        Names the first, and says what to do.
+
+    Examples
+    --------
+    >>> require_expected(judge(["C3"]))
+    """
+    rows = table(verdicts)
+    for row in rows[rows["changed"]].itertuples():
+        raise VerdictChanged(
+            f"{row.claim} is {row.verdict!r} now ({row.because}), and {row.expected!r} was "
+            "expected; if the new verdict is right, change `expected` in data/claims.yaml and "
+            "give the `reason`"
+        )
