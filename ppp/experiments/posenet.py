@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -53,7 +53,7 @@ def target(name: str, size: int = 224) -> Tensor:
     ----------
     name : {"H", "V", "G", "HS", "VS"}
     size : int
-        Side, at least 2 (px).
+        Side, at least 3 (px).
 
     Returns
     -------
@@ -73,7 +73,7 @@ def target(name: str, size: int = 224) -> Tensor:
     """
     if name not in TARGETS:
         raise ParameterError(unknown("target", name, TARGETS))
-    check_whole("size", size, 2)
+    check_whole("size", size, 3)
     x = torch.linspace(0, 1, size)
     ramp, stripes = x, (1 - torch.cos(2 * math.pi * STRIPES * x)) / 2
     bell = torch.exp(-0.5 * ((x - 0.5) / _SPREAD) ** 2)
@@ -133,12 +133,22 @@ class Protocol:
 
     def __post_init__(self) -> None:
         for name in ("feature_size", "target_size"):
-            check_whole(name, getattr(self, name), 2, 4096)
+            check_whole(name, getattr(self, name), 3, 4096)
         for name, least, most in (
             ("depth", 1, 16), ("kernel", 1, 63), ("padding", 0, 62), ("width", 1, 1024),
             ("epochs", 0, 10**5), ("batch", 1, 4096),
         ):  # fmt: skip
             check_whole(name, getattr(self, name), least, most)
+        for name, positive in (("lr", True), ("momentum", False), ("weight_decay", False)):
+            value = getattr(self, name)
+            number = isinstance(value, int | float) and math.isfinite(value)
+            if not number or value < 0 or (positive and value == 0):
+                least = "above 0" if positive else "of at least 0"
+                raise ParameterError(f"{name} = {value!r}; expected a number {least}")
+        if not isinstance(self.drops, tuple):
+            raise ParameterError(f"drops = {self.drops!r}; expected a tuple of whole numbers")
+        for epoch in self.drops:
+            check_whole("drops", epoch, 0)
         if self.optimiser not in ("sgd", "adam"):
             raise ParameterError(unknown("optimiser", self.optimiser, ("sgd", "adam")))
         if self.cells < 2:
@@ -344,7 +354,17 @@ class Trials:
         Returns
         -------
         Tensor, shape (n, size, size), float64
+
+        Raises
+        ------
+        ParameterError
+            No such trial.
         """
+        if name not in self.targets:
+            raise ParameterError(unknown("target", name, self.targets))
+        if seed not in self.seeds:
+            known = ", ".join(map(str, self.seeds))
+            raise ParameterError(f"no trial has the seed {seed!r}; known: {known}")
         place = self.seeds.index(seed), self.targets.index(name)
         state = {key: value[place] for key, value in self.state.items()}
         if self.penalty:
@@ -441,6 +461,8 @@ def _train_seed(
                 here = taken[: len(chosen)]
                 torch.index_select(rows, 0, chosen, out=here)
                 first = convolve(here.permute(0, 3, 1, 2), params["first.weight"], protocol.padding)
+                if len(chosen) == 1:  # PyTorch's batch norm errs on one image, channels last
+                    first = first.contiguous()
                 values = each(of_rest, statistics, first, *error.wanted)
                 optimiser.zero_grad()
                 values.sum().backward()  # no trial's loss depends on another's weights
@@ -607,14 +629,16 @@ def ridge(
     """
     painted = _painted(targets, protocol.target_size)
     _check_maps(maps, protocol)
-    kernel, channels = protocol.kernel, maps.shape[1]
-    cells = protocol.feature_size - kernel + 1
+    protocol = replace(protocol, depth=1, padding=0)  # refuses a kernel as large as the grid
+    kernel, channels, cells = protocol.kernel, maps.shape[1], protocol.cells
     shrunk = F.interpolate(
         torch.stack([*painted.values()])[:, None], size=(cells, cells), mode="bilinear",
         align_corners=True,
     )[:, 0].reshape(len(painted), -1).T.double()  # fmt: skip
     centre = maps.mean((0, 2, 3), keepdim=True)
-    scale = maps.std((0, 2, 3), keepdim=True).clamp_min(1e-12)
+    scale = maps.std((0, 2, 3), keepdim=True)
+    steady = scale <= _FLAT * maps.abs().amax((0, 2, 3), keepdim=True)
+    scale[steady] = math.inf  # what varies by rounding alone has no weight
     size = channels * kernel**2
     gram = torch.zeros(2, size + 1, size + 1, dtype=torch.float64)  # of both parts of the windows
     moment = torch.zeros(2, size + 1, len(painted), dtype=torch.float64)
@@ -654,7 +678,7 @@ def ridge(
 def _solve(gram: Tensor, moment: Tensor, penalty: float) -> Tensor:
     ridge_ = torch.full((len(gram),), penalty, dtype=torch.float64)
     ridge_[-1] = 0  # the intercept is free
-    # A channel that never varies has no weight; the least penalty keeps the matrix regular.
+    # A channel that never varies leaves zeros; the penalty keeps the matrix regular.
     return torch.linalg.solve(gram + torch.diag(ridge_), moment)
 
 
@@ -673,7 +697,7 @@ def scores(predicted: Tensor, wanted: Tensor) -> tuple[np.ndarray, np.ndarray]:
     -------
     spc : ndarray, shape (n,)
         Spearman's rank correlation, -1 to 1, higher means more position information; NaN where
-        the painted map is constant and so has none.
+        the painted map is constant, or not finite, and so has none.
     mae : ndarray, shape (n,)
         Mean absolute error, 0 to 1, lower means more position information.
 
@@ -698,13 +722,15 @@ def scores(predicted: Tensor, wanted: Tensor) -> tuple[np.ndarray, np.ndarray]:
             "the target is constant, so Spearman's correlation with it is undefined; "
             "give one that varies"
         )
+    if not len(predicted):
+        return np.empty(0), np.empty(0)
     goal = wanted.reshape(-1).double().numpy()
     ranks = stats.rankdata(goal)
     parts = [
         _scored(part.reshape(len(part), -1).double().numpy(), goal, ranks)
         for part in predicted.split(_TOGETHER)
     ]
-    spc, mae = zip(*parts) if parts else ((np.empty(0),), (np.empty(0),))
+    spc, mae = zip(*parts)
     return np.concatenate(spc), np.concatenate(mae)
 
 
@@ -716,5 +742,5 @@ def _scored(flat: np.ndarray, goal: np.ndarray, ranks: np.ndarray) -> tuple[np.n
     # Equal values share a rank; few maps have any, so that ranking all would take thrice as long.
     for i in np.flatnonzero((ordered[:, 1:] == ordered[:, :-1]).any(1)):
         spc[i] = np.corrcoef(stats.rankdata(flat[i]), ranks)[0, 1] if np.ptp(flat[i]) else np.nan
-    spc[ordered[:, -1] - ordered[:, 0] < _FLAT] = np.nan
+    spc[~(ordered[:, -1] - ordered[:, 0] >= _FLAT)] = np.nan  # not a number is sorted last
     return spc, np.abs(flat - goal).mean(1)

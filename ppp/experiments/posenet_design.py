@@ -50,6 +50,8 @@ IMAGES = ("photographs", "plane", "black", "white", "noise")
 """What read-outs are tested on; the photographs are not those they are trained on."""
 N = 512
 """Windows that a read-out is trained on, and PPP measured on."""
+RIDGE = "ridge"
+"""Stands for a protocol: the read-out is fitted in closed form."""
 PIXELS = "pixels"
 """Stands for a network: read-outs of the pixels themselves ("PosENet alone")."""
 
@@ -313,10 +315,25 @@ def features_of(
 def read_outs(
     maps: Tensor, targets: Sequence[str], seeds: Sequence[int], protocol: Protocol | str
 ) -> Trials:
-    """Train read-outs by a protocol or its name, or fit them in closed form ("ridge")."""
-    if protocol == "ridge":
-        return posenet.ridge(maps, targets)
-    return posenet.train(maps, targets, seeds, PROTOCOLS.get(protocol, protocol))
+    """Train read-outs by a protocol or its name, or fit them in closed form ("ridge").
+
+    Raises
+    ------
+    ParameterError
+        An unknown protocol; and see :func:`~ppp.experiments.posenet.train`.
+    """
+    chosen = _protocol(protocol)
+    if protocol == RIDGE:
+        return posenet.ridge(maps, targets, chosen)
+    return posenet.train(maps, targets, seeds, chosen)
+
+
+def _protocol(protocol: Protocol | str) -> Protocol:
+    if isinstance(protocol, Protocol):
+        return protocol
+    if protocol not in (*PROTOCOLS, RIDGE):
+        raise ParameterError(unknown("protocol", protocol, (*PROTOCOLS, RIDGE)))
+    return PROTOCOLS.get(protocol, posenet.PUBLISHED)
 
 
 def evaluated(found: Trials, features: Features) -> dict[str, pd.DataFrame]:
@@ -504,6 +521,9 @@ def train_live(
     for name in targets:
         if name not in TARGETS:
             raise ParameterError(unknown("target", name, TARGETS))
+    for number in seeds:
+        check_whole("seed", number, 0, 2**32 - 1)
+    _protocol(protocol)
     task = partial(
         _trained, targets=tuple(targets), seeds=tuple(seeds), protocol=protocol, weights=weights,
         seed=seed, n=n, photos=os.fspath(photos),
@@ -514,7 +534,8 @@ def train_live(
 
 def _trained(name, targets, seeds, protocol, weights, seed, n, photos) -> Live:
     model, layers, reach, pictures = loaded(name, weights, seed, photos)
-    features = features_of(model, layers, reach, pictures, n=n, seed=seed)
+    size = _protocol(protocol).feature_size
+    features = features_of(model, layers, reach, pictures, n=n, size=size, seed=seed)
     found = read_outs(features.training, targets, seeds, protocol)
     head = {"network": name}
     table = headed(head, {"trials": evaluated(found, features)["trials"]})["trials"]

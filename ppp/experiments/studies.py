@@ -155,7 +155,8 @@ def headed(
     ['seed', 'value']
     """
     return {
-        name: pd.DataFrame(head, index=table.index).join(table) for name, table in tables.items()
+        name: pd.concat([pd.DataFrame(head, index=table.index), table], axis=1)
+        for name, table in tables.items()
     }
 
 
