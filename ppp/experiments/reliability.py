@@ -116,7 +116,7 @@ def arrays(rows: pd.DataFrame) -> dict[str, np.ndarray]:
     Returns
     -------
     dict of str to ndarray, shape (settings, schemes, seeds, trials)
-        Settings and schemes in the order of their appearance.
+        Settings and schemes in the order of their appearance in `rows`, whatever the metric.
 
     Raises
     ------
@@ -129,22 +129,49 @@ def arrays(rows: pd.DataFrame) -> dict[str, np.ndarray]:
     >>> arrays(rows.assign(trial=0, value=[0.5, 0.25]))["SPC"].shape
     (1, 2, 1, 1)
     """
+    factors = ["setting", "scheme", "seed", "trial"]
     return {
-        metric: balanced(part, ["setting", "scheme", "seed", "trial"], "value", metric)
+        metric: balanced(part, factors, "value", metric, rows)
         for metric, part in rows.groupby("metric", sort=False)
     }
 
 
-def balanced(rows: pd.DataFrame, factors: Sequence[str], value: str, what: str) -> np.ndarray:
+def _levels(part: pd.DataFrame, name: str, whole: pd.DataFrame) -> list[object]:
+    """Return a factor's levels: numbers sorted, texts in the order in which `whole` has them."""
+    if pd.api.types.is_numeric_dtype(part[name]):
+        return sorted(part[name].unique())
+    return [level for level in whole[name].unique() if (part[name] == level).any()]
+
+
+def balanced(
+    rows: pd.DataFrame,
+    factors: Sequence[str],
+    value: str,
+    what: str,
+    whole: pd.DataFrame | None = None,
+) -> np.ndarray:
     """Arrange a column by factors, each combination of whose levels occurs exactly once.
+
+    Parameters
+    ----------
+    rows : DataFrame
+    factors : sequence of str
+        Columns that become axes; their numbers are sorted, their texts keep their order.
+    value : str
+        Column of the values.
+    what : str
+        What they are, for an error.
+    whole : DataFrame, optional
+        Gives the order of texts; without it `rows` does.
 
     Raises
     ------
     ParameterError
-        A combination is missing or occurs twice; `what` names the column's meaning.
+        A combination is missing or occurs twice.
     """
-    codes = [pd.factorize(rows[name])[0] for name in factors]
-    shape = [code.max() + 1 if len(code) else 0 for code in codes]
+    levels = [_levels(rows, name, rows if whole is None else whole) for name in factors]
+    codes = [pd.Index(level).get_indexer(rows[name]) for level, name in zip(levels, factors)]
+    shape = [len(level) for level in levels]
     cells = np.ravel_multi_index(codes, shape) if len(rows) else np.empty(0, int)
     if len(rows) != np.prod(shape) or len(np.unique(cells)) != len(cells) or not len(rows):
         raise ParameterError(
@@ -204,14 +231,17 @@ def repeatability(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _icc(grid: np.ndarray) -> tuple[float, float, float]:
+    if (grid == grid[:, :1]).all():  # every trial repeats the first; pingouin divides 0 by 0
+        return 1.0, 1.0, 1.0
     network, trial = np.indices(grid.shape)
     frame = {"network": network.ravel(), "trial": trial.ravel(), "score": grid.ravel()}
-    rounded = pingouin.options["round.column.CI95"]
-    pingouin.options["round.column.CI95"] = None  # a test compares the ends with a threshold
+    usual = dict(pingouin.options)
+    # Not rounded: a test compares the ends with a threshold.
+    pingouin.options.update({"round": None, "round.column.CI95": None})
     try:
         result = pingouin.intraclass_corr(pd.DataFrame(frame), "network", "trial", "score")
     finally:
-        pingouin.options["round.column.CI95"] = rounded
+        pingouin.options.update(usual)
     row = result.set_index("Type").loc["ICC(A,1)"]
     return (float(row["ICC"]), *(float(end) for end in row["CI95"]))
 
@@ -251,7 +281,7 @@ def contradiction(values: np.ndarray) -> np.ndarray:
         raise ParameterError(
             f"{schemes} schemes and {seeds} seeds; two of each are needed to compare two runs"
         )
-    found = []
+    found, values = [], np.where(np.isfinite(values), values, np.nan)
     for first, second in combinations(range(schemes), 2):
         a = values[:, first, :, None, :, None]
         b = values[:, second, None, :, None, :]
@@ -272,11 +302,11 @@ def contradictions(rows: pd.DataFrame) -> pd.DataFrame:
     DataFrame
         metric, setting, first, second, probability.
     """
-    found = []
+    found, values = [], arrays(rows)
     for metric, part in rows.groupby("metric", sort=False):
-        pairs = list(combinations(part["scheme"].unique(), 2))
-        each = contradiction(arrays(part)[metric])
-        for setting, probabilities in zip(part["setting"].unique(), each):
+        pairs = list(combinations(_levels(part, "scheme", rows), 2))
+        each = contradiction(values[metric])
+        for setting, probabilities in zip(_levels(part, "setting", rows), each):
             found += [(metric, setting, *pair, p) for pair, p in zip(pairs, probabilities)]
     columns = ["metric", "setting", "first", "second", "probability"]
     return pd.DataFrame(found, columns=columns)
@@ -300,6 +330,11 @@ def disagreement(rows: pd.DataFrame, one: str = SPC, other: str = MAE) -> pd.Dat
         setting; runs, the share of pairs of single runs (0 to 1); schemes, the share of pairs of
         schemes whose means disagree.
 
+    Raises
+    ------
+    ParameterError
+        The two metrics have not the same settings, schemes, seeds and trials in number.
+
     Examples
     --------
     >>> rows = pd.DataFrame({"scheme": ["a", "b"] * 2, "value": [1, 2, 1, 2], "seed": 0})
@@ -309,7 +344,12 @@ def disagreement(rows: pd.DataFrame, one: str = SPC, other: str = MAE) -> pd.Dat
     """
     values = arrays(rows)
     a, b = values[one], -values[other]
-    settings = rows.loc[rows["metric"] == one, "setting"].unique()
+    if a.shape != b.shape:
+        raise ParameterError(
+            f"{one} and {other} have {a.shape} and {b.shape} settings, schemes, seeds and trials; "
+            "expected the same"
+        )
+    settings = _levels(rows[rows["metric"] == one], "setting", rows)
     means = [x.mean((2, 3))[..., None, None] for x in (a, b)]
     frame = {"setting": settings, "runs": _opposed(a, b), "schemes": _opposed(*means)}
     return pd.DataFrame(frame)
@@ -397,7 +437,8 @@ def variance_components(values: np.ndarray, factors: Sequence[str]) -> pd.DataFr
     -------
     DataFrame
         component (see :data:`COMPONENTS`), variance, share of the sum of all, 0 to 1; its ends
-        low and high (95 %), by leaving out one network seed at a time, cut at 0 and 1.
+        low and high (95 %), by leaving out one network seed at a time, cut at 0 and 1 (missing
+        without that factor, or with fewer than three seeds).
         A variance below 0 counts as 0 in the shares.
 
     Examples
@@ -408,10 +449,8 @@ def variance_components(values: np.ndarray, factors: Sequence[str]) -> pd.DataFr
     True
     """
     whole = _grouped(components(values, factors))
-    left_out = [
-        _shares(_grouped(components(part, factors)))
-        for part in _without_each(values, factors.index(_SEED))
-    ]
+    seeds = _without_each(values, factors.index(_SEED)) if _SEED in factors else ()
+    left_out = [_shares(_grouped(components(part, factors))) for part in seeds]
     rows = []
     for name, share in _shares(whole).items():
         interval = _interval(share, [part[name] for part in left_out])
@@ -429,7 +468,8 @@ def _grouped(terms: Mapping[tuple[str, ...], float]) -> dict[str, float]:
 
 def _shares(variances: Mapping[str, float]) -> dict[str, float]:
     clipped = {name: max(variance, 0.0) for name, variance in variances.items()}
-    return {name: variance / sum(clipped.values()) for name, variance in clipped.items()}
+    whole = sum(clipped.values()) or float("nan")
+    return {name: variance / whole for name, variance in clipped.items()}
 
 
 def _component(term: Sequence[str]) -> str:
@@ -570,12 +610,12 @@ def differences(rows: pd.DataFrame) -> pd.DataFrame:
     Raises
     ------
     ParameterError
-        Metrics with different numbers of seeds.
+        Metrics with different seeds.
     """
     values = arrays(rows)
-    seeds = {metric: part.shape[2] for metric, part in values.items()}
-    if len(set(seeds.values())) > 1:
-        raise ParameterError(f"the metrics have different numbers of seeds, {seeds}")
+    seeds = {m: sorted(part["seed"].unique().tolist()) for m, part in rows.groupby("metric")}
+    if len({tuple(each) for each in seeds.values()}) > 1:
+        raise ParameterError(f"the metrics have different seeds: {seeds}")
     whole = {metric: _contradicted(part) for metric, part in values.items()}
     parts = {metric: _each(_contradicted, part) for metric, part in values.items()}
     found = []
@@ -643,7 +683,7 @@ def judge_variance(rows: pd.DataFrame) -> Verdict:
         f"{counts['below'][1]} (MAE) targets, above it for {counts['above'][0]} and "
         f"{counts['above'][1]}"
     )
-    if set(table["metric"]) != {SPC, MAE} or table["setting"].nunique() < 3:
+    if min((table["metric"] == metric).sum() for metric in (SPC, MAE)) < 3:
         return Verdict(entry, NOT_EVALUATED, table, "both scores of three targets are needed")
     if min(counts["below"]) >= 3:
         return Verdict(entry, REPRODUCED, table, because)
