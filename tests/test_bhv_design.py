@@ -123,7 +123,7 @@ def test_the_full_design():
         assert 0 <= run.seed < seeds[run.condition, run.variant]
     for condition, count in (("published", 10), ("shuffled", 10), ("block-6", 5)):
         assert all(seeds[condition, name] == count for name in MAIN)
-    assert seeds["published", "S-circular-2"] == 10 and seeds["published", "S-randn"] == 2
+    assert seeds["published", "S-circular-2"] == 10 and seeds["published", "S-randn"] == 5
     assert seeds["canvas-0.5", "F-optimal"] == 3
 
 
