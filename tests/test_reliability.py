@@ -289,6 +289,7 @@ def test_pingouins_options_are_as_before_even_if_it_fails(monkeypatch):
     assert pingouin.options == before and seen == [None]
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")
 @pytest.mark.parametrize("odd", [np.nan, np.inf])
 def test_scores_that_are_constant_or_not_finite_have_no_repeatability(odd):
     values = np.stack([drawn(3, 2, 4), np.full((3, 2, 4), 0.25), drawn(3, 2, 4, seed=1)])
@@ -775,6 +776,7 @@ def test_concordance_is_kendalls_corrected_for_ties(means, expected):
     assert reliability.concordance(np.array(means, float)) == pytest.approx(expected, abs=1e-12)
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")
 @pytest.mark.parametrize(
     "means",
     [
@@ -1132,10 +1134,39 @@ def test_disagreement_does_not_depend_on_the_order_of_rows():
     assert (reliability.disagreement(shuffled(rows))["runs"] == 0).all()
 
 
-def test_disagreement_needs_the_same_trials():
-    spc = drawn(1, 3, 3, 2)
-    with pytest.raises(ParameterError):
-        reliability.disagreement(together(SPC=spc, MAE=-spc[..., :1]))
+@pytest.mark.parametrize("axis", range(4))
+def test_disagreement_needs_the_same_trials(axis):
+    spc = drawn(3, 3, 3, 3)
+    mae = np.delete(-spc, [0, 1] if axis != 1 else [0], axis)
+    with pytest.raises(ParameterError, match=f"^{SPC} and {MAE} have "):
+        reliability.disagreement(together(SPC=spc, MAE=mae))
+
+
+def test_results_belong_to_their_settings_if_metrics_have_them_in_other_orders():
+    spc = np.stack([SURE[0], ODD[0][0], EVEN[0]])
+    mae = rows_of(np.stack([SURE[0], -SURE[0], EVEN[0]]), MAE, ["G", "V", "H"])
+    rows = pd.concat([rows_of(spc, settings=["H", "V", "G"]), mae], ignore_index=True)
+    found = reliability.contradictions(rows).set_index(["metric", "setting"])["probability"]
+    expected = {"H": 0, "V": 2 / 3, "G": 0.5}
+    assert found[SPC].to_dict() == pytest.approx(expected)
+    assert found[MAE].to_dict() == {"G": 0, "V": 0, "H": 0.5}
+
+    spc = np.stack([SURE[0], SURE[0], -SURE[0]])
+    mae = rows_of(np.stack([SURE[0], -SURE[0], SURE[0]]), MAE, ["G", "V", "H"])
+    for parts in ([rows_of(spc, settings=["H", "V", "G"]), mae],
+                  [mae, rows_of(spc, settings=["H", "V", "G"])]):  # fmt: skip
+        shares = reliability.disagreement(pd.concat(parts, ignore_index=True))
+        shares = shares.set_index("setting")
+        assert shares["runs"].to_dict() == {"H": 1, "V": 0, "G": 0}
+        assert shares["schemes"].to_dict() == {"H": 1, "V": 0, "G": 0}
+
+
+def test_metrics_of_other_seeds_are_not_compared():
+    rows = together(**USUAL)
+    rows.loc[rows["metric"] == BHV, "seed"] += 1
+    for function in (reliability.differences, reliability.judge_reliability):
+        with pytest.raises(ParameterError, match=rf"different seeds: .*'{BHV}': \[1, 2, 3\]"):
+            function(rows)
 
 
 def test_differences_leave_out_the_same_seed_whatever_the_order_of_rows():
