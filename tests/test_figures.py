@@ -184,6 +184,12 @@ def test_gallery_draws_values_and_nan():
     assert fig.axes[2].get_ylabel() == "degrees"
 
 
+def test_gallery_frames_pictures_for_a_white_one_on_a_white_page():
+    fig = figures.gallery({"white": np.ones((4, 4, 3)), "map": np.eye(4)})
+    framed = [{spine.get_visible() for spine in ax.spines.values()} for ax in fig.axes]
+    assert framed == [{True}, {False}]
+
+
 def test_gallery_scales_and_layout():
     maps = {str(i): np.eye(3) * i for i in range(1, 6)}
     shared = figures.gallery(maps, columns=2, colorbar_label="v")
@@ -642,6 +648,17 @@ def test_trials_with_references(accuracies):
     assert fig.legends[0].texts[-1].get_text() == "paper"
     assert "62 [60, 64] (n 5) and paper 65 at V, " in fig.ppp_alt
     assert "and paper 75 [74, 76] at F-zero, 80 (n 1) at S-zero, paper 40 at new;" in fig.ppp_alt
+
+
+def test_trials_on_an_axis_that_is_linear_near_0(runs):
+    frame = runs[(runs.step == 64) & runs.layer.isin(["stem", "layer1"])]
+    frame = frame.assign(mae=frame.mae * np.where(frame.layer == "stem", 1, -1000))
+    fig = figures.trials(frame, "padding", "mae", unit="seed", col="layer", linear_to=5)
+    assert len(fig.axes) == 2
+    for ax in fig.axes:
+        near, at, far = ax.transScale.transform([(0, 2.5), (0, 5), (0, 500)])[:, 1]
+        assert near == pytest.approx(at / 2) and at < far < 5 * at
+        assert ax.yaxis.get_major_formatter()(50, 0) == "50"
 
 
 def test_trials_joined_in_panels(runs):

@@ -168,6 +168,9 @@ def gallery(
         ax.set_title(title)
         words.append(f"{title}: {a.shape[0]} x {a.shape[1]}, {what}")
     _bare(axes.flat, len(arrays))
+    for ax, a in zip(axes.flat, arrays.values()):
+        if a.ndim == 3:  # a white picture on a white page
+            ax.spines[:].set(visible=True, color="#808080", linewidth=0.8)
     if bar and shared_scale:
         fig.colorbar(
             ScalarMappable(together, SCALE), ax=axes, label=colorbar_label, shrink=0.9, aspect=25
@@ -651,6 +654,7 @@ def trials(
     xlabel: str | None = None,
     ylabel: str | None = None,
     ylim: tuple[float, float] | None = None,
+    linear_to: float | None = None,
 ) -> Figure:
     """Draw repeated trials over categories: each one pale, their mean with its 95 % interval.
 
@@ -680,6 +684,8 @@ def trials(
         Axis labels with units; the column names without them.
     ylim : tuple of float, optional
         Ends of the y axis.
+    linear_to : float, optional
+        Beyond this value, on both sides of 0, the y axis is logarithmic.
 
     Returns
     -------
@@ -752,6 +758,9 @@ def trials(
     if len(known):
         handles.append(Line2D([], [], **diamond, label=references_label))
     _legend(fig, axes, len(names["panel"]), handles, hue)
+    if linear_to is not None:  # the panels share their axes
+        axes[0].set_yscale("symlog", linthresh=linear_to)
+        axes[0].yaxis.set_major_formatter("{x:g}")
     axes[0].set(xlim=(-0.5, len(names["x"]) - 0.5), ylim=ylim)
     for ax, name in zip(axes, names["panel"]):
         ax.set_title("" if name is None else name)
