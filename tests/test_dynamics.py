@@ -180,7 +180,7 @@ def test_the_order_of_rows_does_not_matter():
 def test_c8_says_where_the_pattern_was_there_before():
     verdict = dynamics.judge("C8", made(lambda padding, seed, step: 0.1 * (1 + 0.01 * seed)))
     assert verdict.verdict == claims.REPRODUCED
-    assert "in 10 rows half of the final value is there before the first step" in verdict.because
+    assert "in 10 of them half of the final value is there before the first step" in verdict.because
 
 
 def test_a_control_of_too_few_seeds_or_none_gives_no_verdict():

@@ -7,7 +7,7 @@ import pytest
 from companion import cli
 from ppp.errors import ParameterError, WeightsError
 from ppp.experiments import claims, ledger
-from ppp.experiments.claims import INCONCLUSIVE, NOT_EVALUATED, NOT_REPRODUCED, REPRODUCED, Verdict
+from ppp.experiments.claims import INCONCLUSIVE, NOT_REPRODUCED, NOT_TESTED, REPRODUCED, Verdict
 
 ROOT = Path(__file__).parents[1]
 CLAIMS = claims.claims()
@@ -50,7 +50,7 @@ def test_the_table_has_what_a_reader_needs(verdicts):
     assert rows["claim"].tolist() == list(CLAIMS)
     assert rows["because"].str.len().min() > 0 and not rows["changed"].any()
     untested = rows[~rows["claim"].isin(TESTED)]
-    assert set(untested["verdict"]) == {NOT_EVALUATED} and set(untested["chapter"]) == {""}
+    assert set(untested["verdict"]) == {NOT_TESTED} and set(untested["chapter"]) == {""}
 
 
 def test_claims_are_chosen_by_number_in_the_order_of_the_ledger():
@@ -84,7 +84,7 @@ def test_a_verdict_without_a_test_is_refused():
 def test_tables_that_are_not_there_are_named(tmp_path):
     with pytest.raises(WeightsError, match=r"trajectories\.csv\.gz cannot be read"):
         ledger.judge(["C8"], tmp_path)
-    assert ledger.judge(["C3"], tmp_path)[0].verdict == NOT_EVALUATED
+    assert ledger.judge(["C3"], tmp_path)[0].verdict == NOT_TESTED
 
 
 # ------------------------------------------------------------------------ the command line

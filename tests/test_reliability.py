@@ -870,7 +870,7 @@ def test_columns_of_the_table_as_texts():
     shown = reliability.against(table, {"between": "share", "icc": "repeatability (ICC)"})
     assert shown.columns.tolist() == ["metric", "share", "repeatability (ICC)"]
     assert shown["metric"].tolist() == [SPC, BHV, MAE]
-    assert shown["share"].tolist() == ["0.50 [0.00, 1.00]", "0.25", "–"]
+    assert shown["share"].tolist() == ["0.50\u00a0[0.00,\u00a01.00]", "0.25", "–"]
     assert shown["repeatability (ICC)"].tolist() == ["0.13", "–", "-0.50"]
     assert list(table) == ["metric", "icc", "between", "between_low", "between_high"]
 

@@ -18,6 +18,7 @@ CLAIMS = Path(__file__).resolve().parents[2] / "data" / "claims.yaml"
 
 REPRODUCED, NOT_REPRODUCED = "reproduced", "not reproduced"
 INCONCLUSIVE, NOT_EVALUATED = "inconclusive", "not evaluated at these parameters"
+NOT_TESTED = "not tested yet"
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,9 @@ class Verdict:
     Attributes
     ----------
     claim : Claim
-    verdict : {"reproduced", "not reproduced", "inconclusive", "not evaluated at these parameters"}
+    verdict : str
+        reproduced, not reproduced, inconclusive, not evaluated at these parameters, or, for a claim
+        without a test, not tested yet.
     table : DataFrame
         The statistics that decide, one row each.
     because : str

@@ -379,7 +379,9 @@ def _c8(entry: Claim, table: pd.DataFrame, deepest: str) -> Verdict:
     where = f"step {limit:g}, {share:.0%} of training"
     verdict = _verdict(entry, rows, early, late, f"an interval below {where}", "one above it")
     there = int((rows["strength_high"] == 0).sum())
-    words = f"in {there} rows half of the final value is there before the first step, in every run"
+    words = (
+        f"in {there} of them half of the final value is there before the first step, in every run"
+    )
     return replace(verdict, because=f"{verdict.because}; {words}")
 
 
@@ -430,7 +432,9 @@ def _verdict(entry: Claim, rows: pd.DataFrame, yes, no, yes_words: str, no_words
         verdict = NOT_REPRODUCED
     elif yes.all():
         verdict = REPRODUCED
-    because = f"{yes.sum()} of {len(rows)} rows have {yes_words}, {no.sum()} {no_words}"
+    by = "padding, metric and batch norm" if "batch_norm" in rows else "padding and metric"
+    kinds = f"{len(rows)} combinations of {by}"
+    because = f"{yes.sum()} of {kinds} have {yes_words}, {no.sum()} {no_words}"
     return Verdict(entry, verdict, rows, because)
 
 

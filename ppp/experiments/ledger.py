@@ -10,7 +10,7 @@ import pandas as pd
 
 from ppp.errors import ParameterError, PPPError, unknown
 from ppp.experiments import bhv_design, confounders, dynamics, posenet_design, reliability, zoo
-from ppp.experiments.claims import CLAIMS, NOT_EVALUATED, Verdict, claims
+from ppp.experiments.claims import CLAIMS, NOT_TESTED, Verdict, claims
 
 DATA = zoo.DATA
 """The folder of the shipped tables."""
@@ -71,7 +71,7 @@ def judge(
     Returns
     -------
     list of Verdict
-        In the ledger's order. A claim without a test is not evaluated.
+        In the ledger's order. A claim without a test is not tested yet.
 
     Raises
     ------
@@ -83,7 +83,7 @@ def judge(
     Examples
     --------
     >>> judge(["C3"])[0].verdict
-    'not evaluated at these parameters'
+    'not tested yet'
     """
     known = claims(listed)
     for name in names or ():
@@ -96,7 +96,7 @@ def judge(
         if entry.tested:
             verdicts.append(JUDGES[name](Path(data)))
         else:
-            verdicts.append(Verdict(entry, NOT_EVALUATED, pd.DataFrame(), "no test written yet"))
+            verdicts.append(Verdict(entry, NOT_TESTED, pd.DataFrame(), "no test has been written"))
     return verdicts
 
 
@@ -121,8 +121,8 @@ def table(verdicts: Sequence[Verdict]) -> pd.DataFrame:
             "verdict": verdict.verdict,
             "because": verdict.because,
             "chapter": verdict.claim.chapter,
-            "expected": verdict.claim.expected or NOT_EVALUATED,
-            "changed": verdict.verdict != (verdict.claim.expected or NOT_EVALUATED),
+            "expected": verdict.claim.expected or NOT_TESTED,
+            "changed": verdict.verdict != (verdict.claim.expected or NOT_TESTED),
         }
         for verdict in verdicts
     ]

@@ -731,7 +731,7 @@ def against(table: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
             shown[title] = [_number(v) for v in table[name]]
             continue
         shown[title] = [
-            _number(v) + (f" [{a:.2f}, {b:.2f}]" if np.isfinite(a) else "")
+            _number(v) + (f"\u00a0[{a:.2f},\u00a0{b:.2f}]" if np.isfinite(a) else "")
             for v, a, b in zip(table[name], *ends)
         ]
     return shown
