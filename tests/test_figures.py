@@ -650,15 +650,17 @@ def test_trials_with_references(accuracies):
     assert "and paper 75 [74, 76] at F-zero, 80 (n 1) at S-zero, paper 40 at new;" in fig.ppp_alt
 
 
-def test_trials_on_an_axis_that_is_linear_near_0(runs):
-    frame = runs[(runs.step == 64) & runs.layer.isin(["stem", "layer1"])]
-    frame = frame.assign(mae=frame.mae * np.where(frame.layer == "stem", 1, -1000))
-    fig = figures.trials(frame, "padding", "mae", unit="seed", col="layer", linear_to=5)
+def test_trials_on_an_axis_that_is_linear_near_0():
+    values = {"near": [-9.0, 4, 12], "far": [60.0, -3, 8]}
+    frame = pd.DataFrame(values).melt(var_name="metric", value_name="score")
+    frame = frame.assign(padding=["zeros", "zeros", "randn"] * 2, seed=[0, 1, 0] * 2)
+    fig = figures.trials(frame, "padding", "score", unit="seed", col="metric", linear_to=10)
     assert len(fig.axes) == 2
     for ax in fig.axes:
-        near, at, far = ax.transScale.transform([(0, 2.5), (0, 5), (0, 500)])[:, 1]
-        assert near == pytest.approx(at / 2) and at < far < 5 * at
+        near, at, far = ax.transScale.transform([(0, 5), (0, 10), (0, 100)])[:, 1]
+        assert near == pytest.approx(at / 2) and at < far < 3 * at
         assert ax.yaxis.get_major_formatter()(50, 0) == "50"
+        assert {-10, 0, 10, 20, 50} <= set(ax.yaxis.get_majorticklocs())
 
 
 def test_trials_joined_in_panels(runs):

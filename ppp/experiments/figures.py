@@ -35,7 +35,12 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.textpath import TextPath
-from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+from matplotlib.ticker import (
+    LogLocator,
+    NullFormatter,
+    StrMethodFormatter,
+    SymmetricalLogLocator,
+)
 from mpl_toolkits.mplot3d.art3d import Poly3DCollection
 
 from ppp.errors import PPPError, unknown
@@ -760,6 +765,8 @@ def trials(
     _legend(fig, axes, len(names["panel"]), handles, hue)
     if linear_to is not None:  # the panels share their axes
         axes[0].set_yscale("symlog", linthresh=linear_to)
+        ticks = SymmetricalLogLocator(base=10, linthresh=linear_to, subs=(1, 2, 5))
+        axes[0].yaxis.set_major_locator(ticks)
         axes[0].yaxis.set_major_formatter("{x:g}")
     axes[0].set(xlim=(-0.5, len(names["x"]) - 0.5), ylim=ylim)
     for ax, name in zip(axes, names["panel"]):
