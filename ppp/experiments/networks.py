@@ -25,8 +25,9 @@ SHIPPED = Path(__file__).resolve().parents[2] / "data" / "networks"
 
 PLANE_MEAN, PLANE_STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 PLANE_WINDOW = 96
-_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-_SUFFIXES = (".safetensors", ".pth", ".pt")
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+SUFFIXES = (".safetensors", ".pth", ".pt")
+"""Endings of files of weights."""
 
 
 @dataclass(frozen=True)
@@ -424,8 +425,8 @@ def _plane_network(name, family, padding, weights, seed, models) -> Network:
             provenance["accuracy"] = record["test_accuracy"]
         else:
             provenance["source"] = f"before the first training step of {stem}"
-    elif weights.endswith(_SUFFIXES):
-        provenance = {**_load_file(model, weights), "padding": padding}
+    elif weights.endswith(SUFFIXES):
+        provenance = {**load_file(model, weights), "padding": padding}
     elif weights != "random":
         known = ("trained", "initial", "random", "a path to a .safetensors or .pth file")
         raise WeightsError(f"network {name!r}: {unknown('weights', weights, known)}")
@@ -449,7 +450,7 @@ def _torchvision_network(name: str, weights: str, seed: int) -> Network:
     choices = {entry.name: entry for entry in torchvision.models.get_model_weights(name)}
     best = torchvision.models.get_model_weights(name).DEFAULT.name
     weights = {"initial": "random", "trained": best}.get(weights, weights)
-    from_file = weights.endswith(_SUFFIXES)
+    from_file = weights.endswith(SUFFIXES)
     if weights not in choices and weights != "random" and not from_file:
         known = ("random", *choices, "a path to a .safetensors or .pth file")
         raise WeightsError(f"network {name!r}: {unknown('weights', weights, known)}")
@@ -458,10 +459,10 @@ def _torchvision_network(name: str, weights: str, seed: int) -> Network:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         model = torchvision.models.get_model(name, weights=None, **options)
-    mean, std = _IMAGENET_MEAN, _IMAGENET_STD
+    mean, std = IMAGENET_MEAN, IMAGENET_STD
     provenance = {"source": "random weights", "seed": seed}
     if from_file:
-        provenance = _load_file(model, weights)
+        provenance = load_file(model, weights)
     elif weights in choices:
         entry = choices[weights]
         path = fetch(entry)
@@ -534,11 +535,53 @@ def fetch(weights, *, folder: str | Path | None = None) -> Path:
     return path
 
 
-def _load_file(model: nn.Module, weights: str) -> dict[str, object]:
+def load_file(model: nn.Module, weights: str | Path) -> dict[str, object]:
+    """Put the weights of a file into a network; every key and shape must match.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Changed in place.
+    weights : path
+        Ends in one of :data:`SUFFIXES`.
+
+    Returns
+    -------
+    dict
+        ``source``, the file's name, and its ``sha256``.
+
+    Raises
+    ------
+    WeightsError
+        A file that is missing, holds more than tensors, or does not fit; the first keys that
+        are missing, too many, or of another shape are named.
+
+    Examples
+    --------
+    >>> load_file(small_vgg(), SHIPPED / "plane-vgg-zeros-seed0.safetensors")["source"]
+    'plane-vgg-zeros-seed0.safetensors'
+    """
     path = Path(weights).expanduser()
     state, sha256 = _read(path)
     _load(model, state, path)
     return {"source": path.name, "sha256": sha256}
+
+
+def weights_sha256(model: nn.Module) -> str:
+    """Return the SHA-256 of a network's state: names, types, shapes and values in name order.
+
+    Unlike the hash of a file, it names weights that were drawn or made, too.
+
+    Examples
+    --------
+    >>> weights_sha256(small_vgg(seed=1)) == weights_sha256(small_vgg(seed=1))
+    True
+    """
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def _read(path: Path, expected: str = "") -> tuple[dict[str, Tensor], str]:
