@@ -233,6 +233,35 @@ def _study(design: ModuleType, wanted: Sequence[object], options: argparse.Names
     print(f"{_count(wanted, 'run')} in {options.out}; their tables are in {tables}")
 
 
+def _measure_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("network", help="of torchvision, a shipped one (plane-...), FILE.py:FACTORY, timm:NAME")
+    add("--weights", default="random", help="a weights name, or a file; default: random")
+    add("--layers", default="auto", help="auto, or a,b,c; default: auto")
+    add("--schemes", default="own", help="a,b,c; own, the default: the network as it is")
+    add("--photos", default="", metavar="FOLDER", help="default: those of scikit-image")
+    add("--per-photo", type=_whole, default=64, metavar="N", help="windows of each; default: 64")
+    add("--window", type=_whole, metavar="PX", help="side of the input; default: the network's")
+    add("--mean", metavar="R,G,B", help="of the normalisation; default: the network's")
+    add("--std", metavar="R,G,B", help="of the normalisation; default: the network's")
+    add("--seed", type=_whole, default=0, help="of windows and random weights; default: 0")
+    add("--device", default="cpu", help="cpu, the default, or cuda")
+    add("--batch-size", type=_whole, default=8, metavar="N", help="windows a pass; default: 8")
+    add("--memory", metavar="BYTES", help="bound of a pass over a whole photograph, such as 2G")
+    add("--output", type=Path, help="folder that is made; default: runs/measure-NAME-DIGEST")
+    add("--force", action="store_true", help="replace an earlier measurement there")
+
+
+def _measure(options: argparse.Namespace) -> None:
+    from companion import measure, report
+
+    request = measure.Request.read(options)
+    output = options.output or request.output()
+    measured = measure.measure(request, output, force=options.force)
+    _print_table(report.rows(measured.measurement))
+    print(f"report    {output / 'report.html'}")
+
+
 def _whole(text: str) -> int | str:
     """Return a whole number, or the text for the library to refuse in its own words."""
     try:
@@ -272,6 +301,12 @@ COMMANDS = {
         "broken off",
         _posenet_arguments,
         _posenet,
+    ),
+    "measure": Command(
+        "measure PPP of a network, your own too, and write a report; goes on where it was "
+        "broken off",
+        _measure_arguments,
+        _measure,
     ),
     "zoo": Command("train, collect or verify the small networks", _zoo_arguments, _zoo),
 }

@@ -1,0 +1,476 @@
+"""The work of ``ppp measure``: PPP of one network over photographs, and the folder of results."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import inspect
+import json
+import math
+import os
+import re
+import shlex
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import pandas as pd
+import torch
+from safetensors.torch import save as save_safetensors
+from tqdm import tqdm
+
+import ppp
+from companion import notebooks
+from ppp.errors import LayerError, ParameterError, PictureError, PPPError, SwapError
+from ppp.experiments import files, layers as layer_choice, networks, own_networks, results
+from ppp.experiments.photographs import (
+    Photograph,
+    folder_photographs,
+    large_enough,
+    scikit_image_photographs,
+)
+from ppp.inventory import Audit, first_line
+from ppp.measurement import OWN, Measurement
+from ppp.padding import Scheme
+
+FILES = ("measurement.csv", "measurement.json", "patterns.safetensors", "report.html")
+"""What an output folder holds."""
+
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be measured, read from the command line; see ``ppp measure --help``."""
+
+    network: str
+    weights: str = "random"
+    layers: str | tuple[str, ...] = "auto"
+    schemes: tuple[str, ...] = (OWN,)
+    photos: str = ""
+    per_photo: int = 64
+    window: int | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    seed: int = 0
+    device: str = "cpu"
+    batch_size: int = 8
+    memory: int | None = None
+
+    @classmethod
+    def read(cls, options: argparse.Namespace) -> Request:
+        """Check the options that can be checked without the network.
+
+        Raises
+        ------
+        PPPError
+            The first option that is not as expected, by name.
+        """
+        names = _listed("--layers", options.layers)
+        return cls(
+            network=options.network,
+            weights=options.weights,
+            layers="auto" if names == ("auto",) else names,
+            schemes=tuple(dict.fromkeys(map(_scheme, _listed("--schemes", options.schemes)))),
+            photos=options.photos,
+            per_photo=_whole("--per-photo", options.per_photo, 1),
+            window=None if options.window is None else _whole("--window", options.window, 1),
+            mean=_three("--mean", options.mean),
+            std=_three("--std", options.std, positive=True),
+            seed=_whole("--seed", options.seed, 0),
+            device=_device(options.device),
+            batch_size=_whole("--batch-size", options.batch_size, 1),
+            memory=_bytes("--memory", options.memory),
+        )
+
+    def command(self, output: Path) -> str:
+        """Return the command that measures the same again, with all that is not a default."""
+        words = ["ppp", "measure", self.network]
+        for entry in fields(self)[1:]:
+            value = getattr(self, entry.name)
+            if value != entry.default:
+                text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+                option = f"--{entry.name.replace('_', '-')}"
+                words += [f"{option}={text}"] if text.startswith("-") else [option, text]
+        return shlex.join([*words, "--output", str(output)])
+
+    def output(self) -> Path:
+        """Return the folder for the results: named after what the numbers depend on."""
+        name = re.sub(r"[^\w.-]+", "-", Path(self.network).name).strip("-.") or "network"
+        how = ("device", "batch_size", "memory")
+        settings = {key: value for key, value in asdict(self).items() if key not in how}
+        return Path("runs", f"measure-{name}-{notebooks.digest(settings)}")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A finished measurement with all that its report tells.
+
+    Attributes
+    ----------
+    request : Request
+    command : str
+        To measure the same again.
+    network : Network
+    weights_sha256 : str
+        Of the state, whichever file it came from.
+    choice : ppp.experiments.layers.Choice
+    audit : Audit
+    need : (height, width)
+        Smallest photograph that serves (px).
+    used : list of Photograph
+    left_out : list of (name, reason)
+    measurement : Measurement
+    made_with : dict
+        Versions and commit.
+    """
+
+    request: Request
+    command: str
+    network: networks.Network
+    weights_sha256: str
+    choice: layer_choice.Choice
+    audit: Audit
+    need: tuple[int, int]
+    used: list[Photograph]
+    left_out: list[tuple[str, str]]
+    measurement: Measurement
+    made_with: dict[str, object]
+
+    def document(self) -> dict[str, object]:
+        """Return everything but the patterns, ready for JSON: NaN and infinity become null."""
+        network = self.network
+        return _plain(
+            {
+                "command": self.command,
+                "request": asdict(self.request),
+                "network": {
+                    "name": network.name,
+                    "weights": network.weights,
+                    "weights_sha256": self.weights_sha256,
+                    "window_px": network.window,
+                    "mean": network.mean,
+                    "std": network.std,
+                    "provenance": network.provenance,
+                },
+                "layers": {
+                    "chosen": list(self.choice.layers),
+                    "rule": self.choice.rule,
+                    "refused": self.choice.refused,
+                },
+                "photographs": {
+                    "size_needed_px": self.need,
+                    "used": [
+                        {
+                            "name": p.name,
+                            "height": p.height,
+                            "width": p.width,
+                            "sha256": p.sha256,
+                            "source": p.source,
+                        }
+                        for p in self.used
+                    ],
+                    "left_out": [{"name": n, "reason": why} for n, why in self.left_out],
+                },
+                "results": _records(self.measurement.table()),
+                "coverage": _records(self.measurement.coverage.table()),
+                "audit": _records(self.audit.table()),
+                "provenance": self.measurement.provenance,
+                "made_with": self.made_with,
+            }
+        )
+
+
+def measure(
+    request: Request,
+    output: Path,
+    *,
+    force: bool = False,
+    say: Callable[[str], object] = print,
+) -> Measured:
+    """Measure, and write the results into a folder, all of them or none.
+
+    Parameters
+    ----------
+    request : Request
+    output : Path
+        The folder; it appears when everything is in it. Beside it, as OUTPUT.partial, lies
+        what is finished of an interrupted measurement.
+    force : bool
+        Replace an earlier measurement there, once the new one is complete.
+    say : callable
+        Told in lines what is measured and what is not.
+
+    Returns
+    -------
+    Measured
+
+    Raises
+    ------
+    PPPError
+        The request or a file is at fault; nothing is written.
+    KeyboardInterrupt
+        With what to do to go on.
+    """
+    from companion import report
+
+    _check_free(output, force)
+    photos, left_out = _photographs(request.photos)
+    network = _network(request)
+    audit = ppp.audit(network.model, network.window)
+    _check_schemes(request, audit)
+    choice = layer_choice.choose(network.model, network.window, request.layers)
+    say(f"layers    {', '.join(choice.layers) or 'none'}  ({choice.rule})")
+    for name, reason in choice.refused.items():
+        say(f"refused   {name}: {reason}")
+    if not choice.layers:
+        raise LayerError(
+            f"network {request.network!r}: no layer is left to measure; "
+            "expected one whose margin is finite, see the lines above"
+        )
+    need = ppp.size_needed(network.window, choice.coverage)
+    used, too_small = large_enough(photos, *need)
+    left_out += [(p.name, f"too small: {p.height} x {p.width} px") for p in too_small]
+    say(f"used      {len(used)} photographs of at least {need[0]} x {need[1]} px (height x width)")
+    for name, reason in left_out:
+        say(f"left out  {name}: {reason}")
+    if not used:
+        raise PictureError(
+            f"none of the {len(photos)} photographs is large enough: a window of "
+            f"{network.window} px with its surroundings needs {need[0]} x {need[1]} px (height x "
+            "width); give larger ones with --photos, shallower --layers, or a smaller --window"
+        )
+    windows = ppp.cut_windows(
+        used,
+        network.window,
+        choice.coverage,
+        per_picture=request.per_photo,
+        seed=request.seed,
+        transform=network.prepare,
+    )
+    if len(windows) < 2:
+        raise PictureError("1 window in all; expected at least 2: give more --per-photo")
+    weights_sha256 = networks.weights_sha256(network.model)
+    network.model.to(request.device)
+    states = output.with_name(f"{output.name}.partial")
+    versions = results.footer()
+    identity = [asdict(request), weights_sha256, [p.sha256 for p in used], versions]
+    kept = states / notebooks.digest({"of": identity})
+    measurement = _measured(request, network, windows, choice, kept)
+    done = Measured(
+        request,
+        request.command(output),
+        network,
+        weights_sha256,
+        choice,
+        audit,
+        need,
+        used,
+        left_out,
+        measurement,
+        versions,
+    )
+    with _whole_folder(output) as folder:
+        files.write_table(folder / "measurement.csv", measurement.table(), digits=None)
+        text = json.dumps(done.document(), indent=1, allow_nan=False)
+        files.write(folder / "measurement.json", text.encode())
+        files.write(folder / "patterns.safetensors", save_safetensors(_tensors(measurement)))
+        files.write(folder / "report.html", report.page(done))
+    shutil.rmtree(states, ignore_errors=True)
+    return done
+
+
+def _measured(request, network, windows, choice, kept: Path) -> Measurement:
+    """Run the measurement, which goes on where it was interrupted."""
+    known = inspect.signature(ppp.measure).parameters
+    how = {"keep": kept, "memory": request.memory}
+    how = {name: value for name, value in how.items() if name in known}
+    if request.memory is not None and "memory" not in how:
+        raise ParameterError("--memory: this ppp.measure takes no bound; leave it out")
+    try:
+        with tqdm(total=len(windows), desc="windows", unit="window", disable=None) as bar:
+            return ppp.measure(
+                network.model,
+                windows,
+                list(choice.layers),
+                list(request.schemes),
+                coverage=choice.coverage,
+                batch_size=request.batch_size,
+                seed=request.seed,
+                progress=bar.update,
+                **how,
+            )
+    except KeyboardInterrupt:
+        if "keep" not in how:
+            raise
+        raise KeyboardInterrupt(
+            f"finished photographs are kept in {kept.parent}; the same command goes on"
+        ) from None
+    except PPPError:  # it would only be met again
+        shutil.rmtree(kept, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            kept.parent.rmdir()
+        raise
+
+
+def _network(request: Request) -> networks.Network:
+    if own_networks.is_own(request.network):
+        network = own_networks.load_own(
+            request.network, request.weights, seed=request.seed, window=request.window
+        )
+    else:
+        network = networks.load_network(request.network, request.weights, seed=request.seed)
+    return dataclasses.replace(
+        network,
+        window=request.window or network.window,
+        mean=request.mean or network.mean,
+        std=request.std or network.std,
+    )
+
+
+def _photographs(folder: str) -> tuple[list[Photograph], list[tuple[str, str]]]:
+    """Return the photographs, and the files that are none, with reasons."""
+    if not folder:
+        return scikit_image_photographs(), []
+    found = folder_photographs(folder)
+    return found.photos, [(o.file, o.reason) for o in found.outcomes if o.outcome == "skipped"]
+
+
+def _check_schemes(request: Request, audit: Audit) -> None:
+    blocked = audit.unswappable()
+    others = [scheme for scheme in request.schemes if scheme != OWN]
+    if blocked and others:
+        site = blocked[0]
+        more = f" and {len(blocked) - 1} more" if len(blocked) > 1 else ""
+        raise SwapError(
+            f"--schemes {','.join(others)}: the network pads where no scheme can be swapped in, "
+            f"at {site.module!r} ({site.kind}: {site.reason}){more}; --schemes own measures it as "
+            "it is"
+        )
+
+
+# ------------------------------------------------------------------------------ the folder
+
+
+def _check_free(output: Path, force: bool) -> None:
+    """Refuse a folder that exists, or, if it may be replaced, that holds anything else."""
+    if not os.path.lexists(output):
+        return
+    if not force:
+        raise PPPError(f"{output} exists; give another --output, or --force to replace it")
+    if not output.is_dir() or output.is_symlink():
+        raise PPPError(f"--force: {output} is no folder of a measurement; give another --output")
+    foreign = sorted({path.name for path in output.iterdir()} - set(FILES))
+    if foreign:
+        raise PPPError(
+            f"--force: {output} holds {foreign[0]!r}, which is of no measurement and would be "
+            "lost; give another --output"
+        )
+
+
+@contextlib.contextmanager
+def _whole_folder(output: Path):
+    """Fill a folder beside `output` that takes its place at the end."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}."))
+    previous = folder.with_name(f"{folder.name}.previous")
+    try:
+        folder.chmod(0o755)
+        yield folder
+        if output.exists():
+            os.replace(output, previous)
+        os.replace(folder, output)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        if previous.exists():
+            os.replace(previous, output)
+        raise
+    shutil.rmtree(previous, ignore_errors=True)
+
+
+def _tensors(measurement: Measurement) -> dict[str, torch.Tensor]:
+    return {
+        f"{scheme}/{layer}/{name}": torch.from_numpy(array).contiguous()
+        for (scheme, layer), found in measurement.items()
+        for name, array in (("pattern", found.pattern), ("deviation", found.deviation))
+    }
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, object]]:
+    return frame.to_dict("records")
+
+
+def _plain(value: object) -> object:
+    """Return a value as JSON knows it."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    value = value.item() if hasattr(value, "item") else value
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
+
+
+# ------------------------------------------------------------------------------ the options
+
+
+def _listed(option: str, text: str) -> tuple[str, ...]:
+    names = tuple(part.strip() for part in text.split(","))
+    if not all(names):
+        raise ParameterError(f"{option} {text!r}: expected names with commas between, a,b,c")
+    return names
+
+
+def _scheme(text: str) -> str:
+    if text == OWN:
+        return text
+    scheme = Scheme.parse(text)
+    if scheme.name == "nan":
+        raise ParameterError("--schemes nan: it marks cells and cannot be measured; leave it out")
+    return str(scheme)
+
+
+def _whole(option: str, value: int | str, least: int) -> int:
+    if type(value) is not int or value < least:
+        raise ParameterError(f"{option} {value}: expected a whole number of at least {least}")
+    return value
+
+
+def _three(option: str, text: str | None, *, positive: bool = False) -> tuple[float, ...] | None:
+    if text is None:
+        return None
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if len(values) != 3 or not all(math.isfinite(v) and (v > 0 or not positive) for v in values):
+        kind = "three numbers above 0" if positive else "three numbers"
+        raise ParameterError(f"{option} {text!r}: expected {kind}, r,g,b, for pixels in [0, 1]")
+    return values
+
+
+def _device(text: str) -> str:
+    try:
+        torch.empty(1, device=text).cpu()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ParameterError(
+            f"--device {text!r} cannot be used: {first_line(error)}; expected cpu, or cuda where "
+            "there is one"
+        ) from None
+    return text
+
+
+def _bytes(option: str, text: str | None) -> int | None:
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
+    if not match or float(match[1]) == 0:
+        raise ParameterError(
+            f"{option} {text!r}: expected bytes above 0, such as 2G or 500M (K, M, G: powers of "
+            "1024)"
+        )
+    return int(float(match[1]) * _UNITS[match[2].upper()])

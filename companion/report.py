@@ -1,0 +1,199 @@
+"""The report of ``ppp measure``: one HTML file that needs no other."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from ppp.experiments import figures
+from ppp.measurement import LayerResult, Measurement, NullTest
+from ppp.metrics import Estimate
+
+if TYPE_CHECKING:
+    from companion.measure import Measured
+
+_TEMPLATES = Environment(
+    loader=FileSystemLoader(Path(__file__).parent),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+HEAD = (
+    "scheme",
+    "layer",
+    "MAE-PPP",
+    "floor",
+    "SNR-PPP",
+    "floor",
+    "clean cells",
+    "null test",
+)
+_METRICS = {"mae": "MAE-PPP (σ)", "snr": "SNR-PPP"}
+_COLUMNS = 3
+"""Heat maps side by side."""
+
+
+def rows(measurement: Measurement) -> list[tuple[str, ...]]:
+    """Return the table of results as texts, its head first.
+
+    Intervals are in brackets; without one, as with a single photograph, there are none.
+
+    Examples
+    --------
+    >>> rows(Measurement())[0][:3]
+    ('scheme', 'layer', 'MAE-PPP')
+    """
+    body = []
+    for (scheme, layer), found in measurement.items():
+        s = found.summary
+        body.append(
+            (
+                scheme,
+                layer,
+                _estimate(s.mae),
+                _number(s.mae_floor),
+                _estimate(s.snr),
+                _number(s.snr_floor),
+                str(found.null_test.cells),
+                _verdict(found.null_test),
+            )
+        )
+    return [HEAD, *body]
+
+
+def page(measured: Measured) -> bytes:
+    """Return the report as one HTML file; every text that comes from outside is escaped."""
+    measurement = measured.measurement
+    table = measurement.table()
+    head, *body = rows(measurement)
+    html = _TEMPLATES.get_template("report.html.j2").render(
+        measured=measured,
+        request=measured.request,
+        network=measured.network,
+        choice=measured.choice,
+        made_with=measured.made_with,
+        verdicts=_verdicts(measurement),
+        untested=[
+            layer
+            for layer in measurement.coverage
+            if any(r.null_test.passed is None for r in measurement.values() if r.layer == layer)
+        ],
+        groups=int(table["groups"].max()),
+        windows=int(table["n"].max()),
+        head=head,
+        body=body,
+        forests=[_forest(table, metric) for metric in _METRICS],
+        maps=[_maps(measurement, s) for s in dict.fromkeys(table["scheme"])],
+        coverage=_texts(measurement.coverage.table()),
+        audit=_texts(measured.audit.table()),
+        stride=max(measurement.coverage.stride),
+        margin=max(measurement.coverage.margin),
+    )
+    return html.encode("utf-8", "backslashreplace")
+
+
+def _verdicts(measurement: Measurement) -> list[tuple[str, str, bool, str]]:
+    """Return (layer, null test, whether it was made, certificate) for every layer."""
+    found = []
+    for layer, reach in measurement.coverage.items():
+        tests = [r.null_test for r in measurement.values() if r.layer == layer]
+        if not tests:
+            continue
+        worst = max(tests, key=lambda test: test.relative)
+        made = worst.passed is not None
+        null = (
+            f"passed: {worst.cells} clean cells, largest difference {worst.relative:.1g} of the "
+            "largest feature"
+            if made
+            else "cannot be made: padding reaches every cell at this window"
+        )
+        left, right, top, bottom = reach.margin
+        certificate = (
+            f"holds: at least {left}, {right}, {top}, {bottom} px of true surroundings on the "
+            f"left, right, top, bottom; offsets are multiples of {reach.stride[0]} px"
+        )
+        found.append((layer, null, made, certificate))
+    return found
+
+
+def _verdict(test: NullTest) -> str:
+    return "passed" if test.passed else "no clean cell"
+
+
+def _forest(table: pd.DataFrame, metric: str) -> Markup:
+    label = _METRICS[metric]
+    low, high, floor = (f"{metric}_{what}" for what in ("low", "high", "floor"))
+    table = table.replace([np.inf, -np.inf], np.nan)
+    table = table.assign(layer=table["layer"].map(_short))
+    schemes = table["scheme"].nunique()
+    figure = figures.forest(
+        table,
+        "layer",
+        metric,
+        low,
+        high,
+        group="scheme" if schemes > 1 else None,
+        floor=floor,
+        xlabel=label,
+        logx=bool((table[metric] > 0).all()),
+    )
+    caption = (
+        f"{label} of every layer with its 95 % interval over photographs. A point near its grey "
+        "tick, the noise floor, is noise."
+    )
+    return Markup(figures.as_html(figure, caption))
+
+
+def _maps(measurement: Measurement, scheme: str) -> Markup:
+    found = [result for result in measurement.values() if result.scheme == scheme]
+    figure = figures.gallery(
+        {_short(result.layer): _in_sigma(result) for result in found},
+        columns=_COLUMNS,
+        colorbar_label="mean |d| (σ)",
+        shared_scale=False,
+    )
+    caption = (
+        f"Padding {scheme}: channel mean of |d| over the map of every layer, one colour scale "
+        "each. The frame that padding draws is strongest where the colour is yellow."
+    )
+    return Markup(figures.as_html(figure, caption))
+
+
+def _in_sigma(result: LayerResult) -> np.ndarray:
+    sigma = result.summary.sigma
+    return result.magnitude() / sigma if sigma > 0 else result.magnitude()
+
+
+def _short(name: str) -> str:
+    """Break a name for a figure, in which a dollar sign would start a formula."""
+    return ("\n".join(textwrap.wrap(name, 24)) or name).replace("$", r"\$")
+
+
+def _texts(frame: pd.DataFrame) -> dict[str, list]:
+    head = [name.replace("_", " ") for name in frame.columns]
+    return {"head": head, "body": [[_cell(v) for v in row] for row in frame.to_numpy().tolist()]}
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(str, value))
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _number(value: float) -> str:
+    return "none" if np.isnan(value) else f"{value:.3g}"
+
+
+def _estimate(estimate: Estimate) -> str:
+    if not np.isfinite(estimate.low):
+        return f"{_number(estimate.value)} [no interval]"
+    return f"{_number(estimate.value)} [{_number(estimate.low)}, {_number(estimate.high)}]"
