@@ -36,6 +36,15 @@ HEAD = (
     "null test",
 )
 _METRICS = {"mae": "MAE-PPP (σ)", "snr": "SNR-PPP"}
+_FACTS = {
+    "source": "where from",
+    "sha256": "SHA-256 of the weights' file",
+    "file_sha256": "SHA-256 of the network's file",
+    "padding": "padding it was made with",
+    "seed": "seed of the weights",
+    "accuracy": "accuracy",
+}
+"""What is shown of a network's provenance; the rest is in measurement.json."""
 _COLUMNS = 3
 """Heat maps side by side."""
 
@@ -73,25 +82,23 @@ def page(measured: Measured) -> bytes:
     measurement = measured.measurement
     table = measurement.table()
     head, *body = rows(measurement)
+    verdicts = _verdicts(measurement)
     html = _TEMPLATES.get_template("report.html.j2").render(
         measured=measured,
         request=measured.request,
         network=measured.network,
         choice=measured.choice,
         made_with=measured.made_with,
-        verdicts=_verdicts(measurement),
-        untested=[
-            layer
-            for layer in measurement.coverage
-            if any(r.null_test.passed is None for r in measurement.values() if r.layer == layer)
-        ],
+        verdicts=verdicts,
+        facts={name: _FACTS[name] for name in _FACTS if name in measured.network.provenance},
+        untested=[entry["layer"] for entry in verdicts if not entry["made"]],
         groups=int(table["groups"].max()),
         windows=int(table["n"].max()),
         head=head,
         body=body,
         forests=[_forest(table, metric) for metric in _METRICS],
         maps=[_maps(measurement, s) for s in dict.fromkeys(table["scheme"])],
-        coverage=_texts(measurement.coverage.table()),
+        coverage=_texts(_coverage(measurement)),
         audit=_texts(measured.audit.table()),
         stride=max(measurement.coverage.stride),
         margin=max(measurement.coverage.margin),
@@ -99,27 +106,22 @@ def page(measured: Measured) -> bytes:
     return html.encode("utf-8", "backslashreplace")
 
 
-def _verdicts(measurement: Measurement) -> list[tuple[str, str, bool, str]]:
-    """Return (layer, null test, whether it was made, certificate) for every layer."""
+def _verdicts(measurement: Measurement) -> list[dict[str, object]]:
+    """Return what the null test, the worst of all schemes, and the certificate say by layer."""
     found = []
     for layer, reach in measurement.coverage.items():
         tests = [r.null_test for r in measurement.values() if r.layer == layer]
-        if not tests:
-            continue
         worst = max(tests, key=lambda test: test.relative)
-        made = worst.passed is not None
-        null = (
-            f"passed: {worst.cells} clean cells, largest difference {worst.relative:.1g} of the "
-            "largest feature"
-            if made
-            else "cannot be made: padding reaches every cell at this window"
+        found.append(
+            {
+                "layer": layer,
+                "made": worst.passed is not None,
+                "cells": worst.cells,
+                "largest": f"{worst.relative:.1g}",
+                "margin": ", ".join(map(str, reach.margin)),
+                "stride": reach.stride[0],
+            }
         )
-        left, right, top, bottom = reach.margin
-        certificate = (
-            f"holds: at least {left}, {right}, {top}, {bottom} px of true surroundings on the "
-            f"left, right, top, bottom; offsets are multiples of {reach.stride[0]} px"
-        )
-        found.append((layer, null, made, certificate))
     return found
 
 
@@ -174,6 +176,14 @@ def _in_sigma(result: LayerResult) -> np.ndarray:
 def _short(name: str) -> str:
     """Break a name for a figure, in which a dollar sign would start a formula."""
     return ("\n".join(textwrap.wrap(name, 24)) or name).replace("$", r"\$")
+
+
+def _coverage(measurement: Measurement) -> pd.DataFrame:
+    """Return the coverage with the four margins in one column."""
+    table = measurement.coverage.table()
+    sides = ["margin_left", "margin_right", "margin_top", "margin_bottom"]
+    margins = [", ".join(map(str, row)) for row in table[sides].to_numpy()]
+    return table.drop(columns=sides).assign(**{"margin: left, right, top, bottom": margins})
 
 
 def _texts(frame: pd.DataFrame) -> dict[str, list]:

@@ -1,0 +1,149 @@
+"""Networks from a file of the user's: what is loaded, and what is refused in which words."""
+
+import hashlib
+import importlib.util
+import sys
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from ppp.errors import PPPError, WeightsError
+from ppp.experiments import networks
+from ppp.experiments.own_networks import is_own, load_own
+
+MAKE = """\
+import torch
+from torch import nn
+
+def make_net(width=4):
+    return nn.Sequential(nn.Conv2d(3, width, 3, padding=1), nn.ReLU())
+"""
+
+
+@pytest.fixture
+def file(tmp_path):
+    """Write a file of the user's and return its path."""
+
+    def write(text=MAKE, name="my_net.py"):
+        path = tmp_path / name
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def refused(name, weights="random", window=16, error=WeightsError) -> str:
+    with pytest.raises(error) as caught:
+        load_own(name, weights, window=window)
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+def test_factory_gives_a_network_ready_to_measure(file):
+    path = file()
+    network = load_own(f"{path}:make_net", window=16)
+    assert not network.model.training and network.layers == () and network.window == 16
+    assert (network.mean, network.std) == (networks.IMAGENET_MEAN, networks.IMAGENET_STD)
+    assert network.provenance["file_sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert load_own(f"{path}:make_net").window == 224
+
+
+def test_random_weights_follow_the_seed_and_leave_the_generator_alone(file):
+    name = f"{file()}:make_net"
+    torch.manual_seed(5)
+    first, again, other = (load_own(name, seed=seed, window=16).model for seed in (1, 1, 2))
+    after = torch.rand(1)
+    torch.manual_seed(5)
+    assert torch.equal(after, torch.rand(1))
+    digests = [networks.weights_sha256(model) for model in (first, again, other)]
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_weights_come_from_a_file(file, tmp_path):
+    name, weights = f"{file()}:make_net", tmp_path / "w.safetensors"
+    state = {"0.weight": torch.ones(4, 3, 3, 3), "0.bias": torch.zeros(4)}
+    save_file(state, weights)
+    network = load_own(name, str(weights), window=16)
+    assert torch.equal(network.model[0].weight, state["0.weight"])
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    assert network.provenance["sha256"] == digest
+
+    save_file({"0.weight": torch.ones(4, 3, 3, 3), "extra": torch.zeros(1)}, weights)
+    text = refused(name, str(weights))
+    assert "0.bias is missing" in text and "extra is not in the network" in text
+    assert "unknown weights 'IMAGENET1K_V1'" in refused(name, "IMAGENET1K_V1")
+    assert "cannot be read: No such file" in refused(name, str(tmp_path / "none.pth"))
+
+
+def test_double_precision_and_train_mode_are_mended(file):
+    path = file(MAKE.replace("nn.ReLU())", "nn.ReLU()).double().train()"))
+    model = load_own(f"{path}:make_net", window=16).model
+    assert model[0].weight.dtype == torch.float32 and not model.training
+
+
+def test_neighbours_can_be_imported_while_loading_only(file, tmp_path):
+    file("WIDTH = 7\n", "width_of_mine.py")
+    text = MAKE.replace("def make_net(width=4):", "def make_net():\n    from width_of_mine import W")
+    path = file(text.replace("import W", "import WIDTH as width"))
+    before = list(sys.path)
+    assert load_own(f"{path}:make_net", window=16).model[0].out_channels == 7
+    assert sys.path == before
+    del sys.modules["width_of_mine"]
+
+
+@pytest.mark.parametrize(
+    ("text", "factory", "words"),
+    [
+        (MAKE, "make_nte", "unknown factory 'make_nte'; did you mean 'make_net'?"),
+        (MAKE, "", "names no factory; expected FILE.py:FACTORY, with one of: make_net"),
+        ("x = 1\n", "make", "known: none, the file defines no function"),
+        ("x = 1\n\ny = undefined\n", "m", "NameError: name 'undefined' is not defined (line 3)"),
+        ("x = 1\ndef broken(:\n", "m", "cannot be imported: SyntaxError: invalid syntax"),
+        ("import no_such_module_here\n", "m", "No module named 'no_such_module_here' (line 1)"),
+        ("import sys\nsys.exit(3)\n", "m", "cannot be imported: SystemExit: 3 (line 2)"),
+        ("def m():\n    raise OSError('a\\nb')\n", "m", "factory 'm' of"),
+        ("def m():\n    raise OSError('a\\nb')\n", "m", "fails: OSError: a (line 2)"),
+        ("def m(depth, *, width, n=1): pass\n", "m", "needs arguments: depth, width;"),
+        ("def m(): return 3\n", "m", "returns int; expected a torch.nn.Module"),
+        ("m = 3\n", "m", "is a int; expected a function that returns a network"),
+        ("import torch\nm = torch.nn.ReLU()\n", "m", "is a ReLU; expected a function"),
+    ],
+)
+def test_files_and_factories_at_fault(file, text, factory, words):
+    path = file(text)
+    said = refused(f"{path}:{factory}" if factory else str(path))
+    assert words in said and str(path) in said
+
+
+def test_missing_file(tmp_path):
+    text = refused(f"{tmp_path / 'none.py'}:make")
+    assert text.endswith("none.py cannot be read: No such file or directory")
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("nn.Conv2d(1, 4, 3)", "to have 1 channels"),
+        ("nn.Sequential(nn.Conv2d(3, 1, 3), nn.Flatten(), nn.Linear(5, 1))", "RuntimeError"),
+    ],
+)
+def test_network_that_does_not_run_on_the_window(file, body, words):
+    path = file(f"from torch import nn\ndef m(): return {body}\n")
+    text = refused(f"{path}:m", error=PPPError)
+    assert "does not run on an input of shape (1, 3, 16, 16)" in text and words in text
+
+
+def test_timm_that_is_not_installed(monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "timm" else find(name)
+    )
+    text = refused("timm:resnet18")
+    assert text == "network 'timm:resnet18' needs timm, which is not here: pip install timm"
+
+
+def test_which_names_are_own():
+    assert is_own("a.py:b") and is_own("a.py") and is_own("timm:x")
+    assert not is_own("resnet18") and not is_own("plane-vgg")
