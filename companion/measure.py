@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 import ppp
 from companion import notebooks
-from ppp.errors import LayerError, ParameterError, PictureError, PPPError, SwapError
+from ppp.errors import NullTestError, ParameterError, PictureError, PPPError, SwapError
 from ppp.experiments import files, layers as layer_choice, networks, own_networks, results
 from ppp.experiments.photographs import (
     Photograph,
@@ -223,14 +223,9 @@ def measure(
     audit = ppp.audit(network.model, network.window)
     _check_schemes(request, audit)
     choice = layer_choice.choose(network.model, network.window, request.layers)
-    say(f"layers    {', '.join(choice.layers) or 'none'}  ({choice.rule})")
+    say(f"layers    {', '.join(choice.layers)}  ({choice.rule})")
     for name, reason in choice.refused.items():
         say(f"refused   {name}: {reason}")
-    if not choice.layers:
-        raise LayerError(
-            f"network {request.network!r}: no layer is left to measure; "
-            "expected one whose margin is finite, see the lines above"
-        )
     need = ppp.size_needed(network.window, choice.coverage)
     used, too_small = large_enough(photos, *need)
     left_out += [(p.name, f"too small: {p.height} x {p.width} px") for p in too_small]
@@ -309,7 +304,7 @@ def _measured(request, network, windows, choice, kept: Path) -> Measurement:
         raise KeyboardInterrupt(
             f"finished photographs are kept in {kept.parent}; the same command goes on"
         ) from None
-    except PPPError:  # it would only be met again
+    except NullTestError:  # going on would only meet it again
         shutil.rmtree(kept, ignore_errors=True)
         with contextlib.suppress(OSError):
             kept.parent.rmdir()

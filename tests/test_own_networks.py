@@ -85,7 +85,9 @@ def test_double_precision_and_train_mode_are_mended(file):
 
 def test_neighbours_can_be_imported_while_loading_only(file, tmp_path):
     file("WIDTH = 7\n", "width_of_mine.py")
-    text = MAKE.replace("def make_net(width=4):", "def make_net():\n    from width_of_mine import W")
+    text = MAKE.replace(
+        "def make_net(width=4):", "def make_net():\n    from width_of_mine import W"
+    )
     path = file(text.replace("import W", "import WIDTH as width"))
     before = list(sys.path)
     assert load_own(f"{path}:make_net", window=16).model[0].out_channels == 7

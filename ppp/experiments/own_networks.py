@@ -139,9 +139,7 @@ def _from_file(name: str, window: int | None) -> Network:
             "torch.nn.Module"
         )
     provenance = {"file": path.name, "file_sha256": hashlib.sha256(source).hexdigest()}
-    return Network(
-        model, name, "", (), window or _WINDOW, IMAGENET_MEAN, IMAGENET_STD, provenance
-    )
+    return Network(model, name, "", (), window or _WINDOW, IMAGENET_MEAN, IMAGENET_STD, provenance)
 
 
 @contextmanager
