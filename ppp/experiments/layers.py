@@ -20,6 +20,7 @@ from ppp.extraction import extract
 from ppp.influence import Coverage, coverage
 from ppp.inventory import first_line, input_channels, input_shape, require_eval
 from ppp.operators import watch
+from ppp.swapping import current_scheme
 
 METHOD = "ResNet and VGG: METHOD"
 DEEPEST = "deepest at each stride"
@@ -81,7 +82,8 @@ def choose(
     layers : "auto" or sequence of str
         With "auto", those of :func:`ppp.experiments.networks.layers_of_interest` where it
         knows the family. Otherwise, at each total stride, the outermost block whose margin is
-        finite; of several, the one that runs last. A module around three or more strides is
+        finite; of several, the one that runs last. Padding modules and what runs before the
+        first convolution are no candidates. A module around three or more strides is
         the trunk; its blocks are preferred. Explicit names are taken as they are.
     most : int
         At most so many layers with "auto"; the deepest are kept.
@@ -159,7 +161,11 @@ def _deepest(model: nn.Module, size: tuple[int, int], most: int) -> Choice:
     others: dict[str, str] = {}
     broken: list[str] = []
     order = list(usual.shapes)
-    for name, shape in usual.shapes.items():
+    modules = dict(model.named_modules())
+    first = next((i for i, n in enumerate(order) if isinstance(modules[n], nn.Conv2d)), 0)
+    for name, shape in list(usual.shapes.items())[first:]:
+        if current_scheme(modules[name]) and not isinstance(modules[name], nn.Conv2d):
+            continue
         if name in usual.repeated:
             others[name] = "runs more than once per forward pass"
         elif len(shape) != 4:
@@ -202,7 +208,8 @@ def _deepest(model: nn.Module, size: tuple[int, int], most: int) -> Choice:
         found = _try(model, chosen, size, refused)
         if found is not None:
             return Choice(tuple(chosen), found, refused, DEEPEST)
-        chosen = chosen[: chosen.index(next(reversed(refused)))]
+        blocks = _before(model, blocks, next(reversed(refused)), size)
+        chosen = list(_one_per_stride(blocks).values())[-most:]
     if not refused:
         raise LayerError(f"{type(model).__name__} has no module that gives feature maps")
     name, why = next(iter(refused.items()))
@@ -226,6 +233,21 @@ def _try(
         if _try(model, [name], size, refused) is None:
             return None
     raise LayerError(f"layers {names} can be measured one by one, but not together")
+
+
+def _before(
+    model: nn.Module, blocks: dict[str, int], name: str, size: tuple[int, int]
+) -> dict[str, int]:
+    """Return the blocks before one that is refused, up to the last that can be measured."""
+    names = list(blocks)
+    fine, bad = 0, names.index(name)  # of the first `fine` blocks the last can be measured
+    while bad - fine > 0:
+        middle = (fine + bad + 1) // 2
+        if _try(model, [names[middle - 1]], size, {}) is None:
+            bad = middle - 1
+        else:
+            fine = middle
+    return {name: blocks[name] for name in names[:fine]}
 
 
 def _steady_coverage(model: nn.Module, names: Sequence[str], size: tuple[int, int]) -> Coverage:
