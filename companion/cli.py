@@ -107,6 +107,10 @@ def _zoo(options: argparse.Namespace) -> None:
 def _runs_arguments(parser: argparse.ArgumentParser, out: Path) -> None:
     """Add what the commands that train many networks have in common."""
     parser.add_argument("--seed", dest="seeds", metavar="SEED", type=_whole, **_EVERY)
+    _jobs_arguments(parser, out)
+
+
+def _jobs_arguments(parser: argparse.ArgumentParser, out: Path) -> None:
     parser.add_argument("--jobs", type=_whole, default=1, help="runs at a time; default: 1")
     parser.add_argument("--out", type=Path, default=out, help=f"default: {out}")
 
@@ -198,7 +202,7 @@ def _bhv(options: argparse.Namespace) -> None:
     from ppp.experiments import bhv_design
 
     wanted = bhv_design.runs(options.conditions, options.variants, options.seeds)
-    _study(bhv_design, wanted, options)
+    _study(bhv_design, bhv_design.train_design, wanted, options)
 
 
 def _posenet_arguments(parser: argparse.ArgumentParser) -> None:
@@ -211,23 +215,47 @@ def _posenet(options: argparse.Namespace) -> None:
     from ppp.experiments import posenet_design
 
     wanted = posenet_design.runs(options.parts, options.paddings, options.seeds)
-    _study(posenet_design, wanted, options)
+    _study(posenet_design, posenet_design.train_design, wanted, options)
+
+
+def _survey_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "models", nargs="*", metavar="MODEL", help="such as resnet18; without, all of torchvision"
+    )
+    _jobs_arguments(parser, Path("runs", "survey"))
+    _data_argument(parser)
+
+
+def _survey(options: argparse.Namespace) -> None:
+    from ppp.experiments import survey
+
+    _study(survey, survey.survey, survey.runs(options.models), options, done="examined")
 
 
 def _study_arguments(parser: argparse.ArgumentParser, out: Path) -> None:
     _runs_arguments(parser, out)
+    _data_argument(parser)
+
+
+def _data_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, help="folder for the tables; default: OUT/tables")
 
 
-def _study(design: ModuleType, wanted: Sequence[object], options: argparse.Namespace) -> None:
-    """Train the runs of a study and make its tables."""
+def _study(
+    design: ModuleType,
+    perform: Callable[..., None],
+    wanted: Sequence[object],
+    options: argparse.Namespace,
+    done: str = "trained",
+) -> None:
+    """Perform the runs of a study and make its tables."""
     tables = options.data or options.out / "tables"
     design.STUDY.check(tables, wanted)
     try:
-        design.train_design(wanted, options.out, jobs=options.jobs)
+        perform(wanted, options.out, jobs=options.jobs)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
-            "finished runs are kept; the others are trained when the command is given again"
+            f"finished runs are kept; the others are {done} when the command is given again"
         ) from None
     design.collect(options.out, tables, wanted)
     print(f"{_count(wanted, 'run')} in {options.out}; their tables are in {tables}")
@@ -307,6 +335,12 @@ COMMANDS = {
         "broken off",
         _measure_arguments,
         _measure,
+    ),
+    "survey": Command(
+        "examine the networks of torchvision: which can be measured, where, and why not "
+        "elsewhere; goes on where it was broken off",
+        _survey_arguments,
+        _survey,
     ),
     "zoo": Command("train, collect or verify the small networks", _zoo_arguments, _zoo),
 }
