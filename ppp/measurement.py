@@ -18,6 +18,7 @@ from ppp.inventory import Audit, audit, first_line, require_eval
 from ppp.metrics import Estimate, Moments, Summary, merged, noise_floor, separated, summarise
 from ppp.padding import Scheme
 from ppp.swapping import with_generator, with_padding
+from ppp.tiles import Bound, bound
 from ppp.windows import Picture, Windows, gather
 
 OWN = "own"
@@ -173,6 +174,7 @@ def measure(
     distributions: bool = False,
     pools: str = "keep",
     seed: int = 0,
+    memory: int | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> Measurement:
     """Measure PPP of every layer under every scheme in one pass over the windows.
@@ -208,6 +210,12 @@ def measure(
         See :func:`ppp.with_padding`.
     seed : int
         Of randn's draws.
+    memory : int, optional
+        Bytes that an optimal pass may use, estimated by :func:`ppp.tiles.pass_bytes`; the
+        picture itself and the batches of windows come on top. A picture that needs more
+        is done in tiles, and its windows are then taken tile by tile (between two
+        checkpoints, if there are any inside it). Results are the same up to float error,
+        except that randn draws for the windows in another order.
     progress : callable, optional
         Called with the number of windows just done.
 
@@ -251,12 +259,13 @@ def measure(
         )
     inventory = audit(model, windows.size)
     branches = _branches(model, schemes, inventory, pools, seed)
-    run = _Run(model, branches, layers, reach, groups, distributions)
+    limit = None if memory is None else bound(model, layers, reach, memory)
+    run = _Run(model, branches, layers, reach, groups, distributions, limit)
     marks = sorted(set(checkpoints))
     with exact_kernels() as kernels:
         for picture in windows:
             _check_picture(picture, windows.size)
-            run.open(picture)
+            run.open(picture, marks)
             start, count = 0, len(picture.tops)
             while start < count:
                 to_mark = min((m - run.n for m in marks if m > run.n), default=count)
@@ -280,6 +289,8 @@ def measure(
         "seed": seed,
         "pools": pools,
         "batch_size": batch_size,
+        "memory": memory,
+        "tiles": run.tiles,
         "device": str(weight.device),
         "dtype": str(weight.dtype),
         "threads": torch.get_num_threads(),
@@ -341,7 +352,7 @@ def _check_picture(picture: Picture, size: tuple[int, int]) -> None:
 class _Run:
     """The state of one measurement: shared optimal features, moments per group."""
 
-    def __init__(self, model, branches, layers, reach, groups, distributions) -> None:
+    def __init__(self, model, branches, layers, reach, groups, distributions, limit) -> None:
         self.reach, self.branches = reach, branches
         self.optimal_tap = Tap(model, layers)
         self.taps = {name: Tap(branch, layers) for name, branch in branches.items()}
@@ -357,9 +368,11 @@ class _Run:
         self.weight = next(model.parameters())
         self.pictures: dict[str, int] = {}
         self.groups, self.n = groups, 0
+        self.limit: Bound | None = limit
+        self.tiles = 0
 
-    def open(self, picture: Picture) -> None:
-        """Run the optimal branch: once over the part of the picture that windows need."""
+    def open(self, picture: Picture, marks: Sequence[int]) -> None:
+        """Turn to a picture: check its windows, and put them into tiles if it is too large."""
         if picture.pixels.dtype != self.weight.dtype:
             raise PictureError(
                 f"picture {picture.name!r} is {picture.pixels.dtype}, the network "
@@ -368,20 +381,55 @@ class _Run:
         order = self.pictures.setdefault(picture.name, len(self.pictures))
         self.group = order % self.groups
         tops, lefts = np.asarray(picture.tops), np.asarray(picture.lefts)
-        rows = self._extent(tops, 0, picture.pixels.shape[1])
-        columns = self._extent(lefts, 1, picture.pixels.shape[2])
-        self.pixels = picture.pixels[:, slice(*rows), slice(*columns)].to(self.weight.device)
-        self._check_place(picture, rows, columns)
-        self.tops, self.lefts = tops - rows[0], lefts - columns[0]
+        self._check_place(picture, *self._extents(picture.pixels, tops, lefts))
+        parts = [np.arange(len(tops))]
+        if self.limit and self.limit.area(tops, lefts) > self.limit.pixels:
+            between = np.split(parts[0], [m - self.n for m in marks if 0 < m - self.n < len(tops)])
+            parts = [p[tile] for p in between for tile in self.limit.tiles(tops[p], lefts[p])]
+        order = np.concatenate(parts)
+        self.pixels, self.tops, self.lefts = picture.pixels, tops[order], lefts[order]
+        self.ends = np.cumsum([len(part) for part in parts])
+        self.tile = slice(0)
+
+    def _open_tile(self, first: int) -> None:
+        """Run the optimal branch once over what the tile that holds this window needs."""
+        self.tile = slice(first, int(self.ends[self.ends > first][0]))
+        tops, lefts = self.tops[self.tile], self.lefts[self.tile]
+        rows, columns = self._extents(self.pixels, tops, lefts)
+        pixels = self.pixels[:, slice(*rows), slice(*columns)].to(self.weight.device)
         self.cuts: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         self.maps: dict[str, Tensor] = {}
 
         def consume(layer: str, output: Tensor) -> None:
-            where = self.reach[layer].certify(tuple(output.shape[-2:]), self.tops, self.lefts)
-            self.cuts[layer] = where
+            self.cuts[layer] = self.reach[layer].certify(
+                tuple(output.shape[-2:]), tops - rows[0], lefts - columns[0]
+            )
             self.maps[layer] = output[0].clone()
 
-        self._forward(self.optimal_tap, self.pixels[None], consume)
+        self._forward(self.optimal_tap, pixels[None], consume)
+        self.tiles += 1
+
+    def _optimal(self, part: slice) -> dict[str, Tensor]:
+        """Return the optimal features of some windows, shape (n, C, H, W) for each layer."""
+        cut: dict[str, list[Tensor]] = {layer: [] for layer in self.optimal_tap.layers}
+        start = part.start
+        while start < part.stop:
+            if start >= self.tile.stop:
+                self._open_tile(start)
+            stop = min(part.stop, self.tile.stop)
+            here = slice(start - self.tile.start, stop - self.tile.start)
+            for layer, map_ in self.maps.items():
+                rows, columns = (side[here] for side in self.cuts[layer])
+                shape = self.reach[layer].influence.shape
+                cut[layer].append(gather(map_, rows, columns, shape))
+            start = stop
+        return {
+            k: pieces[0] if len(pieces) == 1 else torch.cat(pieces) for k, pieces in cut.items()
+        }
+
+    def _extents(self, pixels: Tensor, tops: np.ndarray, lefts: np.ndarray):
+        """Return (start, stop) of the needed rows and columns."""
+        return self._extent(tops, 0, pixels.shape[1]), self._extent(lefts, 1, pixels.shape[2])
 
     def _extent(self, offsets: np.ndarray, axis: int, size: int) -> tuple[int, int]:
         """Return where the needed part of a picture starts and ends: multiples of the stride."""
@@ -434,14 +482,13 @@ class _Run:
 
     def step(self, part: slice) -> None:
         """Run one batch of windows through every branch and add its differences."""
+        optimal = self._optimal(part)
         x = gather(self.pixels, self.tops[part], self.lefts[part], self.reach.input_size)
-        optimal: dict[str, Tensor] = {}
-        for layer, map_ in self.maps.items():
-            rows, columns = (side[part] for side in self.cuts[layer])
-            optimal[layer] = gather(map_, rows, columns, self.reach[layer].influence.shape)
-            cells = Moments().update(optimal[layer])
+        x = x.to(self.weight.device)
+        for layer, cut in optimal.items():
+            cells = Moments().update(cut)
             self.scales[layer][self.group].merge(_pooled(cells))
-            self.peak[layer] = max(self.peak[layer], _largest(optimal[layer]))
+            self.peak[layer] = max(self.peak[layer], _largest(cut))
             if self.optimal_features:
                 self.optimal_features[layer].merge(cells)
         room = {layer: torch.empty_like(cut) for layer, cut in optimal.items()}
