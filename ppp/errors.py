@@ -43,6 +43,10 @@ class WeightsError(PPPError):
     """A checkpoint that is missing, corrupt, or of another network."""
 
 
+class ResumptionError(PPPError):
+    """A folder of a broken-off measurement that is damaged, or of another measurement."""
+
+
 class ParameterError(PPPError):
     """An unknown notebook parameter, or a value it does not allow."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,9 @@ from ppp.influence import Coverage, coverage as find_coverage
 from ppp.inventory import Audit, audit, first_line, require_eval
 from ppp.metrics import Estimate, Moments, Summary, merged, noise_floor, separated, summarise
 from ppp.padding import Scheme
+from ppp.resumption import Kept, network_fingerprint
 from ppp.swapping import with_generator, with_padding
+from ppp.tiles import Bound, bound
 from ppp.windows import Picture, Windows, gather
 
 OWN = "own"
@@ -173,6 +176,8 @@ def measure(
     distributions: bool = False,
     pools: str = "keep",
     seed: int = 0,
+    memory: int | None = None,
+    keep: str | Path | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> Measurement:
     """Measure PPP of every layer under every scheme in one pass over the windows.
@@ -208,8 +213,18 @@ def measure(
         See :func:`ppp.with_padding`.
     seed : int
         Of randn's draws.
+    memory : int, optional
+        Bytes that an optimal pass may use, estimated by :func:`ppp.tiles.pass_bytes`; the
+        picture itself and the batches of windows come on top. A picture that needs more
+        is done in tiles, and its windows are then taken tile by tile (between two
+        checkpoints, if there are any inside it). Results are the same up to float error,
+        except that randn draws for the windows in another order.
+    keep : path-like, optional
+        A folder in which finished pictures are kept. The same call goes on where it was
+        broken off, at whatever moment; the result is bit for bit that of an unbroken run
+        (with as many threads). Pictures may be added at the end. One process at a time.
     progress : callable, optional
-        Called with the number of windows just done.
+        Called with the number of windows just done, or found in `keep`.
 
     Returns
     -------
@@ -225,6 +240,8 @@ def measure(
         A scheme is asked for and the network pads where no swap reaches, by name.
     NullTestError
         Features differ where padding cannot reach: the measurement would be wrong.
+    ResumptionError
+        The folder `keep` is of another measurement, damaged, or cannot be written.
 
     Examples
     --------
@@ -242,6 +259,8 @@ def measure(
         raise PPPError(f"batch_size {batch_size} and groups {groups} must be at least 1")
     if any(type(n) is not int or n < 2 for n in checkpoints):
         raise PPPError(f"checkpoints {list(checkpoints)!r}: expected integers of at least 2")
+    if keep is not None and checkpoints:
+        raise PPPError("checkpoints are not kept in a folder; give either checkpoints or keep")
     Tap(model, layers)  # refuses unknown layers by name
     reach = coverage or find_coverage(model, layers, windows.size)
     if reach.input_size != windows.size or not set(layers) <= set(reach):
@@ -250,13 +269,34 @@ def measure(
             f"the windows are {windows.size} px and the layers {list(layers)}"
         )
     inventory = audit(model, windows.size)
-    branches = _branches(model, schemes, inventory, pools, seed)
-    run = _Run(model, branches, layers, reach, groups, distributions)
+    branches, generators = _branches(model, schemes, inventory, pools, seed)
+    limit = None if memory is None else bound(model, layers, reach, memory)
+    run = _Run(model, branches, generators, layers, reach, groups, distributions, limit)
+    weight = next(model.parameters())
+    settings = {
+        "window_px": list(windows.size),
+        "seed": seed,
+        "pools": pools,
+        "batch_size": batch_size,
+        "memory": memory,
+        "device": str(weight.device),
+        "torch": torch.__version__,
+    }
+    kept = None
+    if keep is not None:
+        identity = {"network": network_fingerprint(model), "layers": layers}
+        identity |= {"schemes": list(branches), "groups": groups, "distributions": distributions}
+        kept = Kept(keep, identity | settings)
+        kept.restore(run)
     marks = sorted(set(checkpoints))
     with exact_kernels() as kernels:
         for picture in windows:
             _check_picture(picture, windows.size)
-            run.open(picture)
+            if kept and kept.skips(picture):
+                if progress:
+                    progress(len(picture.tops))
+                continue
+            run.open(picture, marks)
             start, count = 0, len(picture.tops)
             while start < count:
                 to_mark = min((m - run.n for m in marks if m > run.n), default=count)
@@ -267,23 +307,22 @@ def measure(
                 if progress:
                     progress(stop - start)
                 start = stop
+            if kept:
+                kept.save(run, picture)
+    if kept:
+        kept.close()
     if run.n < 2:
         raise PictureError(f"{run.n} window(s) given; a measurement needs at least 2")
     result = run.result(confidence)
     result.audit, result.coverage = inventory, reach
-    weight = next(model.parameters())
     result.provenance = {
         "windows": run.n,
-        "window_px": list(windows.size),
         "pictures": list(run.pictures),
         "groups": min(groups, len(run.pictures)),
-        "seed": seed,
-        "pools": pools,
-        "batch_size": batch_size,
-        "device": str(weight.device),
+        **settings,
+        "tiles": run.tiles,
         "dtype": str(weight.dtype),
         "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
         "not_swapped": [f"{s.module}: {s.kind}" for s in inventory.unswappable(pools=True)],
         **{f"{name}_before": state for name, state in kernels.items()},
     }
@@ -296,16 +335,18 @@ def _branches(
     inventory: Audit,
     pools: str,
     seed: int,
-) -> dict[str, nn.Module]:
+) -> tuple[dict[str, nn.Module], dict[str, torch.Generator]]:
+    """Return the network under each scheme, and the source of its random padding."""
     listed = [schemes] if schemes is None or isinstance(schemes, str | Scheme) else list(schemes)
     if not listed:
         raise PPPError("no scheme given; expected at least one, or None for the network's own")
     device = next(model.parameters()).device
     branches: dict[str, nn.Module] = {}
+    generators: dict[str, torch.Generator] = {}
     for scheme in listed:
         generator = torch.Generator(device=device).manual_seed(seed)
         if scheme is None or scheme == OWN:
-            branches[OWN] = with_generator(model, generator)
+            branches[OWN], generators[OWN] = with_generator(model, generator), generator
             continue
         blocked = inventory.unswappable(pools=pools == "swap")
         if blocked:
@@ -318,7 +359,8 @@ def _branches(
             raise PPPError("padding nan marks cells and cannot be measured; see ppp.coverage")
         name = str(Scheme.parse(scheme))
         branches[name] = with_padding(model, scheme, generator=generator, pools=pools)
-    return branches
+        generators[name] = generator
+    return branches, generators
 
 
 def _check_picture(picture: Picture, size: tuple[int, int]) -> None:
@@ -341,8 +383,10 @@ def _check_picture(picture: Picture, size: tuple[int, int]) -> None:
 class _Run:
     """The state of one measurement: shared optimal features, moments per group."""
 
-    def __init__(self, model, branches, layers, reach, groups, distributions) -> None:
-        self.reach, self.branches = reach, branches
+    def __init__(
+        self, model, branches, generators, layers, reach, groups, distributions, limit
+    ) -> None:
+        self.reach, self.generators = reach, generators
         self.optimal_tap = Tap(model, layers)
         self.taps = {name: Tap(branch, layers) for name, branch in branches.items()}
         keys = [(name, layer) for name in branches for layer in layers]
@@ -357,9 +401,11 @@ class _Run:
         self.weight = next(model.parameters())
         self.pictures: dict[str, int] = {}
         self.groups, self.n = groups, 0
+        self.limit: Bound | None = limit
+        self.tiles = 0
 
-    def open(self, picture: Picture) -> None:
-        """Run the optimal branch: once over the part of the picture that windows need."""
+    def open(self, picture: Picture, marks: Sequence[int]) -> None:
+        """Turn to a picture: check its windows, and put them into tiles if it is too large."""
         if picture.pixels.dtype != self.weight.dtype:
             raise PictureError(
                 f"picture {picture.name!r} is {picture.pixels.dtype}, the network "
@@ -368,20 +414,55 @@ class _Run:
         order = self.pictures.setdefault(picture.name, len(self.pictures))
         self.group = order % self.groups
         tops, lefts = np.asarray(picture.tops), np.asarray(picture.lefts)
-        rows = self._extent(tops, 0, picture.pixels.shape[1])
-        columns = self._extent(lefts, 1, picture.pixels.shape[2])
-        self.pixels = picture.pixels[:, slice(*rows), slice(*columns)].to(self.weight.device)
-        self._check_place(picture, rows, columns)
-        self.tops, self.lefts = tops - rows[0], lefts - columns[0]
+        self._check_place(picture, *self._extents(picture.pixels, tops, lefts))
+        parts = [np.arange(len(tops))]
+        if self.limit and self.limit.area(tops, lefts) > self.limit.pixels:
+            between = np.split(parts[0], [m - self.n for m in marks if 0 < m - self.n < len(tops)])
+            parts = [p[tile] for p in between for tile in self.limit.tiles(tops[p], lefts[p])]
+        order = np.concatenate(parts)
+        self.pixels, self.tops, self.lefts = picture.pixels, tops[order], lefts[order]
+        self.ends = np.cumsum([len(part) for part in parts])
+        self.tile = slice(0)
+
+    def _open_tile(self, first: int) -> None:
+        """Run the optimal branch once over what the tile that holds this window needs."""
+        self.tile = slice(first, int(self.ends[self.ends > first][0]))
+        tops, lefts = self.tops[self.tile], self.lefts[self.tile]
+        rows, columns = self._extents(self.pixels, tops, lefts)
+        pixels = self.pixels[:, slice(*rows), slice(*columns)].to(self.weight.device)
         self.cuts: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         self.maps: dict[str, Tensor] = {}
 
         def consume(layer: str, output: Tensor) -> None:
-            where = self.reach[layer].certify(tuple(output.shape[-2:]), self.tops, self.lefts)
-            self.cuts[layer] = where
+            self.cuts[layer] = self.reach[layer].certify(
+                tuple(output.shape[-2:]), tops - rows[0], lefts - columns[0]
+            )
             self.maps[layer] = output[0].clone()
 
-        self._forward(self.optimal_tap, self.pixels[None], consume)
+        self._forward(self.optimal_tap, pixels[None], consume)
+        self.tiles += 1
+
+    def _optimal(self, part: slice) -> dict[str, Tensor]:
+        """Return the optimal features of some windows, shape (n, C, H, W) for each layer."""
+        cut: dict[str, list[Tensor]] = {layer: [] for layer in self.optimal_tap.layers}
+        start = part.start
+        while start < part.stop:
+            if start >= self.tile.stop:
+                self._open_tile(start)
+            stop = min(part.stop, self.tile.stop)
+            here = slice(start - self.tile.start, stop - self.tile.start)
+            for layer, map_ in self.maps.items():
+                rows, columns = (side[here] for side in self.cuts[layer])
+                shape = self.reach[layer].influence.shape
+                cut[layer].append(gather(map_, rows, columns, shape))
+            start = stop
+        return {
+            k: pieces[0] if len(pieces) == 1 else torch.cat(pieces) for k, pieces in cut.items()
+        }
+
+    def _extents(self, pixels: Tensor, tops: np.ndarray, lefts: np.ndarray):
+        """Return (start, stop) of the needed rows and columns."""
+        return self._extent(tops, 0, pixels.shape[1]), self._extent(lefts, 1, pixels.shape[2])
 
     def _extent(self, offsets: np.ndarray, axis: int, size: int) -> tuple[int, int]:
         """Return where the needed part of a picture starts and ends: multiples of the stride."""
@@ -434,14 +515,13 @@ class _Run:
 
     def step(self, part: slice) -> None:
         """Run one batch of windows through every branch and add its differences."""
+        optimal = self._optimal(part)
         x = gather(self.pixels, self.tops[part], self.lefts[part], self.reach.input_size)
-        optimal: dict[str, Tensor] = {}
-        for layer, map_ in self.maps.items():
-            rows, columns = (side[part] for side in self.cuts[layer])
-            optimal[layer] = gather(map_, rows, columns, self.reach[layer].influence.shape)
-            cells = Moments().update(optimal[layer])
+        x = x.to(self.weight.device)
+        for layer, cut in optimal.items():
+            cells = Moments().update(cut)
             self.scales[layer][self.group].merge(_pooled(cells))
-            self.peak[layer] = max(self.peak[layer], _largest(optimal[layer]))
+            self.peak[layer] = max(self.peak[layer], _largest(cut))
             if self.optimal_features:
                 self.optimal_features[layer].merge(cells)
         room = {layer: torch.empty_like(cut) for layer, cut in optimal.items()}
@@ -469,6 +549,31 @@ class _Run:
 
             self._forward(tap, x, consume)
         self.n += len(x)
+
+    def parts(self, group: int | None) -> dict[str, Moments]:
+        """Return the moments of one group of pictures, or those of all pictures, by name."""
+        if group is None:
+            features = {f"{s} {layer}": moments for (s, layer), moments in self.features.items()}
+            return features | {f"optimal {k}": m for k, m in self.optimal_features.items()}
+        found = {f"{s} {layer}": parts[group] for (s, layer), parts in self.moments.items()}
+        return found | {f"scale {layer}": parts[group] for layer, parts in self.scales.items()}
+
+    def counts(self) -> dict[str, object]:
+        """Return what else there is to the state, as JSON takes it."""
+        return {
+            "windows": self.n,
+            "tiles": self.tiles,
+            "pictures": list(self.pictures),
+            "null": list(self.null.values()),
+            "peak": list(self.peak.values()),
+        }
+
+    def set_counts(self, counts: dict) -> None:
+        """Put back what `counts` returned."""
+        self.n, self.tiles = counts["windows"], counts["tiles"]
+        self.pictures = {name: order for order, name in enumerate(counts["pictures"])}
+        self.null = dict(zip(self.null, counts["null"]))
+        self.peak = dict(zip(self.peak, counts["peak"]))
 
     def mark(self, confidence: float) -> None:
         """Keep what the estimate looks like now."""

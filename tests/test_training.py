@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from ppp import files
 from ppp.errors import PaddingError, ParameterError, WeightsError
-from ppp.experiments import files, training
+from ppp.experiments import training
 from ppp.experiments.networks import small_resnet, small_vgg
 from ppp.experiments.plane import SHAPES
 from ppp.experiments.training import (

@@ -9,8 +9,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import ppp
+from ppp import files
 from ppp.errors import ParameterError, PPPError, WeightsError
-from ppp.experiments import files, training, zoo
+from ppp.experiments import training, zoo
 from ppp.experiments.networks import OPTIMAL, SHIPPED, load_network, manifest, rebuilt
 from ppp.experiments.training import Settings, evaluate, with_batch_statistics
 from ppp.experiments.zoo import PADDINGS, Observer, runs

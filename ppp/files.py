@@ -1,0 +1,41 @@
+"""Write a file whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+
+def write(path: str | Path, content: bytes) -> None:
+    """Write `content` to a temporary file beside `path`, then rename it.
+
+    Parameters
+    ----------
+    path : path-like
+        Its folder is made if need be; an existing file is replaced.
+    content : bytes
+
+    Raises
+    ------
+    OSError
+        The folder cannot be written, or the disk is full; an existing file is as it was.
+
+    Examples
+    --------
+    >>> folder = tempfile.mkdtemp()
+    >>> write(Path(folder, "deep", "a.txt"), b"whole")
+    >>> [path.name for path in Path(folder, "deep").iterdir()]
+    ['a.txt']
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
