@@ -56,7 +56,7 @@ class Run:
         return self.model
 
 
-STUDY = Study(Run, {"survey": "survey.csv"}, {"survey": 4})
+STUDY = Study(Run, {"survey": "survey.csv"})
 
 
 def models() -> dict[str, str]:
