@@ -14,7 +14,7 @@ from ppp.measurement import NullTest
 SHIPPED = survey.table().set_index("model")
 WITH_LAYERS = SHIPPED[SHIPPED["outcome"] != "refused"]
 LIVE = (
-    *("resnet18", "squeezenet1_1", "mobilenet_v3_small", "vit_b_32", "googlenet"),
+    *("resnet18", "squeezenet1_1", "mobilenet_v3_small", "vit_b_32"),
     *("lraspp_mobilenet_v3_large", "fasterrcnn_mobilenet_v3_large_320_fpn"),
 )
 MEASURED_NUMBERS = ["null_relative"]
