@@ -263,7 +263,7 @@ def survey(wanted: Sequence[Run], folder: str | Path, *, jobs: int = 1) -> None:
     folder : path
         Takes one folder per network.
     jobs : int
-        Networks at the same time; the largest take 12 GB of memory.
+        Networks at the same time; the largest take several GB of memory each.
 
     Raises
     ------
