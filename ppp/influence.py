@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ppp.errors import MarginError, PPPError
-from ppp.extraction import Tap
+from ppp.extraction import Consume, Tap
 from ppp.inventory import first_line, input_channels, input_shape, require_eval
 from ppp.operators import ModuleStack, PaddedCall, watch
 from ppp.padding import Sides
@@ -23,6 +23,8 @@ _STRIP = 128
 """Pixels across a strip run: only the other axis is probed."""
 _LARGEST = 4096
 """Pixels along a strip run beyond which a margin counts as infinite."""
+_TOLERANCE = 1e-4
+"""Float error of a feature, in units of the layer's largest."""
 
 
 @dataclass(frozen=True)
@@ -110,21 +112,24 @@ class LayerCoverage:
 class Coverage(dict[str, LayerCoverage]):
     """Layer name -> :class:`LayerCoverage`, with what all layers together need."""
 
-    def __init__(self, layers: Sequence[LayerCoverage], input_size: tuple[int, int]) -> None:
+    def __init__(
+        self,
+        layers: Sequence[LayerCoverage],
+        input_size: tuple[int, int],
+        stride: tuple[int, int] | None = None,
+    ) -> None:
         super().__init__((layer.layer, layer) for layer in layers)
         self.input_size = input_size
+        y, x = zip(*(layer.stride for layer in layers))
+        self.stride = stride or (math.lcm(*y), math.lcm(*x))
+        """Pixels (y, x) by whose multiples a window may move: a multiple of all layers'
+        strides, larger where a layer enlarges a coarser map again."""
 
     @property
     def margin(self) -> Sides:
         """Largest margin of all layers: (left, right, top, bottom) in px."""
         left, right, top, bottom = (max(m) for m in zip(*(c.margin for c in self.values())))
         return left, right, top, bottom
-
-    @property
-    def stride(self) -> tuple[int, int]:
-        """Least common multiple of all layers' strides: (y, x) in px."""
-        y, x = zip(*(layer.stride for layer in self.values()))
-        return math.lcm(*y), math.lcm(*x)
 
     def table(self) -> pd.DataFrame:
         """Return one row per layer: map size, clean cells, stride and margins in px."""
@@ -153,7 +158,9 @@ def coverage(
 
     Every padding of the network (of modules, of function calls, of pools, of ceil_mode)
     is filled with NaN; a NaN in a map is a cell that padding can influence [ours]. Long
-    strips give the margin on each side. It runs on the CPU in float32.
+    strips give the margin on each side. Every layer must also move with its input: random
+    pixels that are moved by ``Coverage.stride`` give the same features, moved; that stride
+    is doubled, up to 128 px, until they do. It runs on the CPU in float32.
 
     Parameters
     ----------
@@ -172,8 +179,9 @@ def coverage(
     ------
     MarginError
         A layer without a finite margin: some cell of every input depends on all pixels
-        (squeeze-excitation, global pooling, attention, group norm, ...). The message
-        names the layer and the module at which it happens.
+        (squeeze-excitation, global pooling, attention, group norm, ...), or its features
+        depend on where it lies (a positional embedding, attention in windows). The message
+        names the layer and, in the first case, the module at which it happens.
     LayerError, PPPError
         Unknown layer; a model in train mode or that does not run at this size.
 
@@ -199,7 +207,9 @@ def coverage(
         found.append(
             LayerCoverage(layer, influence[layer], (stride_y, stride_x), (left, right, top, bottom))
         )
-    return Coverage(found, (height, width))
+    reach = Coverage(found, (height, width))
+    steps = probe.period(reach, 0), probe.period(reach, 1)
+    return Coverage(found, (height, width), steps)
 
 
 class _Probe:
@@ -241,16 +251,20 @@ class _Probe:
         def consume(layer: str, output: Tensor) -> None:
             maps[layer] = output.isnan().any(1).any(0).numpy()
 
+        with self.stack.watching(), watch(replace, self._after if explain else None):
+            self._pass(x, consume)
+        return maps
+
+    def _pass(self, x: Tensor, consume: Consume) -> None:
         try:
-            with self.stack.watching(), watch(replace, self._after if explain else None):
-                self.tap(x, consume)
+            self.tap(x, consume)
         except PPPError:
             raise
         except Exception as error:
+            height, width = x.shape[2:]
             raise PPPError(
-                f"the model does not run on a {size[0]} x {size[1]} input: {first_line(error)}"
+                f"the model does not run on a {height} x {width} input: {first_line(error)}"
             ) from error
-        return maps
 
     def _after(self, function: object, args: tuple, out: object) -> object:
         """Remember where a partly NaN input first became NaN everywhere."""
@@ -296,6 +310,47 @@ class _Probe:
                     "choose a layer before it"
                 )
         return found
+
+    def period(self, reach: Coverage, axis: int) -> int:
+        """Return by how many pixels the input must move for every layer to move with it."""
+        before, after = reach.margin[2:] if axis == 0 else reach.margin[:2]
+        step, other = reach.stride[axis], reach.stride[1 - axis]
+        largest = step
+        while largest < _STRIP:
+            largest *= 2
+        length = -(-(before + after) // largest) * largest + 2 * largest
+        across = -(-_STRIP // other) * other
+        size = (length + largest, across) if axis == 0 else (across, length + largest)
+        x = torch.randn(1, self.channels, *size, generator=torch.Generator().manual_seed(0))
+        here: dict[str, Tensor] = {}
+        unlike: dict[str, float] = {}
+
+        def compare(layer: str, output: Tensor) -> None:
+            first, last = reach[layer].touched[2:] if axis == 0 else reach[layer].touched[:2]
+            cells = step // reach[layer].stride[axis]
+            count = output.shape[2 + axis] - first - last - cells
+            expected = here[layer].narrow(2 + axis, first + cells, count)
+            largest = float((output.narrow(2 + axis, first, count) - expected).abs().max())
+            if not largest <= _TOLERANCE * float(expected.abs().max()):
+                unlike[layer] = largest
+
+        with watch(lambda call: call.run(F.pad(call.input, call.border))):
+            self._pass(
+                x.narrow(2 + axis, 0, length),
+                lambda layer, output: here.__setitem__(layer, output.clone()),
+            )
+            while step <= largest:
+                unlike.clear()
+                self._pass(x.narrow(2 + axis, step, length), compare)
+                if not unlike:
+                    return step
+                step *= 2
+        layer = next(name for name in self.tap.layers if name in unlike)
+        raise MarginError(
+            f"layer {layer!r} depends on where a cell lies: moved by {largest} px, its features "
+            f"differ by up to {unlike[layer]:.3g} far from all padding (a positional embedding, "
+            "or attention in windows that start at the border?); choose a layer before it"
+        )
 
     @staticmethod
     def _stride(layer: str, pixels: int, cells: int) -> int:

@@ -175,10 +175,17 @@ def _unfold(x, kernel, dilation, padding, stride):
 
 def _explicit(fill: str):
     def describe(x, amount, value=0.0):
-        if x.ndim != 4 or any(amount[4:]):
+        if x.ndim != 4:
             return None
-        sides = (*amount, 0, 0)[:4]
         name = fill if fill != "constant" else ("zeros" if value == 0 else f"constant({value:g})")
+        if any(amount[4:]):  # channels, or rows of maps whose channels come last
+            if any(amount[:2]) or not any(amount[2:4]) or any(amount[6:]):
+                return None
+            sides, x = tuple(amount[2:6]), x.permute(0, 3, 1, 2)
+            return PaddedCall(
+                "pad", sides, sides, name, False, lambda p: p.permute(0, 2, 3, 1), x, sides
+            )
+        sides = (*amount, 0, 0)[:4]
         return PaddedCall("pad", sides, sides, name, False, lambda p: p, x, sides)
 
     return describe

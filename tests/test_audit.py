@@ -161,6 +161,20 @@ def test_padding_by_function_calls_is_found_but_not_swappable(function, kind, fi
     assert not site.swappable and "function call" in site.reason
 
 
+def test_padding_of_maps_whose_channels_come_last_is_found():
+    def last(x):
+        return F.pad(x.permute(0, 2, 3, 1), (0, 0, 2, 0, 1, 3)).permute(0, 3, 1, 2)
+
+    (site,) = sites(Forward(last))
+    assert (site.kind, site.fill, site.declared) == ("pad", "zeros", (2, 0, 1, 3))
+    assert not site.swappable
+
+
+def test_padding_channels_is_no_padding():
+    model = Sequential(Forward(lambda x: F.pad(x, (0, 0, 0, 0, 1, 1))[:, 1:4]))
+    assert not sites(model)
+
+
 def test_joining_channels_is_no_padding():
     assert not sites(Forward(lambda x: torch.cat([x[:, :1], x[:, 1:]], 1)))
 

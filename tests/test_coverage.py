@@ -113,6 +113,12 @@ def networks() -> dict[str, tuple[nn.Module, str]]:
             "1",
         ),
         "pad function": (Functional(lambda x: F.pad(x, (2, 0, 1, 3), "reflect")), "conv"),
+        "channels last": (
+            Functional(
+                lambda x: F.pad(x.permute(0, 2, 3, 1), (0, 0, 2, 0, 1, 3)).permute(0, 3, 1, 2)
+            ),
+            "conv",
+        ),
         "joined": (Functional(lambda x: torch.cat([x[:, :, -3:], x, x[:, :, :1]], 2)), "conv"),
         "our pad": (Functional(lambda x: ppp.pad(x, (2, 0, 1, 3), "symmetric")), "conv"),
         "dense": (Sequential(Conv(3, 4, 3, padding=1), nn.SiLU(), Conv(4, 4, 7, 2, 3)), "2"),
@@ -316,6 +322,45 @@ def test_layers_that_see_every_pixel_are_refused_by_name(module, named):
     message = refused(model, ["2"])
     assert "layer '2'" in message and "no finite margin" in message and named in message
     assert ppp.coverage(model, ["0"], 32)["0"].stride == (8, 8)
+
+
+class Position(nn.Module):
+    """Adds the number of the column."""
+
+    def forward(self, x):
+        return x + torch.arange(x.shape[3]) / 100
+
+
+class Blocks(nn.Module):
+    """Takes the mean of every 3 rows, counted from the border."""
+
+    def forward(self, x):
+        pooled = F.avg_pool2d(x, (3, 1), ceil_mode=True, count_include_pad=False)
+        return pooled.repeat_interleave(3, 2)[:, :, : x.shape[2]]
+
+
+@pytest.mark.parametrize("module", [Position(), Blocks()])
+def test_a_layer_that_knows_where_it_lies_is_refused(module):
+    torch.manual_seed(0)
+    model = Sequential(Conv(3, 4, 3, 2, 1), module, Conv(4, 4, 3, padding=1))
+    message = refused(model, ["0", "2"])
+    assert message.startswith("layer '2' depends on where a cell lies: moved by 128 px")
+
+
+def test_a_map_that_is_enlarged_again_moves_by_the_coarser_stride():
+    model, layer = networks()["transposed"]
+    found = ppp.coverage(model.eval(), [layer], 32)
+    assert found[layer].stride == (2, 2) and found.stride == (4, 4)
+    scene = {"noise": torch.rand(3, 96, 96, generator=seeded())}
+    windows = ppp.cut_windows(scene, 32, found, per_picture=16, seed=0)
+    assert ppp.measure(model, windows, [layer], coverage=found)[layer].null_test.passed
+
+
+def test_random_padding_moves_with_the_input():
+    plain, _ = networks()["residual"]
+    model = ppp.with_padding(plain.eval(), "randn")
+    expected = ppp.coverage(plain, ["0"], 24)
+    assert ppp.coverage(model, ["0"], 24).table().equals(expected.table())
 
 
 def test_a_layer_norm_over_space_is_refused():

@@ -11,15 +11,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ppp.errors import LayerError, MarginError, PPPError
 from ppp.experiments.networks import layers_of_interest
-from ppp.extraction import extract
 from ppp.influence import Coverage, coverage
 from ppp.inventory import first_line, input_channels, input_shape, require_eval
-from ppp.operators import watch
 from ppp.swapping import current_scheme
 
 METHOD = "ResNet and VGG: METHOD"
@@ -28,8 +25,6 @@ NAMED = "as named"
 
 _SHORT, _LONG, _ACROSS = 512, 1024, 128
 """Pixels along the two strips that find strides and reach, and across them."""
-_TOLERANCE = 1e-4
-"""Float error of a feature, in units of the layer's largest."""
 
 
 @dataclass(frozen=True)
@@ -106,9 +101,7 @@ def choose(
     -----
     Two strips, their first line of pixels NaN, show the strides of all modules and which of
     them see every pixel. What runs behind the first of these and sees every pixel too is
-    refused with it, without a run of its own. A layer outside the two families must also move
-    with its input: random pixels that are moved by the total stride give the same features,
-    moved. Attention in windows that start at the border does not.
+    refused with it, without a run of its own.
 
     Examples
     --------
@@ -137,13 +130,13 @@ def choose(
 
 def _named(model: nn.Module, size: tuple[int, int], names: list[str]) -> Choice:
     try:
-        return Choice(tuple(names), _steady_coverage(model, names, size), {}, NAMED)
+        return Choice(tuple(names), coverage(model, names, size), {}, NAMED)
     except MarginError as error:
         refusal = error
     fine: list[str] = []
     for name in names:
         try:
-            _steady_coverage(model, [name], size)
+            coverage(model, [name], size)
         except MarginError as error:
             refusal = error
             break
@@ -224,7 +217,7 @@ def _try(
 ) -> Coverage | None:
     """Return the coverage, or enter the first layer that has none among the refused."""
     try:
-        return _steady_coverage(model, names, size)
+        return coverage(model, names, size)
     except PPPError as error:
         if len(names) == 1:
             refused[names[0]] = str(error)
@@ -248,38 +241,6 @@ def _before(
         else:
             fine = middle
     return {name: blocks[name] for name in names[:fine]}
-
-
-def _steady_coverage(model: nn.Module, names: Sequence[str], size: tuple[int, int]) -> Coverage:
-    """Return the coverage of layers that move with their input, whatever the padding."""
-    found = coverage(model, names, size)
-    for axis in (0, 1):
-        before, after = found.margin[2:] if axis == 0 else found.margin[:2]
-        step = found.stride[axis]
-        length = -(-(before + after) // step) * step + 4 * step
-        across = -(-_ACROSS // found.stride[1 - axis]) * found.stride[1 - axis]
-        shape = (length + step, across) if axis == 0 else (across, length + step)
-        generator = torch.Generator().manual_seed(0)
-        x = torch.randn(1, input_channels(model), *shape, generator=generator)
-        with watch(lambda call: call.run(F.pad(call.input, call.border))):
-            here, moved = (
-                extract(model, x.narrow(2 + axis, start, length), names) for start in (0, step)
-            )
-        for name in names:
-            layer = found[name]
-            first, end = layer.touched[2:] if axis == 0 else layer.touched[:2]
-            cells = step // layer.stride[axis]
-            count = here[name].shape[2 + axis] - first - end - cells
-            same = here[name].narrow(2 + axis, first + cells, count)
-            largest = float((same - moved[name].narrow(2 + axis, first, count)).abs().max())
-            if not largest <= _TOLERANCE * float(same.abs().max()):
-                raise MarginError(
-                    f"layer {name!r} depends on where a cell lies: moved by {step} px, its "
-                    f"features differ by up to {largest:.3g} far from all padding (a positional "
-                    "embedding, or attention in windows that start at the border?); choose a "
-                    "layer before it"
-                )
-    return found
 
 
 def _blocks(strides: dict[str, int]) -> dict[str, int]:

@@ -56,7 +56,7 @@ class Run:
         return self.model
 
 
-STUDY = Study(Run, {"survey": "survey.csv"}, {"survey": 4})
+STUDY = Study(Run, {"survey": "survey.csv"})
 
 
 def models() -> dict[str, str]:
@@ -228,10 +228,10 @@ def _null_test(model: nn.Module, choice: layers.Choice, window: int) -> dict[str
     """Measure two windows of one scene at the layers whose surroundings are not too wide."""
     tested: list[str] = []
     for layer in choice.layers:
-        reach = Coverage([choice.coverage[name] for name in [*tested, layer]], (window, window))
+        reach = _part(choice.coverage, [*tested, layer])
         if not tested or max(ppp.size_needed(window, reach)) <= _LARGEST:
             tested.append(layer)
-    reach = Coverage([choice.coverage[name] for name in tested], (window, window))
+    reach = _part(choice.coverage, tested)
     sides = (need + stride for need, stride in zip(ppp.size_needed(window, reach), reach.stride))
     windows = ppp.cut_windows(
         plane.scenes(1, *sides, seed=_SEED),
@@ -250,6 +250,10 @@ def _null_test(model: nn.Module, choice: layers.Choice, window: int) -> dict[str
     }
 
 
+def _part(reach: Coverage, names: Sequence[str]) -> Coverage:
+    return Coverage([reach[name] for name in names], reach.input_size, reach.stride)
+
+
 def survey(wanted: Sequence[Run], folder: str | Path, *, jobs: int = 1) -> None:
     """Examine the networks that have not been examined, each on one thread.
 
@@ -259,7 +263,7 @@ def survey(wanted: Sequence[Run], folder: str | Path, *, jobs: int = 1) -> None:
     folder : path
         Takes one folder per network.
     jobs : int
-        Networks at the same time; the largest take 12 GB of memory.
+        Networks at the same time; the largest take several GB of memory each.
 
     Raises
     ------
