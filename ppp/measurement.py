@@ -217,8 +217,8 @@ def measure(
         Bytes that an optimal pass may use, estimated by :func:`ppp.tiles.pass_bytes`; the
         picture itself and the batches of windows come on top. A picture that needs more
         is done in tiles, and its windows are then taken tile by tile (between two
-        checkpoints, if there are any inside it). Results are the same up to float error,
-        except that randn draws for the windows in another order.
+        checkpoints, if there are any inside it). Results are the same up to float error;
+        only randn's draws fall on other windows, so that its results differ by chance.
     keep : path-like, optional
         A folder in which finished pictures are kept. The same call goes on where it was
         broken off, at whatever moment; the result is bit for bit that of an unbroken run
@@ -376,7 +376,8 @@ def _check_picture(picture: Picture, size: tuple[int, int]) -> None:
         or max(picture.lefts) + size[1] > pixels.shape[2]
     ):
         raise PictureError(f"picture {picture.name!r}: a window lies outside its pixels")
-    if not bool(torch.isfinite(pixels).all()):
+    # extremes are NaN if any pixel is; torch.isfinite would take twice the picture's memory
+    if not all(bool(extreme.isfinite()) for extreme in pixels.aminmax()):
         raise PictureError(f"picture {picture.name!r} holds NaN or infinite pixels")
 
 

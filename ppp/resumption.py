@@ -26,6 +26,8 @@ from ppp.files import write
 from ppp.metrics import Moments
 from ppp.windows import Picture
 
+_FORMAT = 1
+"""Of the files; raised whenever another version could not read them."""
 _STATE = "state.json"
 _SHARED = "shared"
 _PART = rf"(group-\d+|{_SHARED})-\d+\.safetensors"
@@ -80,7 +82,7 @@ class Kept:
 
     def __init__(self, folder: str | Path, measurement: Mapping[str, object]) -> None:
         self.folder = Path(folder)
-        self.measurement = json.loads(json.dumps(measurement))
+        self.measurement = json.loads(json.dumps({"format": _FORMAT, **measurement}))
         self.finished: list[str] = []
         self.files: dict[str, dict[str, str]] = {}
         self.counts: dict[str, object] = {}

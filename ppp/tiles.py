@@ -42,8 +42,9 @@ class Bound:
         """Put windows into tiles, each within the bound, with few pixels in all.
 
         Windows are taken strip by strip from the top, each from left to right. A window
-        joins a tile where that costs fewer pixels than a tile of its own. Of several
-        heights of the strips, the one with the fewest pixels is taken.
+        joins a tile as long as the bound allows it, or only where that costs no more pixels
+        than a tile of its own. Of both ways, at several heights of the strips, the one with
+        the fewest pixels is taken.
 
         Parameters
         ----------
@@ -65,22 +66,28 @@ class Bound:
         if self.area(tops, lefts) <= self.pixels:
             return [np.arange(len(tops))]
         heights = sorted({int(np.ptp(tops)) // strips for strips in range(1, _STRIPS + 1)} | {0})
-        choices = [self._strips(tops, lefts, height) for height in heights]
+        choices = [
+            self._strips(tops, lefts, height, sparing)
+            for height in heights
+            for sparing in (False, True)
+        ]
         return min(choices, key=lambda parts: sum(self.area(tops[p], lefts[p]) for p in parts))
 
-    def _strips(self, tops: np.ndarray, lefts: np.ndarray, height: int) -> list[np.ndarray]:
-        found = []
+    def _strips(
+        self, tops: np.ndarray, lefts: np.ndarray, height: int, sparing: bool
+    ) -> list[np.ndarray]:
+        found, single = [], self.need[0] * self.need[1]
         rest = np.argsort(tops, kind="stable")
         while len(rest):
             inside = tops[rest] <= tops[rest[0]] + height
             strip, rest = rest[inside], rest[~inside]
             strip = strip[np.argsort(lefts[strip], kind="stable")]
-            start, area = 0, self.need[0] * self.need[1]
+            start, area = 0, single
             for stop in range(1, len(strip)):
                 joint = self.area(tops[strip[start : stop + 1]], lefts[strip[start : stop + 1]])
-                if joint > min(self.pixels, area + self.need[0] * self.need[1]):
+                if joint > (min(self.pixels, area + single) if sparing else self.pixels):
                     found.append(strip[start:stop])
-                    start, joint = stop, self.need[0] * self.need[1]
+                    start, joint = stop, single
                 area = joint
             found.append(strip[start:])
         return found

@@ -91,6 +91,16 @@ def test_a_larger_bound_needs_fewer_tiles():
     assert counts == sorted(counts, reverse=True) and counts[0] > 150 and counts[-1] == 1
 
 
+@pytest.mark.parametrize(("pixels", "most"), [(20_000, 3), (10_000, 6), (5_000, 16)])
+def test_tiles_are_filled_where_windows_are_dense(pixels, most):
+    """Together they need 190 x 190 px, one by one five times as much."""
+    tops, lefts = np.random.default_rng(0).integers(0, 21, (2, 200)) * 8
+    full = Bound((30, 30), pixels)
+    tiles = full.tiles(tops, lefts)
+    assert len(tiles) <= most
+    assert sum(full.area(tops[tile], lefts[tile]) for tile in tiles) < 2 * 190 * 190
+
+
 def test_windows_that_fit_together_keep_their_order():
     (only,) = Bound((30, 30), 10**6).tiles(np.array([80, 0, 40]), np.array([0, 80, 40]))
     assert list(only) == [0, 1, 2]
