@@ -218,6 +218,20 @@ def _posenet(options: argparse.Namespace) -> None:
     _study(posenet_design, posenet_design.train_design, wanted, options)
 
 
+def _patterns_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--family", dest="families", metavar="FAMILY", **_EVERY)
+    parser.add_argument("--padding", "--scheme", dest="paddings", metavar="PADDING", **_EVERY)
+    parser.add_argument("--state", dest="states", metavar="STATE", **_EVERY)
+    _study_arguments(parser, Path("runs", "patterns"))
+
+
+def _patterns(options: argparse.Namespace) -> None:
+    from ppp.experiments import pattern_design as design
+
+    wanted = design.runs(options.families, options.paddings, options.states, options.seeds)
+    _study(design, design.measure_design, wanted, options, done="measured")
+
+
 def _survey_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "models", nargs="*", metavar="MODEL", help="such as resnet18; without, all of torchvision"
@@ -335,6 +349,11 @@ COMMANDS = {
         "broken off",
         _measure_arguments,
         _measure,
+    ),
+    "patterns": Command(
+        "measure PPP of every small network and make its tables; goes on where it was broken off",
+        _patterns_arguments,
+        _patterns,
     ),
     "survey": Command(
         "examine the networks of torchvision: which can be measured, where, and why not "

@@ -9,13 +9,22 @@ from pathlib import Path
 import pandas as pd
 
 from ppp.errors import ParameterError, PPPError, unknown
-from ppp.experiments import bhv_design, confounders, dynamics, posenet_design, reliability, zoo
+from ppp.experiments import (
+    bhv_design,
+    confounders,
+    consistency,
+    dynamics,
+    pattern_design,
+    posenet_design,
+    reliability,
+    zoo,
+)
 from ppp.experiments.claims import CLAIMS, NOT_TESTED, Verdict, claims
 
 DATA = zoo.DATA
 """The folder of the shipped tables."""
 FAMILY = "resnet"
-"""The family of the zoo whose runs decide C8 to C11; the chapter shows the other one too."""
+"""The family of the zoo whose runs decide; the chapters show the other one too."""
 
 
 class VerdictChanged(PPPError):
@@ -45,10 +54,17 @@ def _dynamics(data: Path, name: str) -> Verdict:
     return dynamics.judge(name, rows)
 
 
+def _consistency(data: Path, name: str) -> Verdict:
+    read = partial(pattern_design.read, data=data / "patterns")
+    return consistency.judge(name, consistency.Tables.select(read, FAMILY, "trained"))
+
+
 JUDGES: dict[str, Callable[[Path], Verdict]] = {
     "C1": _variance,
     "C2": _confounders,
+    **{name: partial(_consistency, name=name) for name in ("C3", "C4", "C5")},
     "C6": _reliability,
+    "C7": partial(_consistency, name="C7"),
     **{name: partial(_dynamics, name=name) for name in ("C8", "C9", "C10", "C11")},
 }
 """What computes each claim's verdict from a folder of tables."""
@@ -64,7 +80,7 @@ def judge(
     names : sequence of str, optional
         Such as C8; without them all.
     data : path
-        Holds ``posenet/``, ``bhv/`` and ``dynamics/``.
+        Holds ``posenet/``, ``bhv/``, ``patterns/`` and ``dynamics/``.
     listed : path
         The ledger.
 
@@ -82,8 +98,8 @@ def judge(
 
     Examples
     --------
-    >>> judge(["C3"])[0].verdict
-    'not tested yet'
+    >>> judge(["C8"])[0].verdict
+    'reproduced'
     """
     known = claims(listed)
     for name in names or ():
@@ -111,7 +127,7 @@ def table(verdicts: Sequence[Verdict]) -> pd.DataFrame:
 
     Examples
     --------
-    >>> table(judge(["C3"]))["changed"].item()
+    >>> table(judge(["C8"]))["changed"].item()
     False
     """
     rows = [
@@ -139,7 +155,7 @@ def require_expected(verdicts: Sequence[Verdict]) -> None:
 
     Examples
     --------
-    >>> require_expected(judge(["C3"]))
+    >>> require_expected(judge(["C8"]))
     """
     rows = table(verdicts)
     for row in rows[rows["changed"]].itertuples():
