@@ -148,17 +148,20 @@ def slopes(growth: pd.DataFrame, what: str = "separated") -> pd.DataFrame:
 def biases(growth: pd.DataFrame) -> pd.DataFrame:
     """Return the pattern's power by the number of scenes: plug-in beside unbiased.
 
+    The two halves are averaged first.
+
     Returns
     -------
     DataFrame
         scheme, layer, scenes, estimate (plug-in or unbiased), n (seeds), mean, low, high (95 %),
         in units of the layer's variance.
     """
-    rows = growth[growth["half"] == 0].rename(columns={"n": "scenes"})
-    parts = []
+    rows = growth.rename(columns={"n": "scenes"})
+    by, parts = ["scheme", "layer", "scenes", "estimate"], []
     for name, column in (("plug-in, mean d²", "plug_in"), ("unbiased", "power")):
         scaled = rows.assign(value=rows[column] / rows["sigma"] ** 2, estimate=name)
-        parts.append(_means(scaled, "value", ["scheme", "layer", "scenes", "estimate"]))
+        scaled = scaled.groupby([*by, "seed"], sort=False)["value"].mean().reset_index()
+        parts.append(_means(scaled, "value", by))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -211,6 +214,34 @@ def profile(maps: pd.DataFrame) -> pd.DataFrame:
     names = np.where((far == nearest).sum(0) > 1, "corner", names)
     table = maps.assign(side=names, distance=nearest)
     return table.groupby([*keys, "side", "distance"], sort=False)["value"].mean().reset_index()
+
+
+def places(maps: pd.DataFrame) -> pd.DataFrame:
+    """Compare the cells next to the border: corners with edges, and the four sides.
+
+    Parameters
+    ----------
+    maps : DataFrame
+        scheme, layer, seed, row, column, value.
+
+    Returns
+    -------
+    DataFrame
+        scheme, layer, "corner / edge" (of the means), "strongest / weakest side"; mean over seeds.
+    """
+    border = profile(maps[["scheme", "layer", "seed", "row", "column", "value"]])
+    border = border[border["distance"] == 0]
+    means = border.pivot_table(index=["scheme", "layer", "seed"], columns="side", values="value")
+    sides = means[["left", "right", "top", "bottom"]]
+    found = pd.DataFrame(
+        {
+            "corner / edge": means["corner"] / sides.mean(axis=1),
+            "strongest / weakest side": sides.max(axis=1) / sides.min(axis=1),
+        }
+    )
+    found = found.groupby(["scheme", "layer"]).mean()
+    order = pd.MultiIndex.from_frame(border[["scheme", "layer"]].drop_duplicates())
+    return found.loc[order].reset_index()
 
 
 def map_agreement(maps: pd.DataFrame) -> pd.DataFrame:

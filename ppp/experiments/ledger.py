@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from ppp.errors import ParameterError, PPPError, unknown
 from ppp.experiments import (
@@ -14,6 +16,7 @@ from ppp.experiments import (
     confounders,
     consistency,
     dynamics,
+    figures,
     pattern_design,
     posenet_design,
     reliability,
@@ -68,6 +71,75 @@ JUDGES: dict[str, Callable[[Path], Verdict]] = {
     **{name: partial(_dynamics, name=name) for name in ("C8", "C9", "C10", "C11")},
 }
 """What computes each claim's verdict from a folder of tables."""
+
+
+@dataclass(frozen=True)
+class _Drawing:
+    """How a claim's table becomes a figure: a point with its interval for each row."""
+
+    label: tuple[str, ...]
+    group: str | None
+    value: str
+    xlabel: str
+    reference: float | None = None
+    low: str = "low"
+    high: str = "high"
+
+
+_DRAWINGS = {
+    "C1": _Drawing(("setting",), "metric", "icc", "intraclass correlation over trials", 0.75),
+    "C3": _Drawing(("layer",), "scheme", "mean", "correlation of two halves", 0.5),
+    "C4": _Drawing(("part",), "scheme", "mean", "share, correlation"),
+    "C5": _Drawing(("part",), "scheme", "mean", "share of cells; its slope per doubling", 0.0),
+    "C6": _Drawing(
+        ("other",), "metric", "difference", "difference of the probabilities of contradiction", 0.0
+    ),
+    "C7": _Drawing(("scheme",), None, "mean", "correlation of two halves", 0.5),
+    "C8": _Drawing(
+        ("padding",), "metric", "strength_mean", "steps to half of the final value",
+        low="strength_low", high="strength_high",
+    ),
+    "C9": _Drawing(("padding",), "metric", "mean", "slope of log2(metric) on log2(step)", 0.0),
+    "C10": _Drawing(("padding", "batch_norm"), "metric", "mean", "log2(final / initial)", 0.0),
+    "C11": _Drawing(("padding",), "metric", "mean", "log2(trained / control), part (b)", 0.0),
+}  # fmt: skip
+
+
+def figure(verdict: Verdict) -> Figure | None:
+    """Draw the statistics that decide a claim: its verdict's table.
+
+    Returns
+    -------
+    Figure or None
+        None for an empty table.
+
+    Examples
+    --------
+    >>> figure(judge(["C9"])[0]).ppp_alt.partition(",")[0]
+    'slope of log2(metric) on log2(step) with intervals'
+    """
+    rows = verdict.table
+    if not len(rows):
+        return None
+    if verdict.claim.id == "C2":
+        named = ["orders flipped", "uses flipped"]
+        texts = rows.set_index("factor")[named]
+        counts = texts.map(lambda text: int(text.partition(" ")[0]))
+        return figures.heatmap(counts, label="answers that flipped", annotations=texts)
+    how = _DRAWINGS[verdict.claim.id]
+    label = rows[how.label[0]].astype(str)
+    for column in how.label[1:]:
+        label = label + ", " + rows[column].astype(str)
+    return figures.forest(
+        rows.assign(label=label),
+        "label",
+        how.value,
+        how.low,
+        how.high,
+        group=how.group,
+        xlabel=how.xlabel,
+        reference=how.reference,
+    )
 
 
 def judge(

@@ -253,7 +253,13 @@ PARAMETERS: dict[str, Parameter] = {
     "checkpoints": Parameter(
         ListOf(Integer(2), increasing=True), "numbers of windows at which the estimate is kept"
     ),
+    "pictures": Parameter(
+        Choice(("photographs", "plane"), "kind of pictures"), "what is measured on"
+    ),
     "per_photo": Parameter(Integer(1), "windows cut from each photograph"),
+    "imagenet_per_photo": Parameter(
+        Integer(1), "windows cut from each photograph for networks of torchvision"
+    ),
     "window": Parameter(Integer(1), "height and width of a window, px"),
     "family": Parameter(Choice(("resnet", "vgg"), "family"), "the family of small networks"),
     "metric": Parameter(

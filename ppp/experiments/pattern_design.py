@@ -215,8 +215,9 @@ def measure_run(model: nn.Module, run: Run) -> dict[str, pd.DataFrame]:
         scenes, plug_in (mean of d^2, the power with its bias) and separated. "halves": data,
         scheme, layer, n (windows in each half), r; for data "photographs and plane", the
         correlation of all photographs with the first half of the scenes. "maps": scheme,
-        layer, row, column, value: channel mean of |d| on photographs (sigma). "channels":
-        scheme, layer, channel, mae (mean |d|, sigma), power (unbiased, sigma^2), on scenes.
+        layer, row, column, value: channel mean of |d| on photographs (sigma), of networks
+        that have a padding of their own. "channels": scheme, layer, channel, mae (mean
+        |d|, sigma), power (unbiased, sigma^2), on scenes.
     """
     reach = reach_of(run.family)
     estimate = partial(_measured, model, reach)
@@ -242,7 +243,7 @@ def measure_run(model: nn.Module, run: Run) -> dict[str, pd.DataFrame]:
         "metrics": joined(metrics),
         "growth": joined(growth),
         "halves": joined(halves),
-        "maps": _maps(whole, run.tested),
+        "maps": _maps(whole, () if run.padding == OPTIMAL else run.tested),
         "channels": joined(channels),
     }
 
@@ -286,7 +287,7 @@ def _grown(found: Measurement, half: int) -> pd.DataFrame:
 
 
 def _maps(found: Measurement, schemes: Sequence[str]) -> pd.DataFrame:
-    parts = []
+    parts = [pd.DataFrame()]
     for (scheme, layer), result in found.items():
         if scheme in schemes:
             values = result.magnitude() / result.summary.sigma
@@ -408,3 +409,22 @@ def own(table: pd.DataFrame) -> pd.DataFrame:
     """
     initial = table["state"] == "initial"
     return table[initial | (table["scheme"] == table["padding"])]
+
+
+def with_kind(table: pd.DataFrame) -> pd.DataFrame:
+    """Name the kind of network in each row, in order: "trained", "initial" or "control".
+
+    Trained networks stay under their own padding only.
+
+    Examples
+    --------
+    >>> with_kind(read("metrics"))["kind"].unique().tolist()
+    ['trained', 'initial', 'control']
+    """
+    control = (table["padding"] == OPTIMAL) & (table["state"] == "trained")
+    kept = [
+        own(table[table["state"] == "trained"]).assign(kind="trained"),
+        table[table["state"] == "initial"].assign(kind="initial"),
+        table[control].assign(kind="control"),
+    ]
+    return pd.concat(kept, ignore_index=True)
