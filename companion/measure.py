@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import inspect
 import json
 import math
 import os
@@ -280,11 +279,6 @@ def measure(
 
 def _measured(request, network, windows, choice, kept: Path) -> Measurement:
     """Run the measurement, which goes on where it was interrupted."""
-    known = inspect.signature(ppp.measure).parameters
-    how = {"keep": kept, "memory": request.memory}
-    how = {name: value for name, value in how.items() if name in known}
-    if request.memory is not None and "memory" not in how:
-        raise ParameterError("--memory: this ppp.measure takes no bound; leave it out")
     try:
         with tqdm(total=len(windows), desc="windows", unit="window", disable=None) as bar:
             return ppp.measure(
@@ -296,11 +290,10 @@ def _measured(request, network, windows, choice, kept: Path) -> Measurement:
                 batch_size=request.batch_size,
                 seed=request.seed,
                 progress=bar.update,
-                **how,
+                memory=request.memory,
+                keep=kept,
             )
     except KeyboardInterrupt:
-        if "keep" not in how:
-            raise
         raise KeyboardInterrupt(
             f"finished photographs are kept in {kept.parent}; the same command goes on"
         ) from None

@@ -1,6 +1,5 @@
 """``ppp measure``: the folder it writes, what its report holds, and what it refuses."""
 
-import inspect
 import json
 import os
 import shlex
@@ -15,6 +14,7 @@ from safetensors.torch import load_file
 
 import ppp
 from companion import cli, measure, report
+from ppp import measurement
 from ppp.experiments import networks, photographs
 from ppp.measurement import NullTest
 
@@ -318,10 +318,6 @@ def test_interrupted_command_leaves_no_output(here, monkeypatch, capsys):
     assert not Path("out").exists()
 
 
-@pytest.mark.skipif(
-    "keep" not in inspect.signature(ppp.measure).parameters,
-    reason="this ppp.measure keeps no state to go on from",
-)
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), _Stop()])
 def test_interrupted_command_goes_on(here, undrawn, monkeypatch, capsys, error):
     assert own("--schemes", "own,randn", "--output", "whole") == 0
@@ -334,9 +330,14 @@ def test_interrupted_command_goes_on(here, undrawn, monkeypatch, capsys, error):
             with pytest.raises(_Stop):
                 own("--schemes", "own,randn", "--output", "out")
     assert Path("out.partial").is_dir() and not Path("out").exists()
-    decoded = stopping(monkeypatch, 9, error)
+    begun, open_picture = [], measurement._Run.open
+    monkeypatch.setattr(
+        measurement._Run,
+        "open",
+        lambda run, picture, marks: begun.append(picture.name) or open_picture(run, picture, marks),
+    )
     assert own("--schemes", "own,randn", "--output", "out") == 0
-    assert decoded == ["b.png", "c.png"]  # a.png was finished
+    assert begun == ["b.png", "c.png"]  # a.png was finished
     assert Path("out/measurement.csv").read_bytes() == Path("whole/measurement.csv").read_bytes()
     patterns = [Path(f, "patterns.safetensors").read_bytes() for f in ("out", "whole")]
     assert patterns[0] == patterns[1]

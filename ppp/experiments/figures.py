@@ -37,6 +37,7 @@ from matplotlib.patches import Patch, Rectangle
 from matplotlib.textpath import TextPath
 from matplotlib.ticker import (
     LogLocator,
+    MaxNLocator,
     NullFormatter,
     StrMethodFormatter,
     SymmetricalLogLocator,
@@ -1386,6 +1387,8 @@ def _scales(ax: Axes, x: pd.Series | None, logx: bool, logy: bool, most: int = 0
         ax.set_yscale("log")
         _plain_ticks(ax.yaxis)
     if not logx:
+        if x is not None and pd.api.types.is_integer_dtype(x):
+            ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         return
     ticks = np.unique(x.to_numpy(dtype=float))
     if ticks[0] > 0:
