@@ -307,3 +307,31 @@ def table(data: str | Path = DATA) -> pd.DataFrame:
     True
     """
     return files.read_table(Path(data) / "survey.csv")
+
+
+KINDS = {
+    "squeeze and excitation": "avgpool",
+    "attention in windows": "whole stride",
+    "positional embedding": "Wrong image height",
+}
+"""What keeps a layer from having a finite margin, and the words of the refusal that tell."""
+
+
+def refusals(rows: pd.DataFrame) -> pd.Series:
+    """Name the kind of each refusal by its words; "other" where none of :data:`KINDS` fits.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        Of :func:`table`, with a reason.
+
+    Examples
+    --------
+    >>> refusals(pd.DataFrame({"reason": ["reached from 'se.avgpool' (mean) on"]})).tolist()
+    ['squeeze and excitation']
+    """
+
+    def kind(reason: str) -> str:
+        return next((name for name, words in KINDS.items() if words in reason), "other")
+
+    return rows["reason"].map(kind)
