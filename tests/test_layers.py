@@ -63,7 +63,7 @@ def test_resnets_have_defined_layers():
     model = torchvision.models.resnet18(weights=None).eval()
     choice = layers.choose(model, 96)
     assert choice.layers == ("relu", "layer1", "layer2", "layer3", "layer4")
-    assert choice.rule == "ResNet and VGG: METHOD" and choice.refused == {}
+    assert choice.rule == "stages of a ResNet or VGG" and choice.refused == {}
     assert same(choice.coverage, ppp.coverage(model, choice.layers, 96))
 
 

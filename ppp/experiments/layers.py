@@ -19,7 +19,7 @@ from ppp.influence import Coverage, coverage
 from ppp.inventory import first_line, input_channels, input_shape, require_eval
 from ppp.swapping import current_scheme
 
-METHOD = "ResNet and VGG: METHOD"
+STAGES = "stages of a ResNet or VGG"
 DEEPEST = "deepest at each stride"
 NAMED = "as named"
 
@@ -40,7 +40,7 @@ class Choice:
     refused : dict of str to str
         Candidate -> why it is not among them, one line each.
     rule : str
-        "ResNet and VGG: METHOD", "deepest at each stride", or "as named".
+        "stages of a ResNet or VGG", "deepest at each stride", or "as named".
     """
 
     layers: tuple[str, ...]
@@ -123,7 +123,7 @@ def choose(
         return _named(model, size, [layers] if isinstance(layers, str) else list(layers))
     try:
         known = layers_of_interest(model)
-        return Choice(tuple(known), coverage(model, known, size), {}, METHOD)
+        return Choice(tuple(known), coverage(model, known, size), {}, STAGES)
     except (LayerError, MarginError):
         return _deepest(model, size, most)
 
