@@ -190,7 +190,7 @@ def profile(maps: pd.DataFrame) -> pd.DataFrame:
     DataFrame
         The keys, layer, side ("left", "right", "top", "bottom", "corner"), distance (cells to the
         nearest border, 0 next to it), value (mean). A cell belongs to the side that is nearest;
-        where two are, it belongs to their corner.
+        where two adjacent ones are, to the corner; midway between opposite ones, to both.
 
     Examples
     --------
@@ -208,11 +208,12 @@ def profile(maps: pd.DataFrame) -> pd.DataFrame:
         "top": maps["row"],
         "bottom": ends["row"] - maps["row"],
     }
-    far = np.stack([side.to_numpy() for side in sides.values()])
-    nearest = far.min(0)
-    names = np.array([*sides])[far.argmin(0)]
-    names = np.where((far == nearest).sum(0) > 1, "corner", names)
-    table = maps.assign(side=names, distance=nearest)
+    across = np.minimum(sides["left"], sides["right"])
+    down = np.minimum(sides["top"], sides["bottom"])
+    nearest, corner = np.minimum(across, down), across == down
+    cells = {side: (away == nearest) & ~corner for side, away in sides.items()} | {"corner": corner}
+    table = maps.assign(distance=nearest)
+    table = pd.concat([table[there].assign(side=side) for side, there in cells.items()])
     return table.groupby([*keys, "side", "distance"], sort=False)["value"].mean().reset_index()
 
 
