@@ -253,27 +253,8 @@ def pattern(model: torch.nn.Module, data: RedGreen, variant: str, n: int = 128) 
 
 
 def train_design(wanted: Sequence[Run], folder: str | Path, *, jobs: int = 1) -> None:
-    """Train the runs that are not finished, each on one thread.
-
-    Parameters
-    ----------
-    wanted : sequence of Run
-    folder : path
-        Takes one folder per run.
-    jobs : int
-        Runs at the same time.
-
-    Raises
-    ------
-    PPPError
-        A run failed; the others went on, and those that had finished are kept.
-    """
-    train_one = partial(_told, folder=folder)
-    pool.run_all(train_one, wanted, lambda run: run.stem, jobs=jobs, progress=True)
-
-
-def _told(run: Run, folder: str | Path) -> str:
-    return f"{run.stem}: {train_run(run, folder):.0f} s"
+    """Train the runs that are not finished: :meth:`ppp.experiments.studies.Study.perform`."""
+    STUDY.perform(train_run, wanted, folder, jobs=jobs)
 
 
 def train_live(

@@ -19,7 +19,7 @@ import pandas as pd
 from torch import nn
 
 from ppp.errors import ParameterError, unknown
-from ppp.experiments import files, jobs as pool
+from ppp.experiments import files
 from ppp.experiments.networks import (
     OPTIMAL,
     PLANE_MEAN,
@@ -333,27 +333,8 @@ def perform(run: Run, folder: str | Path) -> float:
 
 
 def measure_design(wanted: Sequence[Run], folder: str | Path, *, jobs: int = 1) -> None:
-    """Perform the runs that are not finished, each on one thread.
-
-    Parameters
-    ----------
-    wanted : sequence of Run
-    folder : path
-        Takes one folder per run.
-    jobs : int
-        Runs at the same time.
-
-    Raises
-    ------
-    PPPError
-        A run failed; the others went on, and those that had finished are kept.
-    """
-    measure_one = partial(_told, folder=folder)
-    pool.run_all(measure_one, wanted, lambda run: run.stem, jobs=jobs, progress=True)
-
-
-def _told(run: Run, folder: str | Path) -> str:
-    return f"{run.stem}: {perform(run, folder):.0f} s"
+    """Perform the runs that are not finished: :meth:`ppp.experiments.studies.Study.perform`."""
+    STUDY.perform(perform, wanted, folder, jobs=jobs)
 
 
 def collect(folder: str | Path, data: str | Path, wanted: Sequence[Run] | None = None) -> int:

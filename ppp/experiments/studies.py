@@ -6,6 +6,7 @@ import json
 import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pandas as pd
 import torch
 
 from ppp.errors import PPPError, WeightsError
-from ppp.experiments import files
+from ppp.experiments import files, jobs as pool
 
 _RECORD = "record.json"
 
@@ -70,6 +71,34 @@ class Study:
             files.write_table(place / f"{name}.csv", table, digits=None)
         facts = head | {"seconds": round(seconds, 1)} | _versions()
         files.write(place / _RECORD, (json.dumps(facts, indent=1) + "\n").encode())
+
+    def perform(
+        self,
+        one: Callable[[Any, str | Path], float],
+        wanted: Sequence[Any],
+        folder: str | Path,
+        *,
+        jobs: int = 1,
+    ) -> None:
+        """Perform the runs that are not finished, each on one thread.
+
+        Parameters
+        ----------
+        one : callable
+            Of a module: takes a run and the folder, returns seconds; it leaves finished runs alone.
+        wanted : sequence
+        folder : path
+            Takes one folder per run.
+        jobs : int
+            Runs at the same time.
+
+        Raises
+        ------
+        PPPError
+            A run failed; the others went on, and those that had finished are kept.
+        """
+        told = partial(_told, one=one, folder=folder)
+        pool.run_all(told, wanted, lambda run: run.stem, jobs=jobs, progress=True)
 
     def collect(self, folder: str | Path, data: str | Path, wanted: Sequence[Any]) -> int:
         """Gather finished runs into the tables that are shipped, and ``runs.csv``.
@@ -142,6 +171,10 @@ class Study:
             raise WeightsError(
                 f"{place / _RECORD} cannot be read: {error}; delete its folder to train again"
             ) from None
+
+
+def _told(run: Any, one: Callable[[Any, str | Path], float], folder: str | Path) -> str:
+    return f"{run.stem}: {one(run, folder):.0f} s"
 
 
 def headed(
