@@ -180,3 +180,14 @@ def test_a_part_does_not_replace_the_whole_table(examined, tmp_path, capsys):
 def test_unfinished_networks_are_named(tmp_path):
     with pytest.raises(PPPError, match="1 of 1 runs are not finished in"):
         survey.collect(tmp_path, tmp_path, survey.runs(["alexnet"]))
+
+
+def test_every_refusal_of_torchvision_is_of_a_known_kind_but_two():
+    rows = survey.table()
+    rows = rows[rows["outcome"] != "measured"]
+    kinds = survey.refusals(rows)
+    assert kinds.isin([*survey.KINDS, "other"]).all()
+    assert rows.loc[kinds == "other", "model"].tolist() == ["maxvit_t", "ssd300_vgg16"]
+    transformers = rows.loc[kinds == "positional embedding", "model"]
+    assert transformers.str.startswith("vit_").all() and len(transformers) == 5
+    assert rows.loc[kinds == "attention in windows", "model"].str.startswith("swin_").all()

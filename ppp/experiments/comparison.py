@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from ppp.errors import PictureError
+from ppp.errors import ParameterError, PictureError, unknown
 from ppp.experiments import layers as layer_choice
 from ppp.experiments.networks import Network, load_network
 from ppp.experiments.photographs import large_enough, photographs
@@ -38,7 +38,7 @@ def measure_network(
     photos: str = "",
     per_photo: int = 64,
     n: int = 128,
-    scene_seed: int = 0,
+    scene_seed: int = 30000,
     seed: int = 0,
     network_seed: int = 0,
 ) -> Compared:
@@ -59,7 +59,8 @@ def measure_network(
     per_photo : int
         Windows of each photograph.
     n, scene_seed : int
-        Number of scenes of the plane, one window each, and the first one's seed.
+        Number of scenes of the plane, one window each, and the first one's seed. By default
+        no small network was trained on them.
     seed : int
         Of the windows' places and of randn's draws.
     network_seed : int
@@ -71,6 +72,10 @@ def measure_network(
 
     Raises
     ------
+    ParameterError
+        An unknown kind of pictures.
+    PictureError
+        No photograph is large enough.
     PPPError
         Of loading, cutting windows and measuring.
 
@@ -80,6 +85,8 @@ def measure_network(
     >>> found.measurement["layer1"].summary.n
     4
     """
+    if pictures not in PICTURES:
+        raise ParameterError(unknown("kind of pictures", pictures, PICTURES))
     network = load_network(name, weights, seed=network_seed)
     names = list(layers) or list(network.layers)
     if names:
@@ -99,9 +106,7 @@ def measure_network(
     windows = cut_windows(
         found, network.window, reach, per_picture=per_photo, seed=seed, transform=network.prepare
     )
-    measurement = measure(
-        network.model, windows, list(reach), schemes, coverage=reach, seed=seed, batch_size=8
-    )
+    measurement = measure(network.model, windows, list(reach), schemes, coverage=reach, seed=seed)
     return Compared(network, measurement)
 
 

@@ -81,20 +81,22 @@ class _Drawing:
     group: str | None
     value: str
     xlabel: str
-    reference: float | None = None
+    reference: float | str | None = None  # a value, or the name of one of the claim's numbers
     low: str = "low"
     high: str = "high"
 
 
 _DRAWINGS = {
-    "C1": _Drawing(("setting",), "metric", "icc", "intraclass correlation over trials", 0.75),
-    "C3": _Drawing(("layer",), "scheme", "mean", "correlation of two halves", 0.5),
+    "C1": _Drawing(
+        ("setting",), "metric", "icc", "intraclass correlation over trials", "threshold"
+    ),
+    "C3": _Drawing(("layer",), "scheme", "mean", "correlation of two halves", "threshold"),
     "C4": _Drawing(("part",), "scheme", "mean", "share, correlation"),
     "C5": _Drawing(("part",), "scheme", "mean", "share of cells; its slope per doubling", 0.0),
     "C6": _Drawing(
         ("other",), "metric", "difference", "difference of the probabilities of contradiction", 0.0
     ),
-    "C7": _Drawing(("scheme",), None, "mean", "correlation of two halves", 0.5),
+    "C7": _Drawing(("scheme",), None, "mean", "correlation of two halves", "threshold"),
     "C8": _Drawing(
         ("padding",), "metric", "strength_mean", "steps to half of the final value",
         low="strength_low", high="strength_high",
@@ -138,7 +140,7 @@ def figure(verdict: Verdict) -> Figure | None:
         how.high,
         group=how.group,
         xlabel=how.xlabel,
-        reference=how.reference,
+        reference=verdict.claim.numbers.get(how.reference, how.reference),
     )
 
 

@@ -42,6 +42,13 @@ _LARGEST = 640
 """Side of the largest scene that is run (px), unless the first layer needs more."""
 _SEED = 0
 
+KINDS = {
+    "squeeze and excitation": "avgpool",
+    "attention in windows": "whole stride",
+    "positional embedding": "Wrong image height",
+}
+"""What keeps a layer from having a finite margin, and the words of the refusal that tell."""
+
 
 @dataclass(frozen=True, order=True)
 class Run:
@@ -307,14 +314,6 @@ def table(data: str | Path = DATA) -> pd.DataFrame:
     True
     """
     return files.read_table(Path(data) / "survey.csv")
-
-
-KINDS = {
-    "squeeze and excitation": "avgpool",
-    "attention in windows": "whole stride",
-    "positional embedding": "Wrong image height",
-}
-"""What keeps a layer from having a finite margin, and the words of the refusal that tell."""
 
 
 def refusals(rows: pd.DataFrame) -> pd.Series:
