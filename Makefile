@@ -1,4 +1,5 @@
-# make book [PROFILE=quick|standard|paper], make serve, make test, make lint, make clean
+# make book [PROFILE=quick|standard|paper] [VARIANT="padding=reflect n=64"], make serve,
+# make test, make lint, make pdf, make course, make release, make clean
 PYTHON ?= python3
 PROFILE ?= standard
 VENV := .venv
@@ -6,11 +7,14 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 export PYTHONUTF8 := 1
 
-.PHONY: book serve test lint clean
+.PHONY: book serve test lint pdf course release clean
 .DEFAULT_GOAL := book
 
+# NAME=VALUE words become -p NAME VALUE
+CHANGES := $(foreach word,$(VARIANT),-p $(subst =, ,$(word)))
+
 book: $(INSTALLED)
-	@$(BIN)/ppp build --profile "$(PROFILE)"
+	@$(BIN)/ppp build --profile "$(PROFILE)" $(CHANGES)
 
 serve: $(INSTALLED)
 	@test -f "build/$(PROFILE)/html/index.html" || { \
@@ -20,12 +24,24 @@ serve: $(INSTALLED)
 test: $(INSTALLED)
 	$(BIN)/python -m pytest
 
+pdf: book
+	@$(BIN)/ppp pdf --profile "$(PROFILE)" $(CHANGES)
+
+course: $(INSTALLED)
+	@$(BIN)/ppp course --check
+
+# From nothing: what is released was built by this commit alone.
+release: $(INSTALLED)
+	rm -rf "build/$(PROFILE)"
+	@$(BIN)/ppp build --profile "$(PROFILE)"
+	@$(BIN)/ppp release --profile "$(PROFILE)"
+
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
 clean:
-	rm -rf build runs .snakemake
+	rm -rf build dist runs .snakemake
 
 # The mark comes last, so that an installation that was broken off is begun again; one that
 # was whole is brought up to date in place.

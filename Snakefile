@@ -1,49 +1,47 @@
-"""What is made from what. `make book` and `ppp build` run it; so does snakemake itself."""
+"""What is made from what. `make book` and `ppp build` run it; so does snakemake itself.
+
+Times are compared here, contents elsewhere: a file below `wanted` is younger than what was made
+if, and only if, what it lists has changed (companion/staleness.py).
+"""
 
 from pathlib import Path
 
-from companion import book, notebooks
+from companion.book import Build
 
-ROOT = Path(workflow.basedir)
-PROFILE = config.get("profile", "standard")
-STEMS = book.stems(ROOT / "book" / "_toc.yml")
-PAGES = sorted(path.relative_to(ROOT) for path in ROOT.glob("book/**/*") if path.is_file())
+BUILD = Build.of(Path(workflow.basedir), config)
+BUILD.want()
+FOLDER = BUILD.folder.relative_to(BUILD.root)
 
 
 rule all:
     input:
-        # The mark of a clean build. Snakemake removes a rule's outputs before it runs the rule:
-        # with the pages themselves as the output, a failed build would take them away.
-        f"build/{PROFILE}/html/.complete",
+        # Not the pages: Snakemake removes a rule's outputs before it runs the rule, and a
+        # build that fails would take the published ones away.
+        FOLDER / "made" / "book.json",
 
 
 rule notebook:
     input:
-        notebook="notebooks/{stem}.ipynb",
-        sources=book.sources(ROOT),
+        FOLDER / "wanted" / "{stem}.json",
     output:
-        notebook="build/{profile}/notebooks/{stem}.ipynb",
-        results=directory("build/{profile}/results/{stem}"),
-    params:
-        values=lambda wildcards: book.values(ROOT, wildcards.profile, wildcards.stem),
+        notebook=FOLDER / "notebooks" / "{stem}.ipynb",
+        results=directory(FOLDER / "results" / "{stem}"),
+        made=FOLDER / "made" / "{stem}.json",
+    wildcard_constraints:
+        stem="(?!book$).+",
     threads: 2
     run:
-        notebooks.execute(
-            Path(input.notebook), Path(output.notebook), params.values, Path(output.results)
-        )
+        BUILD.run_chapter(wildcards.stem)
 
 
 rule book:
     input:
-        pages=PAGES,
-        code=["companion/book.py", "constraints.txt"],
-        notebooks=expand("build/{{profile}}/notebooks/{stem}.ipynb", stem=STEMS),
-        results=expand("build/{{profile}}/results/{stem}", stem=STEMS),
+        FOLDER / "wanted" / "book.json",
+        expand(str(FOLDER / "notebooks" / "{stem}.ipynb"), stem=BUILD.stems),
+        expand(str(FOLDER / "results" / "{stem}"), stem=BUILD.stems),
+        expand(str(FOLDER / "made" / "{stem}.json"), stem=BUILD.stems),
     output:
-        touch("build/{profile}/html/.complete"),
+        FOLDER / "made" / "book.json",
     threads: 2
     run:
-        build = Path("build", wildcards.profile)
-        executed = [Path(path) for path in input.notebooks]
-        book.assemble(Path("book"), executed, build / "results", build / "book")
-        book.render(build / "book", build / "html")
+        BUILD.publish()

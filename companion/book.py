@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -9,13 +10,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-import yaml
-
-from companion import notebooks
-from ppp.errors import PPPError
+from companion import notebooks, staleness
+from ppp.errors import ParameterError, PPPError, unknown
 
 _BUILD_BOOK = "from jupyter_book.cli.main import main; main()"
 
@@ -33,17 +35,216 @@ def stems(toc: Path) -> list[str]:
     ]
 
 
-def sources(root: Path) -> list[Path]:
-    """Return the files, other than itself, on which a notebook's outputs depend."""
-    patterns = ("ppp/**/*.py", "ppp/**/*.mplstyle", "data/**/*", "constraints.txt")
-    files = {path for pattern in patterns for path in root.glob(pattern) if path.is_file()}
-    return sorted(path.relative_to(root) for path in files)
+PADDING = "padding"
+"""In a variant, short for `scheme` and `schemes` wherever a chapter has them."""
 
 
-def values(root: Path, profile: str, stem: str) -> dict[str, object]:
-    """Return the parameters that a profile sets in one notebook of the book."""
-    notebook = root / "notebooks" / f"{stem}.ipynb"
-    return notebooks.profile_values(profile, notebook, notebooks.defaults(notebook))
+@dataclass(frozen=True)
+class Build:
+    """One build of the book: a profile, and for a variant the parameters that it changes.
+
+    Everything that is made lies in `folder`: ``wanted`` and ``made`` (keys), ``notebooks`` and
+    ``results`` (of the chapters), ``book`` (the assembled sources) and ``html`` (the pages).
+    """
+
+    root: Path
+    profile: str = "standard"
+    changes: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, root: Path, config: Mapping[str, Any]) -> Build:
+        """Return the build that Snakemake's configuration asks for."""
+        profile = config.get("profile", "standard")
+        changes = config.get("changes", {})  # Snakemake may have read it already
+        return cls(
+            root.resolve(), profile, json.loads(changes) if isinstance(changes, str) else changes
+        )
+
+    @property
+    def name(self) -> str:
+        """What its folder is called.
+
+        Examples
+        --------
+        >>> Build(Path("."), "quick").name
+        'quick'
+        >>> Build(Path("."), "quick", {"n": "64"}).name
+        'quick-n-64-0e3f50'
+        """
+        if not self.changes:
+            return self.profile
+        words = "-".join(f"{name}-{value}" for name, value in self.changes.items())
+        short = re.sub(r"\W+", "-", words).strip("-")[:40]
+        return f"{self.profile}-{short}-{notebooks.digest(self.changes)[:6]}"
+
+    @property
+    def folder(self) -> Path:
+        return self.root / "build" / self.name
+
+    @property
+    def html(self) -> Path:
+        return self.folder / "html"
+
+    @cached_property
+    def stems(self) -> list[str]:
+        return stems(self.root / "book" / "_toc.yml")
+
+    def notebook(self, stem: str) -> Path:
+        return self.root / "notebooks" / f"{stem}.ipynb"
+
+    # ---- parameters
+
+    def changed(self, stem: str) -> dict[str, str]:
+        """Return what a variant changes in one chapter, as text."""
+        names = notebooks.defaults(self.notebook(stem))
+        changes = {}
+        for name, value in self.changes.items():
+            meant = ("scheme", "schemes") if name == PADDING else (name,)
+            changes |= {one: value for one in meant if one in names}
+        return changes
+
+    def values(self, stem: str) -> dict[str, Any]:
+        """Return the parameters that the build sets in one chapter."""
+        notebook = self.notebook(stem)
+        values = notebooks.defaults(notebook)
+        changes = notebooks.profile_values(
+            self.profile, notebook, values, self.root / "profiles.yaml"
+        )
+        return changes | notebooks.merge(values, self.changed(stem), text=True)
+
+    def check(self) -> None:
+        """Refuse a variant that no chapter has a parameter for, or with a value it may not take."""
+        known = {name for stem in self.stems for name in notebooks.defaults(self.notebook(stem))}
+        for name in self.changes:
+            if name == "results" or name not in {*known, PADDING}:
+                raise ParameterError(unknown("parameter", name, {*known, PADDING} - {"results"}))
+        for stem in self.stems:
+            self.values(stem)
+
+    # ---- keys
+
+    @cached_property
+    def _library(self) -> staleness.Library:
+        return staleness.Library(self.root)
+
+    def key(self, stem: str) -> staleness.Key:
+        """Return what a chapter's results depend on."""
+        return staleness.key(self.root, self.notebook(stem), self.values(stem), self._library)
+
+    def made(self, stem: str) -> staleness.Key | None:
+        """Return what a chapter was made from; nothing if it was not made."""
+        return staleness.load(self.folder / "made" / f"{stem}.json")
+
+    def book_key(self, chapters: Mapping[str, staleness.Key]) -> staleness.Key:
+        """Return what the pages depend on, given the keys of the chapters."""
+        patterns = {
+            "page": ("book/**/*", "notebooks/*.ipynb", "exercises/*.md", "*.md", "CITATION.cff"),
+            "text of": ("ppp/**/*.py", "companion/**/*"),
+        }
+        found: staleness.Key = {}
+        for kind, globs in patterns.items():
+            paths = {path for pattern in globs for path in self.root.glob(pattern)}
+            found[kind] = {
+                path.relative_to(self.root).as_posix(): staleness.digest(path.read_bytes())
+                for path in sorted(paths)
+                if path.is_file() and "__pycache__" not in path.parts
+            }
+        found["chapter"] = {
+            stem: staleness.digest(json.dumps(key, sort_keys=True))
+            for stem, key in chapters.items()
+        }
+        found["address"] = {"repository": repository()}
+        return found
+
+    def want(self) -> None:
+        """Write the keys of what is wanted, for Snakemake to compare."""
+        chapters = {stem: self.key(stem) for stem in self.stems}
+        made = self.folder / "made"
+        if not (self.html / "index.html").exists():
+            (made / "book.json").unlink(missing_ok=True)
+        for name, key in {**chapters, "book": self.book_key(chapters)}.items():
+            staleness.want(self.folder / "wanted" / f"{name}.json", key, made / f"{name}.json")
+
+    def why(self, page: str) -> list[str]:
+        """Say what has changed since a page was made; nothing if nothing has.
+
+        Parameters
+        ----------
+        page : str
+            A chapter, as :func:`companion.notebooks.find` takes it, or ``book`` for all pages.
+        """
+        chapters = {stem: self.key(stem) for stem in self.stems}
+        if page == "book":
+            made = staleness.load(self.folder / "made" / "book.json")
+            wanted, kinds = self.book_key(chapters), {kind: kind for kind in _BOOK_KINDS}
+        else:
+            stem = notebooks.find(page, self.root / "notebooks").stem
+            made, wanted, kinds = self.made(stem), chapters[stem], staleness.KINDS
+        if made is None:
+            return ["it has not been made"]
+        return staleness.changes(made, wanted, kinds)
+
+    # ---- making
+
+    def run_chapter(self, stem: str) -> None:
+        """Run a chapter and note what it was made from.
+
+        A variant takes the chapter over from the plain build of its profile, if that was made
+        from the same. One that refuses its changed parameters becomes a page that says so.
+
+        Raises
+        ------
+        BookError
+            A source changed while the chapter ran, so that nobody knows what it was made from.
+        """
+        output, results = self.folder / "notebooks" / f"{stem}.ipynb", self.results(stem)
+        key = self.key(stem)
+        plain = Build(self.root, self.profile)
+        if self.changes and plain.made(stem) == key:
+            output.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copytree(plain.results(stem), results, dirs_exist_ok=True)
+            shutil.copy(plain.folder / "notebooks" / output.name, output)
+        else:
+            try:
+                notebooks.execute(self.notebook(stem), output, self.values(stem), results)
+            except notebooks.NotebookError as error:
+                if not self.changed(stem):
+                    raise
+                self._refused(stem, output, str(error))
+                results.mkdir(parents=True, exist_ok=True)
+        fresh = Build(self.root, self.profile, self.changes)
+        if fresh.key(stem) != key:
+            raise BookError(f"chapter {stem}: its sources changed while it ran; build again")
+        staleness.store(self.folder / "made" / f"{stem}.json", key)
+
+    def results(self, stem: str) -> Path:
+        return self.folder / "results" / stem
+
+    def _refused(self, stem: str, output: Path, reason: str) -> None:
+        import nbformat
+
+        title = nbformat.read(self.notebook(stem), as_version=4).cells[0].source.splitlines()[0]
+        text = f"{title}\n\nThis chapter refuses the changed parameters:\n\n```text\n{reason}\n```"
+        cell = nbformat.v4.new_markdown_cell(text, id="refused")
+        output.parent.mkdir(parents=True, exist_ok=True)
+        nbformat.write(nbformat.v4.new_notebook(cells=[cell]), output)
+
+    def publish(self) -> None:
+        """Assemble the sources, turn them into pages, and publish these."""
+        from companion import pages
+
+        wanted = staleness.load(self.folder / "wanted" / "book.json")
+        pages.assemble(self, self.folder / "book")
+        render(self.folder / "book", self.html)
+        staleness.store(self.folder / "made" / "book.json", wanted)
+
+
+_BOOK_KINDS = ("page", "text of", "chapter", "address")
+
+
+def repository() -> str:
+    """Return the address of the project's repository, as the environment gives it, or nothing."""
+    return os.environ.get("PPP_REPOSITORY", "").rstrip("/")
 
 
 def numbers(results: Path, stem: str) -> dict[str, int | float | str]:
@@ -65,7 +266,7 @@ def numbers(results: Path, stem: str) -> dict[str, int | float | str]:
     path = results / "numbers.json"
     if not path.exists():
         return {}
-    prefix = re.sub(r"\W+", "_", re.sub(r"^\d+-", "", stem))
+    prefix = name_in_prose(stem)
     try:
         found = json.loads(path.read_text(encoding="utf-8"), parse_constant=_not_a_number)
         if not isinstance(found, dict):
@@ -80,61 +281,27 @@ def numbers(results: Path, stem: str) -> dict[str, int | float | str]:
     return {f"{prefix}_{name}": value for name, value in found.items()}
 
 
+def name_in_prose(stem: str) -> str:
+    """Return what the names of a chapter's numbers begin with.
+
+    Examples
+    --------
+    >>> name_in_prose("03-extracting-ppp")
+    'extracting_ppp'
+    """
+    return re.sub(r"\W+", "_", re.sub(r"^\d+-", "", stem))
+
+
 def _not_a_number(text: str) -> float:
     raise ValueError(f"{text} is no finite number")
-
-
-def assemble(sources: Path, executed: Sequence[Path], results: Path, target: Path) -> None:
-    """Put the book's sources, executed notebooks and results together in one folder.
-
-    Parameters
-    ----------
-    sources : Path
-        The folder with ``_config.yml``, ``_toc.yml`` and the pages of prose.
-    executed : sequence of Path
-        Executed notebooks, which go to ``notebooks/``.
-    results : Path
-        Folder with one folder per notebook, ``STEM/``; they go to ``results/STEM/``.
-    target : Path
-        What is there already is replaced.
-
-    Raises
-    ------
-    BookError
-        An executed notebook holds an error, or two notebooks claim the same number.
-    """
-    import nbformat
-
-    shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(sources, target)
-    (target / "notebooks").mkdir(exist_ok=True)
-    substitutions: dict[str, int | float | str] = {}
-    for path in executed:
-        for cell in nbformat.read(path, as_version=4).cells:
-            for output in cell.get("outputs", []):
-                if output.output_type == "error":
-                    raise BookError(
-                        f"notebook {path}: a cell shows an error ({output.ename}: "
-                        f"{output.evalue}); no such page is published"
-                    )
-        shutil.copy(path, target / "notebooks")
-        if (results / path.stem).is_dir():
-            shutil.copytree(results / path.stem, target / "results" / path.stem)
-        new = numbers(results / path.stem, path.stem)
-        if twice := sorted(new.keys() & substitutions):
-            raise BookError(f"notebook {path}: the number {twice[0]} exists already")
-        substitutions |= new
-    config = yaml.safe_load((target / "_config.yml").read_text(encoding="utf-8"))
-    config.setdefault("parse", {})["myst_substitutions"] = substitutions
-    text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
-    (target / "_config.yml").write_text(text, encoding="utf-8")
 
 
 def render(sources: Path, html: Path) -> None:
     """Turn assembled sources into pages, and publish them if there was not one warning.
 
     A second build of the same folder does not repeat its warnings, so that every build
-    starts in an empty one. What stood at `html` stays there until the new pages are whole.
+    starts in an empty one. `html` is a link to a folder of pages; it changes from one folder to
+    the next in a single step, so that at any moment either all pages are the old ones or all new.
 
     Raises
     ------
@@ -142,18 +309,32 @@ def render(sources: Path, html: Path) -> None:
         The build gave a warning or failed; its own report went to the screen.
     """
     html.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=html.parent, prefix=".html-") as fresh:
+    with tempfile.TemporaryDirectory(dir=html.parent, prefix=".rendering-") as fresh:
         command = [sys.executable, "-c", _BUILD_BOOK, "build", str(sources), "--all", "-q"]
         command += ["-W", "--keep-going", "--path-output", fresh]
         # Its closing words name the folder that is about to move.
         if subprocess.run(command, stdout=subprocess.DEVNULL).returncode:
             raise BookError(f"the pages were not published: see the warnings above ({sources})")
-        if html.exists():
-            os.replace(html, Path(fresh, "previous"))
-        os.replace(Path(fresh, "_build", "html"), html)
+        replace_by_link(Path(fresh, "_build", "html"), html)
 
 
-def build(root: Path, profile: str, cores: int = 2) -> Path:
+def replace_by_link(fresh: Path, link: Path) -> None:
+    """Let `link` point to the folder `fresh`, which moves beside it; what it was goes."""
+    target = Path(tempfile.mkdtemp(dir=link.parent, prefix=f".{link.name}-"))
+    os.replace(fresh, target)
+    target.chmod(0o755)
+    following = link.with_name(f".{link.name}.link")
+    following.unlink(missing_ok=True)
+    following.symlink_to(target.name)
+    if link.exists() and not link.is_symlink():
+        os.replace(link, tempfile.mkdtemp(dir=link.parent, prefix=f".{link.name}-"))
+    os.replace(following, link)
+    for old in link.parent.glob(f".{link.name}-*"):
+        if old != target:
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def build(wanted: Build, cores: int = 2) -> Path:
     """Run what is out of date of the notebooks and pages; return the first page.
 
     Raises
@@ -161,26 +342,68 @@ def build(root: Path, profile: str, cores: int = 2) -> Path:
     BookError
         A step failed, or another build of this checkout is going on.
     """
+    command = [sys.executable, "-m", "snakemake", "--cores", str(cores), "--rerun-incomplete"]
+    # The lock here goes with the process, however that ends; Snakemake's own stays after a kill.
+    command += ["--force-use-threads", "--nolock", "--quiet", "rules", "host"]
+    command += ["--rerun-triggers", "mtime", "--config", f"profile={wanted.profile}"]
+    command += [f"changes={json.dumps(dict(wanted.changes))!r}"]
+    with locked(wanted.root):
+        wanted.want()
+        for left in wanted.folder.glob(".rendering-*"):  # by a build that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        if subprocess.run(command, cwd=wanted.root).returncode:
+            raise BookError(f"the book ({wanted.name}) was not built; the reason is above")
+    return wanted.html / "index.html"
+
+
+_TEX = ("xelatex", "latexmk")
+_PDF = "ppp-companion.pdf"
+
+
+def pdf(wanted: Build) -> Path:
+    """Set a book that has been built with LaTeX; return the file.
+
+    Raises
+    ------
+    BookError
+        LaTeX is missing, the chapters are not up to date, or LaTeX failed.
+    """
+    from companion import pages
+
+    if missing := [name for name in _TEX if shutil.which(name) is None]:
+        raise BookError(
+            f"{' and '.join(missing)} not found; install LaTeX (on Debian: texlive-xetex "
+            "texlive-latex-extra texlive-fonts-recommended latexmk)"
+        )
+    with locked(wanted.root):
+        for stem in wanted.stems:
+            if stale := wanted.why(stem):
+                raise BookError(f"chapter {stem}: {stale[0]}; build the book first")
+        sources = wanted.folder / "printed"
+        pages.assemble(wanted, sources, printed=True)
+        with tempfile.TemporaryDirectory(dir=wanted.folder, prefix=".rendering-") as fresh:
+            command = [sys.executable, "-c", _BUILD_BOOK, "build", str(sources), "--all", "-q"]
+            command += ["--builder", "pdflatex", "--path-output", fresh]
+            log = wanted.folder / "pdf.log"
+            with log.open("w") as report:
+                done = subprocess.run(command, stdout=report, stderr=subprocess.STDOUT)
+            made = sorted(Path(fresh, "_build", "latex").glob("*.pdf"))
+            if done.returncode or len(made) != 1:
+                raise BookError(f"LaTeX failed; its report is {log}")
+            os.replace(made[0], wanted.folder / _PDF)
+    return wanted.folder / _PDF
+
+
+@contextlib.contextmanager
+def locked(root: Path) -> Iterator[None]:
+    """Hold the one lock of the folder of builds, or refuse."""
     import fcntl
 
     folder = root / "build"
     folder.mkdir(exist_ok=True)
-    command = [sys.executable, "-m", "snakemake", "--cores", str(cores), "--rerun-incomplete"]
-    # The lock here goes with the process, however that ends; Snakemake's own stays after a kill.
-    command += [
-        "--force-use-threads",
-        "--nolock",
-        "--quiet",
-        "rules",
-        "host",
-        "--config",
-        f"profile={profile}",
-    ]
     with open(folder / ".lock", "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise BookError(f"another build is going on in {folder}; wait for its end") from None
-        if subprocess.run(command, cwd=root).returncode:
-            raise BookError(f"the book ({profile}) was not built; the reason is above")
-    return folder / profile / "html" / "index.html"
+        yield

@@ -11,10 +11,14 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from companion import notebooks
 from ppp.errors import ParameterError, PPPError
 from ppp.experiments import parameters
+
+if TYPE_CHECKING:
+    from companion.book import Build
 
 
 def _run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -71,16 +75,122 @@ def _print_table(rows: Sequence[Sequence[str]]) -> None:
 
 
 def _build_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--profile", default="standard", help="how much is computed")
+    _book_arguments(parser)
     parser.add_argument("--cores", type=int, default=2, help="two run one notebook at a time")
+
+
+def _book_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what names one build of the book."""
+    parser.add_argument("--profile", default="standard", help="how much is computed")
+    parser.add_argument(
+        "-p",
+        dest="changes",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "VALUE"),
+        help="a variant: change a parameter in every chapter that has it; padding stands for "
+        "scheme and schemes",
+    )
+
+
+def _wanted(options: argparse.Namespace) -> Build:
+    from companion.book import Build
+
+    parameters.check(profile=options.profile)
+    wanted = Build(notebooks.ROOT, options.profile, dict(options.changes))
+    wanted.check()
+    return wanted
 
 
 def _build(options: argparse.Namespace) -> None:
     from companion import book
 
-    parameters.check(profile=options.profile)
-    page = book.build(notebooks.ROOT, options.profile, options.cores)
+    page = book.build(_wanted(options), options.cores)
     print(f"The book is at {page.relative_to(notebooks.ROOT)}")
+
+
+def _pdf(options: argparse.Namespace) -> None:
+    from companion import book
+
+    pdf = book.pdf(_wanted(options))
+    print(f"The book is at {pdf.relative_to(notebooks.ROOT)}")
+
+
+def _why_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("page", help="a chapter: path, stem, or a part of it; or book, all pages")
+    _book_arguments(parser)
+
+
+def _why(options: argparse.Namespace) -> None:
+    lines = _wanted(options).why(options.page)
+    print(*lines or [f"{options.page} is up to date"], sep="\n")
+
+
+def _compare_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", type=Path, metavar="RUN", help="a folder that 'ppp run' wrote")
+    parser.add_argument(
+        "other", type=Path, nargs="?", metavar="RUN", help="another; default: what is published"
+    )
+    parser.add_argument(
+        "--published",
+        type=Path,
+        default=Path("build", "standard"),
+        help="the build of the book that counts as published; default: build/standard",
+    )
+    parser.add_argument("--output", type=Path, help="default: RUN/compare.html")
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from companion import compare
+
+    second = compare.Run.read(options.other or options.run)
+    if options.other:
+        first = compare.Run.read(options.run)
+    else:
+        first = compare.Run.published(options.published, second.stem)
+    found = compare.compare(first, second)
+    page = compare.write(found, options.output or (options.other or options.run) / "compare.html")
+    for name, a, b in found.settings:
+        print(f"parameter {name}: {a} -> {b}")
+    for table in found.tables:
+        print(f"table {table.name}: {table.says}")
+    print(found.verdict, f"page      {page}", sep="\n")
+
+
+def _course_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--output", type=Path, default=Path("build", "course"))
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="also prove every check: it accepts the solution and refuses typical wrong answers",
+    )
+
+
+def _course(options: argparse.Namespace) -> None:
+    from companion import course
+
+    sources = notebooks.ROOT / "exercises"
+    if options.check:
+        problems = [line for path in sorted(sources.glob("*.md")) for line in course.problems(path)]
+        if problems:
+            raise course.CourseError("; ".join(problems))
+    written = course.build(sources, options.output)
+    print(f"{_count(written, 'notebook')} in {options.output}: student and instructor")
+
+
+def _release_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--profile", default="standard", help="whose pages are released")
+    parser.add_argument("--output", type=Path, default=Path("dist"), help="default: dist")
+
+
+def _release(options: argparse.Namespace) -> None:
+    from companion import release
+    from companion.book import Build
+
+    parameters.check(profile=options.profile)
+    archive = release.pack(Build(notebooks.ROOT, options.profile), options.output)
+    print(f"{archive}: {_count(range(release.check(archive)), 'file')}, each with its SHA-256")
 
 
 @dataclass(frozen=True)
@@ -326,7 +436,18 @@ ZOO = {
 COMMANDS = {
     "run": Command("run a notebook with your parameters", _run_arguments, _run),
     "params": Command("list the parameters of a notebook", _params_arguments, _params),
-    "build": Command("build the book", _build_arguments, _build),
+    "build": Command("build the book, or a variant of it", _build_arguments, _build),
+    "why": Command("say why a page is out of date", _why_arguments, _why),
+    "compare": Command(
+        "put a run beside the published chapter, or beside another run",
+        _compare_arguments,
+        _compare,
+    ),
+    "pdf": Command("set the built book with LaTeX", _book_arguments, _pdf),
+    "course": Command(
+        "write the exercises for students and instructors", _course_arguments, _course
+    ),
+    "release": Command("pack the built book, with hashes", _release_arguments, _release),
     "claims": Command(
         "compute the verdict of every claim of the paper; fails if one is not as expected",
         _claims_arguments,

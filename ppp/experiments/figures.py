@@ -278,7 +278,7 @@ def surfaces(
             )
             bar.ax.tick_params(labelsize=9)
             bar.ax.locator_params(nbins=3)
-        border, inside = _border_and_inside(a)
+        border, inside = border_and_inside(a)
         words.append(
             f"{title}: algorithmic padding {_n(_mean(a))} (border {_n(border)}, "
             f"interior {'none' if np.isnan(inside) else _n(inside)}, "
@@ -359,7 +359,7 @@ def growth_maps(
             bar.ax.tick_params(labelsize=9)
             bar.ax.locator_params(nbins=3)
         (first, start), *_, (last, end) = [*present.items()] * 2
-        border, inside = _border_and_inside(end)
+        border, inside = border_and_inside(end)
         means = dict.fromkeys([f"{_n(_mean(start))} at {first}", f"{_n(_mean(end))} at {last}"])
         text = f"{row}: mean {', '.join(means)}"
         if border != inside and not np.isnan(border + inside):
@@ -1422,8 +1422,14 @@ def _look(i: int) -> dict[str, str]:
     return {"color": PALETTE[i % len(PALETTE)], "marker": MARKERS[i % len(MARKERS)]}
 
 
-def _border_and_inside(values: np.ndarray) -> tuple[float, float]:
-    """Return the mean of the outermost ring, and of the rest: NaN if there is none."""
+def border_and_inside(values: np.ndarray) -> tuple[float, float]:
+    """Return the mean of a map's outermost ring, and of the rest: NaN if there is none.
+
+    Examples
+    --------
+    >>> border_and_inside(np.array([[1.0, 1, 1], [1, 0, 1], [1, 1, 1]]))
+    (1.0, 0.0)
+    """
     border = np.ones(values.shape, dtype=bool)
     border[1:-1, 1:-1] = False
     return _mean(values[border]), _mean(values[~border])
