@@ -11,6 +11,7 @@ import ast
 import hashlib
 import json
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -326,9 +327,13 @@ def _given(settings: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
+_TESTS_ALONE = "# Of tests alone"
+
+
 def _pins(root: Path) -> dict[str, str]:
-    lines = (root / "constraints.txt").read_text(encoding="utf-8").splitlines()
-    pins = dict(line.split("==") for line in lines if "==" in line and not line.startswith("#"))
+    """Return the pinned versions that a result may depend on, and Python's."""
+    text = (root / "constraints.txt").read_text(encoding="utf-8").partition(_TESTS_ALONE)[0]
+    pins = dict(line.split("==") for line in text.splitlines() if re.match(r"[\w.-]+==", line))
     return pins | {"python": ".".join(map(str, sys.version_info[:2]))}
 
 

@@ -3,9 +3,6 @@
 import json
 import os
 import re
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import nbformat
@@ -347,82 +344,6 @@ def test_numbers(tmp_path):
             book.numbers(tmp_path, "03-extracting-ppp")
 
 
-def test_a_cell_with_an_error_is_not_published(tmp_path):
-    (tmp_path / "book").mkdir()
-    path = write(tmp_path / "01-toy.ipynb")
-    content = nbformat.read(path, 4)
-    content.cells[2].outputs = [nbformat.v4.new_output("error", ename="E", evalue="bad")]
-    nbformat.write(content, path)
-    with pytest.raises(book.BookError, match="a cell shows an error"):
-        book.assemble(tmp_path / "book", [path], tmp_path, tmp_path / "assembled")
-
-
-def test_two_builds_at_once_are_refused(tmp_path):
-    import fcntl
-
-    (tmp_path / "build").mkdir()
-    with open(tmp_path / "build" / ".lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(book.BookError, match="another build"):
-            book.build(tmp_path, "quick")
-
-
 def test_unknown_profile_is_refused_before_building(capsys):
     assert cli.main(["build", "--profile", "standart"]) == 2
     assert "did you mean 'standard'" in capsys.readouterr().err
-
-
-@pytest.mark.slow
-def test_book(tmp_path):
-    """Build a whole small book, again, with a broken page, and with a failing notebook."""
-    root = Path(__file__).parents[1]
-    shutil.copytree(root / "companion", tmp_path / "companion")
-    # Of the floors below, only what the pipeline itself uses; torch need not load.
-    (tmp_path / "ppp" / "experiments").mkdir(parents=True)
-    (tmp_path / "ppp" / "__init__.py").touch()
-    used = ("ppp/errors.py", "ppp/experiments/__init__.py", "ppp/experiments/parameters.py")
-    for name in (*used, "Snakefile", "constraints.txt"):
-        shutil.copy(root / name, tmp_path / name)
-    profiles = tmp_path / "profiles.yaml"
-    profiles.write_text("quick: {01-toy: {n: 8}}")
-    write(tmp_path / "notebooks" / "01-toy.ipynb")
-    (tmp_path / "book").mkdir()
-    for name in ("_config.yml", "references.bib"):
-        shutil.copy(root / "book" / name, tmp_path / "book")
-    toc = {"format": "jb-book", "root": "intro", "chapters": [{"file": "notebooks/01-toy"}]}
-    (tmp_path / "book" / "_toc.yml").write_text(yaml.safe_dump(toc))
-    intro = tmp_path / "book" / "intro.md"
-    intro.write_text("# Title\n\nMeasured on {{ toy_n }} windows, $x^2$.\n")
-
-    def build():
-        command = [sys.executable, "-m", "companion.cli", "build", "--profile", "quick"]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-
-    done = build()
-    assert done.returncode == 0, done.stderr
-    html = tmp_path / "build" / "quick" / "html"
-    page = (html / "intro.html").read_text()
-    assert "Measured on 8 windows" in page
-    assert 'src="_static/mathjax/tex-chtml.js"' in page
-    assert not re.search(r"""<(script|link|img|iframe)[^>]*(src|href)=["']?https?:""", page)
-    assert (html / "_static" / "mathjax" / "tex-chtml.js").exists()
-    marks = {path: path.stat().st_mtime_ns for path in everything(html)}
-
-    again = build()
-    assert "Nothing to be done" in again.stderr
-    assert {path: path.stat().st_mtime_ns for path in everything(html)} == marks
-
-    intro.write_text("# Title\n\nMeasured on {{ toy_missing }} windows.\n")
-    broken = build()
-    assert broken.returncode == 2
-    assert "toy_missing" in broken.stderr
-    assert "Measured on 8 windows" in (html / "intro.html").read_text()
-    assert not (html / ".complete").exists()  # so that the next build tries again
-
-    profiles.write_text("quick: {01-toy: {n: 13}}")
-    failed = build()
-    assert failed.returncode == 2
-    assert "an unlucky number" in failed.stderr
-    executed = tmp_path / "build" / "quick" / "notebooks"
-    assert [path.name for path in executed.iterdir()] == ["01-toy.failed.ipynb"]
-    assert "Measured on 8 windows" in (html / "intro.html").read_text()

@@ -38,7 +38,9 @@ def checkout(tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "runs.csv").write_text("a\n1\n")
     (tmp_path / "data" / "other.csv").write_text("a\n1\n")
-    (tmp_path / "constraints.txt").write_text("# pins\nnumpy==2.0\n")
+    (tmp_path / "constraints.txt").write_text(
+        "# pins\nnumpy==2.0\n\n# Of tests alone\npytest==8.0\n"
+    )
     return tmp_path
 
 
@@ -101,6 +103,7 @@ def edit(checkout, name, old, new):
         ("ppp/metrics.py", "return mae(1)", "return mae(1)  # the mean"),
         ("ppp/metrics.py", "return x\n", "return x + 1\n"),  # snr, which the cells do not reach
         ("data/other.csv", "1", "2"),
+        ("constraints.txt", "pytest==8.0", "pytest==8.1"),
     ],
 )
 def test_what_changes_no_result_changes_no_key(checkout, name, old, new):
