@@ -4,12 +4,14 @@ Times are compared here, contents elsewhere: a file below `wanted` is younger th
 if, and only if, what it lists has changed (companion/staleness.py).
 """
 
+import os
 from pathlib import Path
 
-from companion.book import Build
+from companion.book import WANTED, Build
 
 BUILD = Build.of(Path(workflow.basedir), config)
-BUILD.want()
+if WANTED not in os.environ:
+    BUILD.want()
 FOLDER = BUILD.folder.relative_to(BUILD.root)
 
 

@@ -334,6 +334,10 @@ def replace_by_link(fresh: Path, link: Path) -> None:
             shutil.rmtree(old, ignore_errors=True)
 
 
+WANTED = "PPP_WANTED"
+"""In the environment of Snakemake: the keys have been written just now."""
+
+
 def build(wanted: Build, cores: int = 2) -> Path:
     """Run what is out of date of the notebooks and pages; return the first page.
 
@@ -351,7 +355,8 @@ def build(wanted: Build, cores: int = 2) -> Path:
         wanted.want()
         for left in wanted.folder.glob(".rendering-*"):  # by a build that was killed
             shutil.rmtree(left, ignore_errors=True)
-        if subprocess.run(command, cwd=wanted.root).returncode:
+        known = os.environ | {WANTED: "1"}
+        if subprocess.run(command, cwd=wanted.root, env=known).returncode:
             raise BookError(f"the book ({wanted.name}) was not built; the reason is above")
     return wanted.html / "index.html"
 

@@ -116,11 +116,17 @@ def with_prose(source: Notebook, executed: Notebook) -> Notebook:
         cells.append(code.get(cell.id, cell))
         if "parameters" in cell.metadata.get("tags", []):
             cells += [
-                cell
+                _without_place(cell)
                 for cell in executed.cells
                 if "injected-parameters" in cell.metadata.get("tags", [])
             ]
     return nbformat.from_dict({**executed, "cells": cells})
+
+
+def _without_place(cell: Notebook) -> Notebook:
+    """Leave out where the results of a chapter were written: a folder of the machine."""
+    lines = [line for line in cell.source.splitlines() if not line.startswith("results = ")]
+    return nbformat.from_dict({**cell, "source": "\n".join(lines)})
 
 
 def _published(build: Build, stem: str, page: Notebook, target: Path) -> Notebook:

@@ -8,6 +8,7 @@ docstrings and prose are in none of them: they change no result.
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
 import json
 import os
@@ -137,6 +138,7 @@ class Library:
 
     def __init__(self, root: Path, package: str = "ppp") -> None:
         self.root, self.package = root, package
+        self._known: dict[tuple[ast.AST, ...], list[Node]] = {}
         self.modules: dict[str, Module] = {}
         for path in sorted((root / package).rglob("*.py")):
             parts = path.relative_to(root).with_suffix("").parts
@@ -176,9 +178,12 @@ class Library:
         for length in range(1, len(parts) + 1):
             yield ".".join(parts[:length]), _BODY
 
-    def _references(self, module: Module, definition: Definition) -> Iterator[Node]:
-        for tree in definition.trees:
-            yield from self._within(module, tree)
+    def _references(self, module: Module, definition: Definition) -> list[Node]:
+        """Return what a definition names; it is asked for every chapter, and found once."""
+        if definition.trees not in self._known:
+            found = {node for tree in definition.trees for node in self._within(module, tree)}
+            self._known[definition.trees] = sorted(found)
+        return self._known[definition.trees]
 
     def _within(self, module: Module, tree: ast.AST) -> Iterator[Node]:
         match tree:
@@ -303,10 +308,16 @@ def _files(root: Path, texts: set[str]) -> dict[str, str]:
     named += [path for path in styles if path.is_file() and path.name in texts]
     files = (inside for path in named for inside in (path.rglob("*") if path.is_dir() else [path]))
     return {
-        path.relative_to(root).as_posix(): digest(path.read_bytes())
+        path.relative_to(root).as_posix(): _file_digest(path, path.stat().st_mtime_ns)
         for path in sorted(files)
         if path.is_file() and path.suffix != ".md"
     }
+
+
+@functools.cache
+def _file_digest(path: Path, time: int) -> str:
+    """Return a file's digest; several chapters use the same data."""
+    return digest(path.read_bytes())
 
 
 def _given(settings: Mapping[str, Any]) -> dict[str, str]:

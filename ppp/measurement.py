@@ -56,7 +56,7 @@ class NullTest:
 class Checkpoint:
     """The estimate after the first `n` windows.
 
-    `pattern` is the channel mean of |d|, shape (H, W), and `floor` what it would be without
+    `pattern` is the channel mean of ``|d|``, shape (H, W), and `floor` what it would be without
     any pattern (:func:`ppp.metrics.noise_floor`); with ``distributions``,
     `algorithmic` and `optimal` are the channel means of the mean features, and
     `separated` the share of cells at which the two samples, taken as unpaired, differ at a
@@ -100,7 +100,7 @@ class LayerResult:
     checkpoints: tuple[Checkpoint, ...] = ()
 
     def magnitude(self) -> np.ndarray:
-        """Return the channel mean of |d|, shape (H, W)."""
+        """Return the channel mean of ``|d|``, shape (H, W)."""
         return np.abs(self.pattern).mean(0)
 
 

@@ -115,13 +115,13 @@ class Summary:
     n, groups : int
         Windows, and independent groups of pictures they fall into.
     mae : Estimate
-        MAE-PPP = mean |d| / sigma; dimensionless, >= 0, higher is a stronger pattern.
+        MAE-PPP = ``mean |d| / sigma``; dimensionless, >= 0, higher is a stronger pattern.
     mae_raw : float
-        mean |d| in the layer's own units.
+        ``mean |d|`` in the layer's own units.
     mae_floor, snr_floor : float
         What the two metrics would show without any pattern, at this n.
     snr : Estimate
-        SNR-PPP = mean(|d| / s), >= 0; cells with d = s = 0 count as 0.
+        SNR-PPP = ``mean(|d| / s)``, >= 0; cells with d = s = 0 count as 0.
     snr_db : float
         20 log10 of it.
     power : Estimate
@@ -155,7 +155,7 @@ class Summary:
 
 
 def mae_ppp(mean: Tensor, sigma: float) -> float:
-    """MAE-PPP: mean |d| over channels and cells, in units of sigma [ours].
+    """MAE-PPP: mean ``|d|`` over channels and cells, in units of sigma [ours].
 
     Examples
     --------
@@ -167,7 +167,7 @@ def mae_ppp(mean: Tensor, sigma: float) -> float:
 
 
 def snr_ppp(mean: Tensor, variance: Tensor) -> float:
-    """SNR-PPP: mean of |d| / s over channels and cells; 0 where both are 0 [ours].
+    """SNR-PPP: mean of ``|d| / s`` over channels and cells; 0 where both are 0 [ours].
 
     Examples
     --------
@@ -274,7 +274,7 @@ def _discoveries(within: Callable[[float], Tensor], rate: float) -> Tensor:
 
 
 def noise_floor(groups: Sequence[Moments], flips: int = 8, seed: int = 0) -> Tensor:
-    """Return |noise of d| per cell, averaged over random sign flips [ours].
+    """Return ``|noise of d|`` per cell, averaged over random sign flips [ours].
 
     The deviation of each group from the common mean keeps its size and gets a random
     sign, so the pattern is gone and the noise, with all its correlation inside groups,
