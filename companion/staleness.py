@@ -266,6 +266,11 @@ def key(root: Path, notebook: Path, values: Mapping[str, Any], library: Library)
         Of the same checkout.
     """
     cells = _code_cells(notebook)
+    for name, source in cells.items():
+        try:
+            ast.parse(source)
+        except SyntaxError as error:
+            raise PPPError(f"notebook {notebook}: cell {name} is not Python ({error})") from None
     reached = library.reached("\n\n".join(cells.values()))
     settings = {
         name: value
@@ -274,7 +279,7 @@ def key(root: Path, notebook: Path, values: Mapping[str, Any], library: Library)
     }
     texts = set().union(*(definition.texts for definition in reached.values()), cells.values())
     return {
-        "cells": {name: _cell_digest(source) for name, source in cells.items()},
+        "cells": {name: digest(ast.dump(ast.parse(source))) for name, source in cells.items()},
         "source": {
             f"{module}.{name}": definition.digest
             for (module, name), definition in sorted(reached.items())
@@ -292,13 +297,6 @@ def _code_cells(notebook: Path) -> dict[str, str]:
         for number, cell in enumerate(content["cells"])
         if cell["cell_type"] == "code" and "parameters" not in cell["metadata"].get("tags", [])
     }
-
-
-def _cell_digest(source: str) -> str:
-    try:
-        return digest(ast.dump(ast.parse(source)))
-    except SyntaxError:
-        return digest(source)
 
 
 def _files(root: Path, texts: set[str]) -> dict[str, str]:
