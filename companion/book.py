@@ -378,7 +378,7 @@ def pdf(wanted: Build) -> Path:
     if missing := [name for name in _TEX if shutil.which(name) is None]:
         raise BookError(
             f"{' and '.join(missing)} not found; install LaTeX (on Debian: texlive-xetex "
-            "texlive-latex-extra texlive-fonts-recommended latexmk)"
+            "texlive-latex-extra texlive-fonts-recommended texlive-fonts-extra latexmk)"
         )
     with locked(wanted.root):
         for stem in wanted.stems:
