@@ -210,7 +210,7 @@ def _run_time(page: Notebook, cell: Notebook) -> str:
     whole, own = seconds(page), cell.metadata.get("papermill", {}).get("duration")
     if whole is None or own is None:
         return ""
-    return f"<li><b>run time</b>: {own:.1f} s of this cell, {whole:.0f} s of the page</li>"
+    return f"<li><b>run time</b>: {own:.1f} s of this cell, {_duration(whole)} of the page</li>"
 
 
 def _box(build: Build, stem: str, page: Notebook) -> str:
@@ -228,7 +228,7 @@ def _box(build: Build, stem: str, page: Notebook) -> str:
             ":class: tip dropdown",
             "",
             f"This page was computed with the profile `{build.profile}`"
-            + (f" in {took:.0f} s" if took else "")
+            + (f" in {_duration(took)}" if took else "")
             + ". The same again, and then with a value of your own:",
             "",
             "```bash",
