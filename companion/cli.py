@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 
 def _run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("notebook", help="path, stem, or a part of it: 03, extracting")
+    _change_arguments(parser, "change a parameter; a list is written a,b or [a, b]")
+    parser.add_argument("--profile", default="standard", help="start from this profile")
+    parser.add_argument("--output", type=Path, help="default: runs/STEM-DIGEST")
+
+
+def _change_arguments(parser: argparse.ArgumentParser, words: str) -> None:
     parser.add_argument(
         "-p",
         dest="changes",
@@ -30,10 +36,8 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar=("NAME", "VALUE"),
-        help="change a parameter; a list is written a,b or [a, b]",
+        help=words,
     )
-    parser.add_argument("--profile", default="standard", help="start from this profile")
-    parser.add_argument("--output", type=Path, help="default: runs/STEM-DIGEST")
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -82,15 +86,10 @@ def _build_arguments(parser: argparse.ArgumentParser) -> None:
 def _book_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what names one build of the book."""
     parser.add_argument("--profile", default="standard", help="how much is computed")
-    parser.add_argument(
-        "-p",
-        dest="changes",
-        nargs=2,
-        action="append",
-        default=[],
-        metavar=("NAME", "VALUE"),
-        help="a variant: change a parameter in every chapter that has it; padding stands for "
-        "scheme and schemes",
+    _change_arguments(
+        parser,
+        "a variant: change a parameter in every chapter that has it; padding stands for scheme "
+        "and schemes",
     )
 
 

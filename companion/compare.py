@@ -14,18 +14,11 @@ from typing import Any
 import nbformat
 import numpy as np
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from companion.templates import TEMPLATES
 from ppp.errors import PPPError
 
-_TEMPLATES = Environment(
-    loader=FileSystemLoader(Path(__file__).parent),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
 MOST_ROWS = 200
 """Of a table, how many rows are shown: those that exceed their intervals come first."""
 
@@ -312,7 +305,7 @@ class Comparison:
             for key in [*a, *(key for key in b if key not in a)]
         ]
         title = self.first.notebook.cells[0].source.splitlines()[0].lstrip("# ")
-        return _TEMPLATES.get_template("compare.html.j2").render(
+        return TEMPLATES.get_template("compare.html.j2").render(
             title=title,
             names=(self.first.name, self.second.name),
             settings=self.settings,

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import textwrap
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from companion.templates import TEMPLATES
 from ppp.experiments import figures
 from ppp.measurement import LayerResult, Measurement, NullTest
 from ppp.metrics import Estimate
@@ -18,13 +17,6 @@ from ppp.metrics import Estimate
 if TYPE_CHECKING:
     from companion.measure import Measured
 
-_TEMPLATES = Environment(
-    loader=FileSystemLoader(Path(__file__).parent),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
 HEAD = (
     "scheme",
     "layer",
@@ -83,7 +75,7 @@ def page(measured: Measured) -> bytes:
     table = measurement.table()
     head, *body = rows(measurement)
     verdicts = _verdicts(measurement)
-    html = _TEMPLATES.get_template("report.html.j2").render(
+    html = TEMPLATES.get_template("report.html.j2").render(
         measured=measured,
         request=measured.request,
         network=measured.network,
