@@ -286,7 +286,8 @@ def _notebook(sheet: Sheet, solved: bool) -> nbformat.NotebookNode:
         )
         answer = exercise.stub
         if solved:
-            answer = f"### BEGIN SOLUTION\n{exercise.solution}\n### END SOLUTION"
+            # nbgrader takes out what lies between its marks; the stub stays for students.
+            answer += f"\n\n\n### BEGIN SOLUTION\n{exercise.solution}\n### END SOLUTION"
         check = f'{exercise.check}\nprint("Exercise {number}: accepted.")'
         cells += [
             v4.new_markdown_cell(question, id=f"{name}-question"),
