@@ -22,7 +22,7 @@ serve: $(INSTALLED)
 	$(BIN)/python -m http.server --bind 127.0.0.1 --directory "build/$(PROFILE)/html" 8000
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 pdf: book
 	@$(BIN)/ppp pdf --profile "$(PROFILE)" $(CHANGES)
