@@ -456,6 +456,8 @@ def test_a_wrong_accuracy_is_refused(data):
     listed = data / "networks" / "manifest.json"
     entries = json.loads(listed.read_text())
     stem = "plane-resnet-randn-seed0"
+    for entry in entries.values():  # chance, which these hardly trained networks are near
+        entry["test_accuracy"] = 0.125
     entries[stem]["test_accuracy"] = 0.999
     listed.write_text(json.dumps(entries))
     zoo.verify(data)
