@@ -456,14 +456,13 @@ def test_a_wrong_accuracy_is_refused(data):
     listed = data / "networks" / "manifest.json"
     entries = json.loads(listed.read_text())
     stem = "plane-resnet-randn-seed0"
-    for entry in entries.values():  # chance, which these hardly trained networks are near
-        entry["test_accuracy"] = 0.125
-    entries[stem]["test_accuracy"] = 0.999
+    for entry in entries.values():  # far from what any of these hardly trained networks has
+        entry["test_accuracy"] = 0.999
     listed.write_text(json.dumps(entries))
     zoo.verify(data)
     for n_test in (8, 64):
         message = refused(data, n_test=n_test)
-        assert stem in message and "recorded 99.90%" in message
+        assert any(name in message for name in entries) and "recorded 99.90%" in message
     del entries[stem]["seed"]
     listed.write_text(json.dumps(entries))
     assert f"{stem}: the manifest does not say its seed" in refused(data)
