@@ -35,6 +35,9 @@ def stems(toc: Path) -> list[str]:
     ]
 
 
+BOOK = "book"
+"""Among the names of chapters: all pages together."""
+
 PADDING = "padding"
 """In a variant, short for `scheme` and `schemes` wherever a chapter has them."""
 
@@ -69,7 +72,7 @@ class Build:
         >>> Build(Path("."), "quick").name
         'quick'
         >>> Build(Path("."), "quick", {"n": "64"}).name
-        'quick-n-64-0e3f50'
+        'quick-n-64-64dca9'
         """
         if not self.changes:
             return self.profile
@@ -131,9 +134,19 @@ class Build:
         """Return what a chapter's results depend on."""
         return staleness.key(self.root, self.notebook(stem), self.values(stem), self._library)
 
-    def made(self, stem: str) -> staleness.Key | None:
-        """Return what a chapter was made from; nothing if it was not made."""
-        return staleness.load(self.folder / "made" / f"{stem}.json")
+    def keys(self) -> dict[str, staleness.Key]:
+        """Return the keys of all chapters."""
+        return {stem: self.key(stem) for stem in self.stems}
+
+    def made(self, name: str) -> staleness.Key | None:
+        """Return what a chapter, or the book, was made from; nothing if it was not made."""
+        return staleness.load(self._made(name))
+
+    def _made(self, name: str) -> Path:
+        return self.folder / "made" / f"{name}.json"
+
+    def _wanted(self, name: str) -> Path:
+        return self.folder / "wanted" / f"{name}.json"
 
     def book_key(self, chapters: Mapping[str, staleness.Key]) -> staleness.Key:
         """Return what the pages depend on, given the keys of the chapters."""
@@ -158,12 +171,11 @@ class Build:
 
     def want(self) -> None:
         """Write the keys of what is wanted, for Snakemake to compare."""
-        chapters = {stem: self.key(stem) for stem in self.stems}
-        made = self.folder / "made"
+        chapters = self.keys()
         if not (self.html / "index.html").exists():
-            (made / "book.json").unlink(missing_ok=True)
-        for name, key in {**chapters, "book": self.book_key(chapters)}.items():
-            staleness.want(self.folder / "wanted" / f"{name}.json", key, made / f"{name}.json")
+            self._made(BOOK).unlink(missing_ok=True)
+        for name, key in {**chapters, BOOK: self.book_key(chapters)}.items():
+            staleness.want(self._wanted(name), key, self._made(name))
 
     def why(self, page: str) -> list[str]:
         """Say what has changed since a page was made; nothing if nothing has.
@@ -173,16 +185,12 @@ class Build:
         page : str
             A chapter, as :func:`companion.notebooks.find` takes it, or ``book`` for all pages.
         """
-        chapters = {stem: self.key(stem) for stem in self.stems}
-        if page == "book":
-            made = staleness.load(self.folder / "made" / "book.json")
-            wanted, kinds = self.book_key(chapters), {kind: kind for kind in _BOOK_KINDS}
-        else:
-            stem = notebooks.find(page, self.root / "notebooks").stem
-            made, wanted, kinds = self.made(stem), chapters[stem], staleness.KINDS
+        name = page if page == BOOK else notebooks.find(page, self.root / "notebooks").stem
+        made = self.made(name)
         if made is None:
             return ["it has not been made"]
-        return staleness.changes(made, wanted, kinds)
+        wanted = self.book_key(self.keys()) if page == BOOK else self.key(name)
+        return staleness.changes(made, wanted)
 
     # ---- making
 
@@ -215,7 +223,7 @@ class Build:
         fresh = Build(self.root, self.profile, self.changes)
         if fresh.key(stem) != key:
             raise BookError(f"chapter {stem}: its sources changed while it ran; build again")
-        staleness.store(self.folder / "made" / f"{stem}.json", key)
+        staleness.store(self._made(stem), key)
 
     def results(self, stem: str) -> Path:
         return self.folder / "results" / stem
@@ -233,13 +241,10 @@ class Build:
         """Assemble the sources, turn them into pages, and publish these."""
         from companion import pages
 
-        wanted = staleness.load(self.folder / "wanted" / "book.json")
+        wanted = staleness.load(self._wanted(BOOK))
         pages.assemble(self, self.folder / "book")
         render(self.folder / "book", self.html)
-        staleness.store(self.folder / "made" / "book.json", wanted)
-
-
-_BOOK_KINDS = ("page", "text of", "chapter", "address")
+        staleness.store(self._made(BOOK), wanted)
 
 
 def repository() -> str:
@@ -263,10 +268,15 @@ def numbers(results: Path, stem: str) -> dict[str, int | float | str]:
     BookError
         Not such an object, or a name that is no identifier.
     """
+    prefix = name_in_prose(stem)
+    return {f"{prefix}_{name}": value for name, value in read_numbers(results).items()}
+
+
+def read_numbers(results: Path) -> dict[str, int | float | str]:
+    """Read the numbers of a results folder by the names that the notebook gave them."""
     path = results / "numbers.json"
     if not path.exists():
         return {}
-    prefix = name_in_prose(stem)
     try:
         found = json.loads(path.read_text(encoding="utf-8"), parse_constant=_not_a_number)
         if not isinstance(found, dict):
@@ -278,7 +288,7 @@ def numbers(results: Path, stem: str) -> dict[str, int | float | str]:
         raise BookError(
             f"{path}: expected names with one finite number or text each ({error})"
         ) from None
-    return {f"{prefix}_{name}": value for name, value in found.items()}
+    return found
 
 
 def name_in_prose(stem: str) -> str:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +14,10 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
+from companion import notebooks
+from companion.book import read_numbers
 from companion.templates import TEMPLATES
+from ppp import files
 from ppp.errors import PPPError
 
 MOST_ROWS = 200
@@ -67,12 +68,7 @@ class Run:
 
     @classmethod
     def _read(cls, name: str, path: Path, results: Path) -> Run:
-        try:
-            notebook = nbformat.read(path, as_version=4)
-        except Exception as error:  # nbformat raises whatever its JSON and schema readers raise
-            reason = str(error).strip().splitlines() or [type(error).__name__]
-            raise CompareError(f"{path}: not a notebook ({reason[0]})") from None
-        return cls(name, notebook, results, path.stem)
+        return cls(name, notebooks.read(path), results, path.stem)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -99,12 +95,7 @@ class Run:
 
     def numbers(self) -> dict[str, Any]:
         """Return the numbers that prose may quote."""
-        path = self.results / "numbers.json"
-        try:
-            found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        except ValueError as error:
-            raise CompareError(f"{path}: not an object of numbers ({error})") from None
-        return found
+        return read_numbers(self.results)
 
     def figures(self) -> dict[tuple[str, int], str]:
         """Return its figures as HTML, by cell and place in the cell."""
@@ -370,11 +361,5 @@ def _minus(a: Any, b: Any) -> str:
 
 def write(comparison: Comparison, path: Path) -> Path:
     """Write the page, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.part")
-    try:
-        partial.write_text(re.sub(r"[ \t]+\n", "\n", comparison.html()), encoding="utf-8")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    files.write(path, comparison.html().encode())
     return path

@@ -16,9 +16,7 @@ are in neither notebook; they are there to test the check.
 
 from __future__ import annotations
 
-import os
 import re
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +24,7 @@ from typing import Any
 
 import nbformat
 
+from companion.folders import whole_folder
 from companion.notebooks import KERNEL
 from ppp.errors import PPPError
 
@@ -327,19 +326,11 @@ def build(sources: Path, target: Path) -> list[Path]:
     if not sheets:
         raise CourseError(f"{sources}: no exercises here; expected NN-NAME.md")
     written = []
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as fresh:
+    with whole_folder(target) as folder:
         for name, made in (("student", student), ("instructor", instructor)):
+            (folder / name).mkdir()
             for sheet in sheets:
                 path = Path(name, f"{sheet.stem}.ipynb")
-                Path(fresh, name).mkdir(exist_ok=True)
-                nbformat.write(made(sheet), Path(fresh, path))
+                nbformat.write(made(sheet), folder / path)
                 written.append(target / path)
-        old = Path(fresh, "previous")
-        if target.exists():
-            os.replace(target, old)
-        Path(fresh, "new").mkdir()
-        for name in ("student", "instructor"):
-            os.replace(Path(fresh, name), Path(fresh, "new", name))
-        os.replace(Path(fresh, "new"), target)
     return written

@@ -11,7 +11,6 @@ import os
 import re
 import shlex
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -23,6 +22,7 @@ from tqdm import tqdm
 
 import ppp
 from companion import notebooks
+from companion.folders import whole_folder
 from ppp.errors import NullTestError, ParameterError, PictureError, PPPError, SwapError
 from ppp.experiments import files, layers as layer_choice, networks, own_networks, results
 from ppp.experiments.photographs import (
@@ -267,7 +267,7 @@ def measure(
         measurement,
         versions,
     )
-    with _whole_folder(output) as folder:
+    with whole_folder(output) as folder:
         files.write_table(folder / "measurement.csv", measurement.table(), digits=None)
         text = json.dumps(done.document(), indent=1, allow_nan=False)
         files.write(folder / "measurement.json", text.encode())
@@ -357,26 +357,6 @@ def _check_free(output: Path, force: bool) -> None:
             f"--force: {output} holds {foreign[0]!r}, which is of no measurement and would be "
             "lost; give another --output"
         )
-
-
-@contextlib.contextmanager
-def _whole_folder(output: Path):
-    """Fill a folder beside `output` that takes its place at the end."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}."))
-    previous = folder.with_name(f"{folder.name}.previous")
-    try:
-        folder.chmod(0o755)
-        yield folder
-        if output.exists():
-            os.replace(output, previous)
-        os.replace(folder, output)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        if previous.exists():
-            os.replace(previous, output)
-        raise
-    shutil.rmtree(previous, ignore_errors=True)
 
 
 def _tensors(measurement: Measurement) -> dict[str, torch.Tensor]:

@@ -12,12 +12,15 @@ import sys
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from ppp.errors import ParameterError, PPPError, unknown
 from ppp.experiments import parameters
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
 
 ROOT = Path(__file__).resolve().parents[1]
 """The checkout: notebooks, book and profiles lie in it."""
@@ -66,6 +69,26 @@ def find(name: str, folder: Path | None = None) -> Path:
     raise NotebookError(unknown("notebook", name, paths or ["none: no notebooks here"]))
 
 
+def read(notebook: Path) -> NotebookNode:
+    """Read a notebook, or refuse what is none in one line.
+
+    Raises
+    ------
+    NotebookError
+    """
+    import nbformat
+
+    try:
+        content = nbformat.read(notebook, as_version=4)
+        nbformat.validate(content)
+    except OSError:
+        raise
+    except Exception as error:  # nbformat raises whatever its JSON and schema readers raise
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise NotebookError(f"notebook {notebook}: not a notebook ({reason[0]})") from None
+    return content
+
+
 def defaults(notebook: Path) -> dict[str, Any]:
     """Read the parameters of a notebook without running it.
 
@@ -88,16 +111,7 @@ def defaults(notebook: Path) -> dict[str, Any]:
     ParameterError
         A name that the registry lacks, or a default that it refuses.
     """
-    import nbformat
-
-    try:
-        content = nbformat.read(notebook, as_version=4)
-        nbformat.validate(content)
-    except OSError:
-        raise
-    except Exception as error:  # nbformat raises whatever its JSON and schema readers raise
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise NotebookError(f"notebook {notebook}: not a notebook ({reason[0]})") from None
+    content = read(notebook)
     cells = [
         cell.source
         for cell in content.cells

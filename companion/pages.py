@@ -19,6 +19,7 @@ import yaml
 
 from companion import course, notebooks, release, staleness
 from companion.book import BookError, name_in_prose, numbers, repository
+from ppp import files
 from ppp.experiments import parameters
 
 if TYPE_CHECKING:
@@ -54,20 +55,16 @@ def assemble(build: Build, target: Path, *, printed: bool = False) -> None:
         page = _printed(executed) if printed else _published(build, stem, executed, target)
         nbformat.write(page, target / "notebooks" / f"{stem}.ipynb")
         if build.results(stem).is_dir():
-            shutil.copytree(build.results(stem), target / "results" / stem)
+            shutil.copytree(build.results(stem), target / "_static" / "results" / stem)
         new = numbers(build.results(stem), stem)
         if twice := sorted(new.keys() & substitutions):
             raise BookError(f"chapter {stem}: the number {twice[0]} exists already")
         substitutions |= new
         if (took := seconds(executed)) is not None:
             substitutions[f"{name_in_prose(stem)}_run_time"] = _duration(took)
-    if (target / "parameters.md").exists():
-        _fill(target / "parameters.md", {"PARAMETERS": parameter_index(build)})
-    if (target / "changelog.md").exists():
-        changes = (build.root / "CHANGELOG.md").read_text(encoding="utf-8")
-        _fill(target / "changelog.md", {"CHANGELOG": changes.partition("\n")[2].strip()})
-    if (target / "citing.md").exists():
-        _fill(target / "citing.md", {"BIBTEX": release.bibtex(build.root / "CITATION.cff")})
+    for name, (mark, text) in _FILLED.items():
+        if (target / name).exists():
+            _fill(target / name, mark, text(build))
     if build.changes:
         _variant(build, target)
     config = yaml.safe_load((target / "_config.yml").read_text(encoding="utf-8"))
@@ -76,13 +73,11 @@ def assemble(build: Build, target: Path, *, printed: bool = False) -> None:
     (target / "_config.yml").write_text(text, encoding="utf-8")
 
 
-def _fill(path: Path, values: Mapping[str, str]) -> None:
+def _fill(path: Path, mark: str, value: str) -> None:
     text = path.read_text(encoding="utf-8")
-    for name, value in values.items():
-        if f"@{name}@" not in text:
-            raise BookError(f"{path.name}: expected a line @{name}@")
-        text = text.replace(f"@{name}@", value)
-    path.write_text(text, encoding="utf-8")
+    if mark not in text:
+        raise BookError(f"{path.name}: expected a line {mark}")
+    path.write_text(text.replace(mark, value), encoding="utf-8")
 
 
 # ---- chapters
@@ -113,7 +108,9 @@ def with_prose(source: Notebook, executed: Notebook) -> Notebook:
         return executed
     cells = []
     for cell in source.cells:
-        cells.append(code.get(cell.id, cell))
+        ran = code.get(cell.id, {})
+        metadata = {**ran.get("metadata", {}), **cell.metadata}
+        cells.append({**cell, **_ran(ran), "metadata": metadata})
         if "parameters" in cell.metadata.get("tags", []):
             cells += [
                 _without_place(cell)
@@ -121,6 +118,11 @@ def with_prose(source: Notebook, executed: Notebook) -> Notebook:
                 if "injected-parameters" in cell.metadata.get("tags", [])
             ]
     return nbformat.from_dict({**executed, "cells": cells})
+
+
+def _ran(cell: Notebook) -> dict[str, Any]:
+    """Return what running added to a cell of code."""
+    return {name: cell[name] for name in ("outputs", "execution_count") if name in cell}
 
 
 def _without_place(cell: Notebook) -> Notebook:
@@ -142,7 +144,7 @@ def _published(build: Build, stem: str, page: Notebook, target: Path) -> Noteboo
             if 'class="dataframe"' in html:
                 tables += 1
                 name = f"table-{tables}.csv"
-                _write(static / "tables" / stem / name, table_csv(html).encode())
+                files.write(static / "tables" / stem / name, table_csv(html).encode())
                 html += (
                     f'<p class="ppp-table-link"><a href="../_static/tables/{stem}/{name}" '
                     f'download="{stem}-{name}">This table as CSV</a></p>'
@@ -151,26 +153,17 @@ def _published(build: Build, stem: str, page: Notebook, target: Path) -> Noteboo
             output.data["text/html"] = html.replace(
                 "</ul></details>\n</figure>", f"{_run_time(page, cell)}</ul></details>\n</figure>"
             )
-    results = build.results(stem)
-    for path in sorted(results.rglob("*")) if results.is_dir() else []:
-        if path.is_file():
-            _write(static / "results" / stem / path.relative_to(results), path.read_bytes())
-    _write(static / "notebooks" / f"{stem}.ipynb", _text(release.notebook(build, stem)))
+    files.write(static / "notebooks" / f"{stem}.ipynb", _text(release.notebook(build, stem)))
     first, *rest = page.cells
     cells = [first, _words(_box(build, stem, page), "rerun"), *rest]
-    if data := _data(results, stem):
+    if data := _data(build.results(stem), stem):
         cells.append(_words(data, "data"))
     exercises = build.root / "exercises" / f"{stem}.md"
     if exercises.exists():
         sheet = course.read(exercises)
-        _write(static / "exercises" / f"{stem}.ipynb", _text(course.student(sheet)))
+        files.write(static / "exercises" / f"{stem}.ipynb", _text(course.student(sheet)))
         cells.append(_words(_exercises(sheet), "exercises"))
     return nbformat.from_dict({**page, "cells": cells})
-
-
-def _write(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
 
 
 def _text(notebook: Notebook) -> bytes:
@@ -184,7 +177,7 @@ def _words(text: str, name: str) -> Notebook:
 def _to_file(data: str, static: Path, stem: str) -> str:
     png = base64.b64decode(data)
     name = f"{staleness.digest(png)}.png"
-    _write(static / "figures" / stem / name, png)
+    files.write(static / "figures" / stem / name, png)
     return f'src="../_static/figures/{stem}/{name}" loading="lazy"'
 
 
@@ -345,6 +338,20 @@ def parameter_index(build: Build) -> str:
         allowed = entry.kind.describe().replace("|", "\\|")
         rows.append(f"| `{name}` | {entry.meaning} | {allowed} | {'<br>'.join(used[name])} |")
     return "\n".join(rows)
+
+
+def _changelog(build: Build) -> str:
+    """Return the changelog without its title, which the page has."""
+    text = (build.root / "CHANGELOG.md").read_text(encoding="utf-8")
+    return text.partition("\n")[2].strip()
+
+
+_FILLED = {
+    "parameters.md": ("@PARAMETERS@", parameter_index),
+    "changelog.md": ("@CHANGELOG@", _changelog),
+    "citing.md": ("@BIBTEX@", lambda build: release.bibtex(build.root / "CITATION.cff")),
+}
+"""Pages with a mark in the place of what is made at build time: page -> mark, what makes it."""
 
 
 def _variant(build: Build, target: Path) -> None:

@@ -23,14 +23,8 @@ if TYPE_CHECKING:
     from companion.book import Build
 
 NAME = "ppp-companion"
-_EPOCH = (
-    1980,
-    1,
-    1,
-    0,
-    0,
-    0,
-)  # of every file in an archive, so that equal contents give equal bytes
+# The time of every file in an archive, so that equal contents give equal bytes.
+_EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 class ReleaseError(PPPError):
@@ -78,13 +72,18 @@ def notebook(build: Build, stem: str) -> nbformat.NotebookNode:
 # ---- citing
 
 
+_CITED = ("title", "version", "license", "authors", "preferred-citation")
+
+
 def citation(path: Path) -> dict[str, Any]:
     """Read ``CITATION.cff``."""
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
-        found["title"], found["version"], found["preferred-citation"]["title"]
-    except (yaml.YAMLError, TypeError, KeyError) as error:
+    except yaml.YAMLError as error:
         raise ReleaseError(f"{path}: not a citation file ({error})") from None
+    given = found if isinstance(found, dict) else {}
+    if lacking := [name for name in _CITED if name not in given]:
+        raise ReleaseError(f"{path}: not a citation file: it lacks {', '.join(lacking)}")
     return found
 
 

@@ -21,19 +21,22 @@ from pathlib import Path
 from typing import Any
 
 from companion import notebooks
+from ppp import files
 from ppp.errors import PPPError
 from ppp.experiments import parameters
 
 Key = dict[str, dict[str, str]]
 """Ingredients by kind: kind -> name -> digest, or the value itself if it is short."""
 
-KINDS = {
+WORDS = {
     "cells": "cell",
     "source": "definition",
     "files": "file",
     "parameters": "parameter",
     "pins": "pinned version",
 }
+"""What one ingredient of a kind is called; any other kind is called as it is."""
+
 _BODY = "<module>"
 Node = tuple[str, str]  # a module, and a name that its top level defines
 
@@ -98,7 +101,7 @@ class Module:
             for defined in _defines(node) or [_BODY]:
                 found.setdefault(defined, []).append(node)
         self.definitions = {key: Definition(tuple(trees)) for key, trees in found.items()}
-        self.lazy = self._lazy(tree) if package else {}
+        self.lazy = _lazy(tree) if package else {}
 
     def _imports(self, node: ast.AST) -> None:
         if isinstance(node, ast.Import):
@@ -111,13 +114,14 @@ class Module:
                 dotted = f"{node.module}.{name.name}"
                 self.aliases.setdefault(name.asname or name.name, []).append(dotted)
 
-    def _lazy(self, tree: ast.Module) -> dict[str, str]:
-        """Return what a package's table `_MODULES` imports at first use: name -> module."""
-        for node in tree.body:
-            match node:
-                case ast.Assign(targets=[ast.Name(id="_MODULES")], value=ast.Dict()):
-                    return ast.literal_eval(node.value)
-        return {}
+
+def _lazy(tree: ast.Module) -> dict[str, str]:
+    """Return what a package's table `_MODULES` imports at first use: name -> module."""
+    for node in tree.body:
+        match node:
+            case ast.Assign(targets=[ast.Name(id="_MODULES")], value=ast.Dict()):
+                return ast.literal_eval(node.value)
+    return {}
 
 
 def _defines(node: ast.AST) -> list[str]:
@@ -266,9 +270,10 @@ def key(root: Path, notebook: Path, values: Mapping[str, Any], library: Library)
         Of the same checkout.
     """
     cells = _code_cells(notebook)
+    digests = {}
     for name, source in cells.items():
         try:
-            ast.parse(source)
+            digests[name] = digest(ast.dump(ast.parse(source)))
         except SyntaxError as error:
             raise PPPError(f"notebook {notebook}: cell {name} is not Python ({error})") from None
     reached = library.reached("\n\n".join(cells.values()))
@@ -279,7 +284,7 @@ def key(root: Path, notebook: Path, values: Mapping[str, Any], library: Library)
     }
     texts = set().union(*(definition.texts for definition in reached.values()), cells.values())
     return {
-        "cells": {name: digest(ast.dump(ast.parse(source))) for name, source in cells.items()},
+        "cells": digests,
         "source": {
             f"{module}.{name}": definition.digest
             for (module, name), definition in sorted(reached.items())
@@ -346,7 +351,7 @@ def _pins(root: Path) -> dict[str, str]:
     return pins | {"python": ".".join(map(str, sys.version_info[:2]))}
 
 
-def changes(made: Key, wanted: Key, kinds: Mapping[str, str] = KINDS) -> list[str]:
+def changes(made: Key, wanted: Key) -> list[str]:
     """Say in a line each what is different in what is wanted from what was made.
 
     Examples
@@ -355,8 +360,8 @@ def changes(made: Key, wanted: Key, kinds: Mapping[str, str] = KINDS) -> list[st
     ['parameter n: 8 -> 64', 'pinned version numpy: new']
     """
     lines = []
-    for kind, word in kinds.items():
-        before, after = made.get(kind, {}), wanted.get(kind, {})
+    for kind, after in wanted.items():
+        word, before = WORDS.get(kind, kind), made.get(kind, {})
         for name in [*after, *(name for name in before if name not in after)]:
             if name not in before:
                 lines.append(f"{word} {name}: new")
@@ -380,10 +385,7 @@ def load(path: Path) -> Key | None:
 
 def store(path: Path, made: Any) -> None:
     """Write a key, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.part")
-    partial.write_text(json.dumps(made, indent=1), encoding="utf-8")
-    os.replace(partial, path)
+    files.write(path, json.dumps(made, indent=1).encode())
 
 
 _LONG_AGO = 946_684_800  # the year 2000, s

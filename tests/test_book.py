@@ -13,6 +13,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import toy_notebooks
 import yaml
 
 from companion import book, notebooks, pages
@@ -38,16 +39,7 @@ print("n =", n)
 
 
 def write(path, title, body=BODY):
-    v4 = nbformat.v4
-    cells = [
-        v4.new_markdown_cell(f"# {title}\n\nIn line $x^2$.", id="title"),
-        v4.new_code_cell(PARAMETERS, id="values", metadata={"tags": ["parameters"]}),
-        v4.new_code_cell(body, id="body"),
-    ]
-    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nbformat.write(v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), path)
-    return path
+    return toy_notebooks.write(path, title, PARAMETERS, body)
 
 
 @pytest.fixture
@@ -56,7 +48,12 @@ def checkout(tmp_path):
     shutil.copytree(ROOT / "companion", tmp_path / "companion")
     (tmp_path / "ppp" / "experiments").mkdir(parents=True)
     (tmp_path / "ppp" / "__init__.py").touch()
-    used = ("ppp/errors.py", "ppp/experiments/__init__.py", "ppp/experiments/parameters.py")
+    used = (
+        "ppp/errors.py",
+        "ppp/files.py",
+        "ppp/experiments/__init__.py",
+        "ppp/experiments/parameters.py",
+    )
     for name in (*used, "Snakefile", "constraints.txt", "CITATION.cff"):
         shutil.copy(ROOT / name, tmp_path / name)
     profiles(tmp_path, 8)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import toy_notebooks
 import yaml
 
 from companion import book, cli, notebooks
@@ -32,17 +33,7 @@ print(n, schemes, photograph)
 
 
 def write(path, cell=PARAMETERS, body=BODY, tags=("parameters",)):
-    """Write a notebook of a title, a parameters cell and a body."""
-    v4 = nbformat.v4
-    cells = [
-        v4.new_markdown_cell("# Toy\n\nIn line $x^2$.", id="title"),
-        v4.new_code_cell(cell, id="values", metadata={"tags": list(tags)}),
-        v4.new_code_cell(body, id="body"),
-    ]
-    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nbformat.write(v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), path)
-    return path
+    return toy_notebooks.write(path, "Toy", cell, body, tags)
 
 
 @pytest.fixture

@@ -1117,7 +1117,9 @@ def save(fig: Figure, path: str | os.PathLike[str]) -> Path:
     return path
 
 
-def as_html(fig: Figure, caption: str, footer: Mapping[str, object] | None = None) -> str:
+def as_html(
+    fig: Figure, caption: str, footer: Mapping[str, object] | None = None, *, live: str = ""
+) -> str:
     """Return a figure as an HTML `<figure>` that needs no other file.
 
     The PNG has two pixels for each CSS pixel, on a white card; alt text, caption and footer are
@@ -1130,6 +1132,9 @@ def as_html(fig: Figure, caption: str, footer: Mapping[str, object] | None = Non
         Plain text.
     footer : mapping, optional
         How the figure was made, folded away: parameters, seed, versions, ...
+    live : str
+        HTML that a script shows in the place of the picture, which lies in an element of the
+        class `ppp-still` then.
 
     Returns
     -------
@@ -1148,11 +1153,14 @@ def as_html(fig: Figure, caption: str, footer: Mapping[str, object] | None = Non
     """
     data = _png(fig)
     css_width = int.from_bytes(data[16:20], "big") // 2  # from the PNG's header
-    parts = [
-        '<figure class="ppp-figure" style="margin:1.5em 0">',
+    picture = (
         f'<img src="data:image/png;base64,{base64.b64encode(data).decode()}" '
         f'alt="{escape(_alt(fig))}" width="{css_width}" '
-        'style="max-width:100%;height:auto;background:#fff;border-radius:4px">',
+        'style="max-width:100%;height:auto;background:#fff;border-radius:4px">'
+    )
+    parts = [
+        '<figure class="ppp-figure" style="margin:1.5em 0">',
+        f'<div class="ppp-still">{picture}</div>{live}' if live else picture,
         f"<figcaption>{escape(caption)}</figcaption>",
     ]
     if footer:

@@ -145,11 +145,7 @@ def as_page(
         f'<script type="application/json">{text}</script>'
         f"<script>{script}</script></div>"
     )
-    page = as_html(still, caption, footer)
-    start = page.index("<img")
-    end = page.index(">", start) + 1
-    image = f'<div class="ppp-still">{page[start:end]}</div>'
-    return page[:start] + image + turning + page[end:]
+    return as_html(still, caption, footer, live=turning)
 
 
 def show(
