@@ -21,8 +21,9 @@ serve: $(INSTALLED)
 	  echo "No pages yet: run 'make book PROFILE=$(PROFILE)' first." >&2; exit 2; }
 	$(BIN)/python -m http.server --bind 127.0.0.1 --directory "build/$(PROFILE)/html" 8000
 
+# Two workers with two threads each: threads that wait must sleep, or they take the other's core.
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 --dist loadfile
 
 pdf: book
 	@$(BIN)/ppp pdf --profile "$(PROFILE)" $(CHANGES)
