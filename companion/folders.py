@@ -24,15 +24,35 @@ def whole_folder(output: Path) -> Iterator[Path]:
     """
     output.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}."))
-    previous = folder.with_name(f"{folder.name}.previous")
     try:
         folder.chmod(0o755)
         yield folder
+        replace_folder(folder, output)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def replace_folder(folder: Path, output: Path) -> None:
+    """Move a folder into the place of another, which goes; if it cannot move, all stays.
+
+    Examples
+    --------
+    >>> place = Path(tempfile.mkdtemp())
+    >>> (place / "new").mkdir()
+    >>> replace_folder(place / "new", place / "made")
+    >>> [path.name for path in place.iterdir()]
+    ['made']
+    """
+    output.parent.mkdir(parents=True, exist_ok=True)
+    previous = output.with_name(f".{output.name}.previous")
+    if previous.exists():
+        shutil.rmtree(previous)
+    try:
         if output.exists():
             os.replace(output, previous)
         os.replace(folder, output)
     except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
         if previous.exists():
             os.replace(previous, output)
         raise

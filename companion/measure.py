@@ -23,6 +23,7 @@ from tqdm import tqdm
 import ppp
 from companion import notebooks
 from companion.folders import whole_folder
+from companion.quantities import read_bytes
 from ppp.errors import NullTestError, ParameterError, PictureError, PPPError, SwapError
 from ppp.experiments import files, layers as layer_choice, networks, own_networks, results
 from ppp.experiments.photographs import (
@@ -37,8 +38,6 @@ from ppp.padding import Scheme
 
 FILES = ("measurement.csv", "measurement.json", "patterns.safetensors", "report.html")
 """What an output folder holds."""
-
-_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ class Request:
             seed=_whole("--seed", options.seed, 0),
             device=_device(options.device),
             batch_size=_whole("--batch-size", options.batch_size, 1),
-            memory=_bytes("--memory", options.memory),
+            memory=None if options.memory is None else read_bytes("--memory", options.memory),
         )
 
     def command(self, output: Path) -> str:
@@ -430,15 +429,3 @@ def _device(text: str) -> str:
             "there is one"
         ) from None
     return text
-
-
-def _bytes(option: str, text: str | None) -> int | None:
-    if text is None:
-        return None
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
-    if not match or float(match[1]) == 0:
-        raise ParameterError(
-            f"{option} {text!r}: expected bytes above 0, such as 2G or 500M (K, M, G: powers of "
-            "1024)"
-        )
-    return int(float(match[1]) * _UNITS[match[2].upper()])

@@ -19,6 +19,7 @@ import yaml
 
 from companion import course, notebooks, release, staleness
 from companion.book import BookError, name_in_prose, numbers, repository
+from companion.quantities import show_seconds
 from ppp import files
 from ppp.experiments import parameters
 
@@ -61,7 +62,7 @@ def assemble(build: Build, target: Path, *, printed: bool = False) -> None:
             raise BookError(f"chapter {stem}: the number {twice[0]} exists already")
         substitutions |= new
         if (took := seconds(executed)) is not None:
-            substitutions[f"{name_in_prose(stem)}_run_time"] = _duration(took)
+            substitutions[f"{name_in_prose(stem)}_run_time"] = show_seconds(took)
     for name, (mark, text) in _FILLED.items():
         if (target / name).exists():
             _fill(target / name, mark, text(build))
@@ -186,24 +187,11 @@ def seconds(notebook: Notebook) -> float | None:
     return notebook.metadata.get("papermill", {}).get("duration")
 
 
-def _duration(seconds: float) -> str:
-    """Return a duration in words.
-
-    Examples
-    --------
-    >>> _duration(34.6), _duration(59.7), _duration(200)
-    ('35 s', '60 s', '3 min 20 s')
-    """
-    if round(seconds) < 100:
-        return f"{seconds:.0f} s"
-    return f"{round(seconds) // 60} min {round(seconds) % 60} s"
-
-
 def _run_time(page: Notebook, cell: Notebook) -> str:
     whole, own = seconds(page), cell.metadata.get("papermill", {}).get("duration")
     if whole is None or own is None:
         return ""
-    return f"<li><b>run time</b>: {own:.1f} s of this cell, {_duration(whole)} of the page</li>"
+    return f"<li><b>run time</b>: {own:.1f} s of this cell, {show_seconds(whole)} of the page</li>"
 
 
 def _box(build: Build, stem: str, page: Notebook) -> str:
@@ -221,7 +209,7 @@ def _box(build: Build, stem: str, page: Notebook) -> str:
             ":class: tip dropdown",
             "",
             f"This page was computed with the profile `{build.profile}`"
-            + (f" in {_duration(took)}" if took else "")
+            + (f" in {show_seconds(took)}" if took else "")
             + ". The same again, and then with a value of your own:",
             "",
             "```bash",

@@ -79,6 +79,17 @@ def _bare(tree: ast.AST) -> ast.AST:
     return tree
 
 
+def without_texts(code: str) -> str:
+    """Return code without docstrings and comments, which change no result.
+
+    Examples
+    --------
+    >>> without_texts("def f():\n    'Doc.'\n    return 1  # one")
+    'def f():\n    return 1'
+    """
+    return ast.unparse(_bare(ast.parse(code)))
+
+
 def _is_text(node: ast.AST) -> bool:
     return (
         isinstance(node, ast.Expr)
@@ -269,19 +280,34 @@ def key(root: Path, notebook: Path, values: Mapping[str, Any], library: Library)
     library : Library
         Of the same checkout.
     """
-    cells = _code_cells(notebook)
+    settings = notebooks.defaults(notebook) | dict(values)
+    found = ingredients(root, code_cells(notebook), library, f"notebook {notebook}")
+    found["files"] |= given(settings)
+    found["parameters"] = as_parameters(settings)
+    return found
+
+
+def ingredients(root: Path, cells: Mapping[str, str], library: Library, what: str) -> Key:
+    """Return what results depend on, whatever the parameters: cells, source, files, pins.
+
+    Parameters
+    ----------
+    root : Path
+        The checkout.
+    cells : mapping of str to str
+        Pieces of code by name.
+    library : Library
+        Of the same checkout.
+    what : str
+        What the cells belong to, for the message about one that is not Python.
+    """
     digests = {}
     for name, source in cells.items():
         try:
             digests[name] = digest(ast.dump(ast.parse(source)))
         except SyntaxError as error:
-            raise PPPError(f"notebook {notebook}: cell {name} is not Python ({error})") from None
+            raise PPPError(f"{what}: cell {name} is not Python ({error})") from None
     reached = library.reached("\n\n".join(cells.values()))
-    settings = {
-        name: value
-        for name, value in (notebooks.defaults(notebook) | dict(values)).items()
-        if name != "results"
-    }
     texts = set().union(*(definition.texts for definition in reached.values()), cells.values())
     return {
         "cells": digests,
@@ -289,13 +315,17 @@ def key(root: Path, notebook: Path, values: Mapping[str, Any], library: Library)
             f"{module}.{name}": definition.digest
             for (module, name), definition in sorted(reached.items())
         },
-        "files": _files(root, texts) | _given(settings),
-        "parameters": {name: json.dumps(value) for name, value in settings.items()},
+        "files": _files(root, texts),
         "pins": _pins(root),
     }
 
 
-def _code_cells(notebook: Path) -> dict[str, str]:
+def as_parameters(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Return parameters as a key holds them; where results go is none of them."""
+    return {name: json.dumps(value) for name, value in settings.items() if name != "results"}
+
+
+def code_cells(notebook: Path) -> dict[str, str]:
     content = json.loads(notebook.read_text(encoding="utf-8"))
     return {
         cell.get("id", f"cell {number}"): "".join(cell["source"])
@@ -323,7 +353,7 @@ def _file_digest(path: Path, time: int) -> str:
     return digest(path.read_bytes())
 
 
-def _given(settings: Mapping[str, Any]) -> dict[str, str]:
+def given(settings: Mapping[str, Any]) -> dict[str, str]:
     """Return the state of folders and files that are parameters: size and time of each file."""
     found = {}
     for name, value in settings.items():

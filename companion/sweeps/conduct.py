@@ -1,0 +1,311 @@
+"""Plan a sweep, and let Snakemake run what is missing of it."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import psutil
+
+from companion import notebooks, staleness
+from companion.quantities import show_bytes, show_seconds
+from companion.sweeps import job
+from companion.sweeps.spec import NotebookTarget, Run, SweepError
+from companion.sweeps.state import DONE, FAILED, MISSING, RUNNING, STALE, Status
+from ppp import files
+
+WORKFLOW = Path(__file__).parent / "workflow.smk"
+CLUSTERS = {"slurm": Path(__file__).parent / "slurm"}
+"""Shipped profiles of Snakemake, by name."""
+
+
+# ---- the plan
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be done, how long it may take, and how much it will leave.
+
+    Attributes
+    ----------
+    counts : dict of str to int
+        Runs by state.
+    seconds : float or None
+        Time of all runs that are to be done, one after another; None if nothing is known.
+    basis : str
+        What that was taken from.
+    disk : float or None
+        Bytes that they will leave; None if nothing is known.
+    free : int
+        Bytes that are free there.
+    """
+
+    counts: dict[str, int]
+    seconds: float | None
+    basis: str
+    disk: float | None
+    free: int
+
+
+def plan(status: Status) -> Plan:
+    """Plan from what is known: finished runs that are most alike, else the published chapter."""
+    counts = dict.fromkeys((DONE, STALE, FAILED, RUNNING, MISSING), 0)
+    for state in status.states.values():
+        counts[state.state] += 1
+    records = {
+        run.id: status.states[run.id].record
+        for run in status.sweep.runs
+        if status.states[run.id].state in (DONE, STALE)
+    }
+    todo = status.todo
+    if records:
+        seconds, disk = (_like(status, todo, records, what) for what in ("seconds", "disk"))
+        basis = f"finished runs with the most equal factors ({len(records)} in all)"
+    else:
+        seconds, disk, basis = _published(status, len(todo))
+    there = next(
+        path for path in [status.folder.path, *status.folder.path.parents] if path.exists()
+    )
+    return Plan(counts, seconds, basis, disk, shutil.disk_usage(there).free)
+
+
+def _like(status: Status, todo: Sequence[Run], records: dict, what: str) -> float:
+    """Add up what the runs will take, each the mean of those that share most of its factors."""
+    names = status.sweep.factors
+    known = [run for run in status.sweep.runs if run.id in records]
+    values = np.array([float(records[run.id].get(what) or 0) for run in known])
+    codes: dict[str, int] = {}
+
+    def coded(runs: Sequence[Run]) -> np.ndarray:
+        texts = ([f"{name} {run.factors.get(name)}" for name in names] for run in runs)
+        return np.array([[codes.setdefault(t, len(codes)) for t in row] for row in texts])
+
+    wanted, there = coded(todo), coded(known)
+    total = 0.0
+    for row in wanted:
+        equal = (there == row).sum(axis=1)
+        total += values[equal == equal.max()].mean()
+    return total
+
+
+def _published(status: Status, count: int) -> tuple[float | None, float | None, str]:
+    """Take the published chapter's time and size for each run."""
+    from companion.pages import seconds
+
+    target = status.sweep.target
+    unknown = "nothing yet: 'ppp sweep run --first 1' measures one run"
+    if not isinstance(target, NotebookTarget):
+        return None, None, unknown
+    built = notebooks.ROOT / "build" / target.profile
+    executed = built / "notebooks" / target.path.name
+    if not executed.exists() or (took := seconds(notebooks.read(executed))) is None:
+        return None, None, unknown
+    left = [executed, *(built / "results" / target.path.stem).rglob("*")]
+    disk = sum(path.stat().st_size for path in left if path.is_file())
+    return took * count, float(disk * count), f"the chapter as built, profile {target.profile}"
+
+
+def lines(status: Status, found: Plan, jobs: int) -> Iterator[str]:
+    """Give the plan in lines for people."""
+    sweep, limits = status.sweep, status.sweep.limits
+    shown = ", ".join(f"{count} {state}" for state, count in found.counts.items() if count)
+    yield f"sweep     {sweep.name}: {sweep.target.name}, {len(sweep.runs)} runs ({shown})"
+    todo = status.todo
+    yield f"to do     {len(todo)} runs, {jobs} at a time, {limits.threads} threads each"
+    for name in sweep.factors:
+        levels = list(dict.fromkeys(str(run.factors.get(name)) for run in sweep.runs))
+        more = f", ... ({len(levels)})" if len(levels) > 8 else ""
+        yield f"factor    {name}: {', '.join(levels[:8])}{more}"
+    took = "unknown" if found.seconds is None else f"about {show_seconds(found.seconds / jobs)}"
+    yield f"time      {took if todo else 'none'}; from {found.basis}"
+    disk = "unknown" if found.disk is None else f"about {show_bytes(found.disk)}"
+    yield f"disk      {disk if todo else 'none'}; {show_bytes(found.free)} free"
+    memory = "no limit" if limits.memory is None else show_bytes(limits.memory)
+    longest = "no limit" if limits.time is None else show_seconds(limits.time)
+    yield f"limits    memory {memory}, time {longest}, GPU {'one each' if limits.gpu else 'none'}"
+    yield f"folder    {status.folder.path}"
+
+
+# ---- running
+
+
+def default_jobs(threads: int) -> int:
+    """Return how many runs fit on this machine's processors at a time."""
+    return max(1, len(os.sched_getaffinity(0)) // threads)
+
+
+def profile(cluster: str) -> Path:
+    """Return the folder of a profile of Snakemake, by name or by path.
+
+    Raises
+    ------
+    SweepError
+    """
+    path = CLUSTERS.get(cluster, Path(cluster).expanduser())
+    if not any((path / name).is_file() for name in ("config.yaml", "config.v8+.yaml")):
+        raise SweepError(
+            f"--cluster {cluster!r}: expected {', '.join(CLUSTERS)}, or a folder with a profile of "
+            "Snakemake, config.yaml"
+        )
+    return path.resolve()
+
+
+def run(
+    status: Status,
+    *,
+    jobs: int,
+    first: int | None = None,
+    cluster: str = "",
+    say: Callable[[str], object] = print,
+) -> Status:
+    """Run what is missing or stale, and gather the tables, whatever failed.
+
+    Parameters
+    ----------
+    status : Status
+        Of a moment ago.
+    jobs : int
+        Runs at a time.
+    first : int, optional
+        Only so many of what is to be done.
+    cluster : str
+        A profile of Snakemake, from :func:`profile`; without it, this machine.
+    say : callable
+        Told of every run that ends.
+
+    Returns
+    -------
+    Status
+        Afterwards.
+
+    Raises
+    ------
+    SweepError
+        Another command runs this sweep.
+    """
+    folder = status.folder
+    folder.path.mkdir(parents=True, exist_ok=True)
+    with _locked(folder.path):
+        _fetch(status)
+        status.want()
+        todo = status.todo[:first]
+        try:
+            if todo:
+                files.write(folder.path / "todo.txt", "\n".join(run.id for run in todo).encode())
+                _snakemake(status, todo, jobs, cluster, say)
+        finally:
+            after = Status(status.sweep, folder, status.root)
+            after.gather()
+    return after
+
+
+def _snakemake(status, todo: Sequence[Run], jobs: int, cluster: str, say) -> None:
+    limits, path = status.sweep.limits, status.folder.path
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(WORKFLOW)]
+    command += ["--directory", str(notebooks.ROOT), "--config", f"sweep={path}"]
+    command += ["--keep-going", "--nolock", "--rerun-triggers", "mtime", "--scheduler", "greedy"]
+    if cluster:
+        command += ["--jobs", str(jobs), "--workflow-profile", str(profile(cluster))]
+    else:
+        command += ["--cores", str(jobs * limits.threads), "--workflow-profile", "none"]
+        command += _local_resources(limits)
+    report = path / "snakemake.log"
+    with report.open("wb") as log:
+        process = subprocess.Popen(command, cwd=notebooks.ROOT, stdout=log, stderr=log)
+        try:
+            _follow(status, todo, process, say)
+        except BaseException:
+            process.send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(60)
+            process.kill()
+            raise
+    marked = [run for run in todo if _ended(status, run)]
+    if process.returncode and not marked:
+        last = report.read_text(errors="replace").strip().splitlines() or ["it said nothing"]
+        raise SweepError(
+            f"Snakemake could not start the runs: {last[-1].strip()} (all of it: {report})"
+        )
+
+
+def _local_resources(limits) -> list[str]:
+    """Return what all runs together may use of this machine."""
+    found = []
+    if limits.memory:
+        found.append(f"mem_mb={psutil.virtual_memory().total // 2**20}")
+    if limits.gpu and (gpus := job.gpus()):
+        found.append(f"gpu={len(gpus)}")
+    return ["--resources", *found] if found else []
+
+
+def _ended(status: Status, run: Run) -> bool:
+    return status.folder.done(run.id).exists() or status.folder.failure(run.id).exists()
+
+
+def _follow(status, todo: Sequence[Run], process: subprocess.Popen, say) -> None:
+    """Tell of every run that ends, until Snakemake does."""
+    from tqdm import tqdm
+
+    waiting = {run.id: run for run in todo}
+    with tqdm(total=len(todo), desc=status.sweep.name, unit="run", disable=None) as bar:
+        going = True
+        while going:
+            going = process.poll() is None
+            for id, run in list(waiting.items()):
+                if _ended(status, run):
+                    del waiting[id]
+                    bar.update()
+                    if bar.disable:
+                        say(_said(status, run))
+                    else:
+                        bar.write(_said(status, run))
+            if going:
+                time.sleep(0.3)
+
+
+def _said(status: Status, run: Run) -> str:
+    failure = staleness.load(status.folder.failure(run.id))
+    if failure is not None:
+        return f"failed    {run}: {failure.get('reason')} ({status.folder.log(run.id)})"
+    record = staleness.load(status.folder.record(run.id)) or {}
+    return f"done      {run} ({show_seconds(record.get('seconds', 0))})"
+
+
+def _fetch(status: Status) -> None:
+    """Fetch the weights that the runs name, once, before any run starts."""
+    asked = set()
+    for run in status.todo:
+        found: dict[bool, list[str]] = {True: [], False: []}  # weights, networks
+        for name, value in run.settings.items():
+            if name.endswith(("network", "networks", "weights")):
+                found[name.endswith("weights")] += value if isinstance(value, list) else [value]
+        asked |= {pair for pair in itertools.product(found[False], found[True])}
+    if any(weights not in ("random", "initial") for _, weights in asked):
+        from ppp.experiments import networks
+
+        for name, weights in sorted(asked):
+            networks.fetch_weights(name, weights)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    import fcntl
+
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SweepError(
+                f"another command runs the sweep in {folder}; wait for its end"
+            ) from None
+        yield

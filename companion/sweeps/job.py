@@ -1,0 +1,344 @@
+"""One run of a sweep: ``python -m companion.sweeps.job FOLDER ID``, as Snakemake starts it.
+
+This process watches; a second one, which it starts, does the work. So a run that takes too much
+memory or time, or is killed, still leaves a line that says so, and never half a result.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from companion import notebooks
+from companion.folders import replace_folder
+from companion.quantities import show_bytes, show_seconds
+from companion.sweeps import spec, state
+from ppp import files
+from ppp.errors import PPPError
+
+LOOK = 0.2
+"""Seconds between two looks at the time and memory of a run."""
+
+REFUSED = 2
+"""Exit code of the process that works: the run refused its parameters."""
+
+
+@dataclass(frozen=True)
+class End:
+    """How a run ended: nothing in `kind` if well."""
+
+    kind: str
+    reason: str
+    seconds: float
+    memory: int
+
+
+class Stopped(BaseException):
+    """Somebody wants this process to end."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
+def watch(folder: state.Folder, id: str) -> int:
+    """Perform a run, and note how it ended; return the exit code."""
+    _on_signals(_stop)
+    begun = time.monotonic()
+    try:
+        wanted = state.load_wanted(folder)
+        run, limits = wanted["runs"][id], spec.Limits(**wanted["limits"])
+        _check_sources(wanted)
+        folder.log(id).parent.mkdir(parents=True, exist_ok=True)
+        host = {"host": socket.gethostname(), "pid": os.getpid()}
+        files.write(folder.started(id), json.dumps(host | {"started": _now()}).encode())
+        with _gpu(limits.gpu) as device:
+            end = _perform(folder, id, limits, device)
+        if not end.kind:
+            _check_sources(wanted)
+    except Stopped as stop:
+        name = signal.Signals(stop.number).name
+        end = End("stopped", f"stopped by {name}: cancelled, or over a limit of the cluster", 0, 0)
+    except (PPPError, OSError) as error:
+        end = End("failed", str(error), 0, 0)
+    except KeyError:
+        end = End("failed", f"{folder.wanted} asks for no run {id}", 0, 0)
+    _on_signals(signal.SIG_IGN)  # it is over; only the note is left to write
+    record = {
+        "seconds": round(end.seconds or time.monotonic() - begun, 3),
+        "memory": end.memory,
+        "host": socket.gethostname(),
+        "finished": _now(),
+    }
+    try:
+        if not end.kind:
+            record |= {"device": device or "cpu", "threads": limits.threads, "key": run["key"]}
+            _finish(folder, id, wanted["table"], record)
+        else:
+            record |= {"kind": end.kind, "reason": end.reason, "log": str(folder.log(id))}
+            files.write(folder.failure(id), json.dumps(record).encode())
+    except OSError as error:
+        print(f"run {id}: {error.strerror or error}: {error.filename}", file=sys.stderr)
+        return 1
+    folder.started(id).unlink(missing_ok=True)
+    return 1 if end.kind else 0
+
+
+def _on_signals(action: Callable | signal.Handlers) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, action)
+
+
+def _stop(number: int, frame: object) -> None:
+    raise Stopped(number)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _check_sources(wanted: dict[str, Any]) -> None:
+    found = state.sources_state(notebooks.ROOT, [Path(wanted["path"])])
+    if found != wanted["sources"]:
+        raise PPPError("its sources changed while the sweep ran; give 'ppp sweep run' again")
+
+
+def _perform(folder: state.Folder, id: str, limits: spec.Limits, device: str) -> End:
+    """Start the process that works, and end it if it goes over a limit."""
+    work = folder.work(id)
+    _clean(work)
+    (work / "failure.json").unlink(missing_ok=True)
+    command = [sys.executable, "-m", "companion.sweeps.job", "--work", str(folder.path), id]
+    with folder.log(id).open("wb") as log:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=os.environ | environment(limits.threads, device),
+            cwd=notebooks.ROOT,
+            start_new_session=True,
+        )
+        begun, peak = time.monotonic(), 0
+        try:
+            while process.poll() is None:
+                used = memory(process.pid)
+                peak, took = max(peak, used), time.monotonic() - begun
+                if limits.memory and used > limits.memory:
+                    reason = (
+                        f"used {show_bytes(used)} of memory; allowed {show_bytes(limits.memory)}"
+                    )
+                    return End("memory", f"{reason}: raise limits, memory", took, peak)
+                if limits.time and took > limits.time:
+                    reason = f"took more than {show_seconds(limits.time)}; raise limits, time"
+                    return End("time", reason, took, peak)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(LOOK)
+        finally:
+            _end(process)
+    took = time.monotonic() - begun
+    if process.returncode == 0:
+        return End("", "", took, peak)
+    kind, reason = _reason(work, process.returncode)
+    return End(kind, reason, took, peak)
+
+
+def _reason(work: Path, code: int) -> tuple[str, str]:
+    try:
+        noted = json.loads((work / "failure.json").read_bytes())
+        return noted["kind"], noted["reason"]
+    except (OSError, ValueError, KeyError):
+        pass
+    if code < 0:
+        name = signal.Signals(-code).name
+        hint = ", perhaps for want of memory" if name == "SIGKILL" else ""
+        return "killed", f"its process was killed by {name}{hint}"
+    return "failed", f"its process ended with code {code}"
+
+
+def _clean(work: Path) -> None:
+    """Leave of an earlier try only what a measurement can go on from."""
+    work.mkdir(parents=True, exist_ok=True)
+    for left in work.iterdir():
+        if left.name.endswith(".partial"):
+            continue
+        shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
+
+
+def memory(pid: int) -> int:
+    """Return the resident memory of a process and all that it started, bytes."""
+    total = 0
+    with contextlib.suppress(psutil.NoSuchProcess):
+        parent = psutil.Process(pid)
+        for process in [parent, *parent.children(recursive=True)]:
+            with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                total += process.memory_info().rss
+    return total
+
+
+def _end(process: subprocess.Popen) -> None:
+    """End a process with everything that it started."""
+    family = []
+    with contextlib.suppress(psutil.NoSuchProcess):
+        family = psutil.Process(process.pid).children(recursive=True)
+    for one in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            one.kill()
+    if process.poll() is None:
+        process.kill()
+    process.wait()
+
+
+def _finish(folder: state.Folder, id: str, table: str, record: dict[str, Any]) -> None:
+    """Put the results in their place, whole, and set the mark for Snakemake."""
+    work = folder.work(id)
+    for left in work.glob("*.partial"):
+        shutil.rmtree(left)
+    paths = [path for path in sorted(work.rglob("*")) if path.is_file()]
+    record["disk"] = sum(path.stat().st_size for path in paths)
+    results = work / "results"
+    tables = [results / table] if (results / table).is_file() else []
+    record["tables"] = {path.name: state.sha256(path) for path in tables}
+    files.write(work / "run.json", json.dumps(record).encode())
+    replace_folder(work, folder.run(id))
+    folder.failure(id).unlink(missing_ok=True)
+    folder.done(id).parent.mkdir(parents=True, exist_ok=True)
+    folder.done(id).touch()
+
+
+# ---- where it runs
+
+
+def environment(threads: int, device: str) -> dict[str, str]:
+    """Return what a run finds in its environment: its threads, its GPU, and no network."""
+    count = str(threads)
+    return {
+        "OMP_NUM_THREADS": count,
+        "MKL_NUM_THREADS": count,
+        "OPENBLAS_NUM_THREADS": count,
+        "CUDA_VISIBLE_DEVICES": device.removeprefix("cuda:"),
+        "PPP_OFFLINE": "1",
+        "PYTHONUTF8": "1",
+    }
+
+
+def gpus() -> list[str]:
+    """Return the GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if given is not None:
+        return [name for name in given.split(",") if name and name != "-1" and name != "NoDevFiles"]
+    try:
+        asked = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
+        done = subprocess.run(asked, capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return done.stdout.split() if done.returncode == 0 else []
+
+
+@contextlib.contextmanager
+def _gpu(wanted: bool) -> Iterator[str]:
+    """Hold one GPU that no other run of this machine holds; nothing if none is wanted or there."""
+    found = gpus() if wanted else []
+    if not found:
+        yield ""
+    elif "SLURM_JOB_ID" in os.environ:  # Slurm has given this run its own
+        yield f"cuda:{found[0]}"
+    else:
+        with contextlib.ExitStack() as stack:
+            while not (held := next((one for one in found if _hold(one, stack)), "")):
+                time.sleep(LOOK)
+            yield f"cuda:{held}"
+
+
+def _hold(gpu: str, stack: contextlib.ExitStack) -> bool:
+    path = Path(tempfile.gettempdir(), f"ppp-gpu-{os.getuid()}-{gpu}.lock")
+    lock = path.open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        return False
+    stack.enter_context(lock)
+    return True
+
+
+# ---- the process that works
+
+
+def work(folder: state.Folder, id: str) -> int:
+    """Do the work of a run in its folder below ``work``; return the exit code."""
+    from threading import Thread
+
+    Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    wanted = state.load_wanted(folder)
+    settings = dict(wanted["runs"][id]["settings"])
+    place = folder.work(id)
+    try:
+        if wanted["kind"] == "measure":
+            target: spec.Target = spec.MeasureTarget()
+            if wanted["limits"]["gpu"]:
+                settings["device"] = "cuda" if os.environ["CUDA_VISIBLE_DEVICES"] else "cpu"
+        else:
+            target = spec.NotebookTarget(Path(wanted["path"]), wanted["profile"])
+        target.perform(settings, place)
+        table = place / "results" / wanted["table"]
+        if not table.is_file():
+            there = sorted(path.name for path in table.parent.glob("*.csv"))
+            shown = ", ".join(
+                [*there, spec.NUMBERS] if (table.parent / spec.NUMBERS).is_file() else there
+            )
+            raise PPPError(f"it wrote no {wanted['table']}; it wrote {shown or 'no table'}")
+    except PPPError as error:
+        return _failed(place, "refused", str(error), REFUSED)
+    except notebooks.NotebookFailed as error:
+        print(error)
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        said = [line for line in lines if not line.startswith("notebook ")] or lines
+        return _failed(place, "failed", said[-1].strip(), 1)
+    except BaseException as error:
+        import traceback
+
+        traceback.print_exc()
+        return _failed(place, "failed", f"{type(error).__name__}: {error}".splitlines()[0], 1)
+    return 0
+
+
+def _failed(place: Path, kind: str, reason: str, code: int) -> int:
+    print(reason)
+    content = {"kind": kind, "reason": " ".join(reason.split())}
+    files.write(place / "failure.json", json.dumps(content).encode())
+    return code
+
+
+def _end_with(parent: int) -> None:
+    """End when the process that watches is gone: it cannot say so if it was killed."""
+    while os.getppid() == parent:
+        time.sleep(LOOK)
+    os.killpg(0, signal.SIGKILL)
+
+
+def main(arguments: list[str]) -> int:
+    act = watch
+    if arguments[:1] == ["--work"]:
+        act, arguments = work, arguments[1:]
+    path, id = arguments
+    return act(state.Folder(Path(path)), id)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

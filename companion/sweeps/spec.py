@@ -1,0 +1,472 @@
+"""A sweep as its file states it: what runs, over which values, within which limits."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from companion import notebooks, staleness
+from companion.quantities import read_bytes, read_seconds
+from ppp.errors import ParameterError, PPPError, unknown
+from ppp.experiments import parameters
+
+MEASURE = "measure"
+"""In the place of a notebook: ``ppp measure``."""
+
+NUMBERS = "numbers.json"
+MOST = 100_000
+"""Runs that one sweep may have."""
+
+Values = dict[str, Any]
+
+
+class SweepError(PPPError):
+    """A sweep that cannot be read, planned or run."""
+
+
+# ---- what runs
+
+
+@dataclass(frozen=True)
+class NotebookTarget:
+    """A notebook: its parameters are those of its parameters cell, on top of a profile."""
+
+    path: Path
+    profile: str
+
+    kind = "notebook"
+    table = NUMBERS
+
+    @property
+    def name(self) -> str:
+        return self.path.stem
+
+    @cached_property
+    def base(self) -> Values:
+        """Every parameter with its value before the sweep changes any."""
+        values = notebooks.defaults(self.path)
+        changes = notebooks.profile_values(self.profile, self.path, values)
+        return {name: value for name, value in (values | changes).items() if name != "results"}
+
+    @cached_property
+    def names(self) -> list[str]:
+        return list(self.base)
+
+    def read(self, name: str, value: Any) -> Any:
+        return notebooks.merge({name: None}, {name: value}, text=True)[name]
+
+    def seed(self, seed: int) -> Values:
+        if "seed" in self.names:
+            return {"seed": seed}
+        return {"seeds": [seed]} if "seeds" in self.names else {}
+
+    def is_path(self, name: str) -> bool:
+        kind = parameters.lookup(name).kind
+        return (isinstance(kind, parameters.Folder) and kind.exists) or name.endswith("weights")
+
+    def given(self, settings: Mapping[str, Any]) -> dict[str, str]:
+        return staleness.given(settings)
+
+    def ingredients(self, library: staleness.Library) -> staleness.Key:
+        cells = staleness.code_cells(self.path)
+        return staleness.ingredients(library.root, cells, library, f"notebook {self.path}")
+
+    def sources(self) -> list[Path]:
+        return [self.path]
+
+    def perform(self, settings: Mapping[str, Any], folder: Path) -> None:
+        """Run it; the executed notebook and ``results`` come to lie in `folder`."""
+        output = folder / self.path.name
+        notebooks.execute(self.path, output, settings, folder / "results")
+
+
+@dataclass(frozen=True)
+class MeasureTarget:
+    """``ppp measure``: its parameters are the options of that command."""
+
+    kind = "measure"
+    table = "measurement.csv"
+    name = MEASURE
+    profile = ""
+
+    @cached_property
+    def base(self) -> Values:
+        settings = self._request({})
+        settings.pop("network")
+        return settings
+
+    @cached_property
+    def names(self) -> list[str]:
+        return ["network", *self.base]
+
+    def read(self, name: str, value: Any) -> Any:
+        return self._request({name: value})[name]
+
+    def _request(self, changes: Mapping[str, Any]) -> Values:
+        from companion import cli
+        from companion.measure import Request
+
+        return asdict(Request.read(cli.measure_options({"network": "none"} | dict(changes))))
+
+    def seed(self, seed: int) -> Values:
+        return {"seed": seed}
+
+    def is_path(self, name: str) -> bool:
+        return name in ("photos", "weights", "network")
+
+    def given(self, settings: Mapping[str, Any]) -> dict[str, str]:
+        found = staleness.given({name: settings[name] for name in ("photos", "weights")})
+        source = Path(str(settings["network"]).partition(":")[0])
+        if source.suffix == ".py" and source.is_file():
+            found[str(source)] = staleness.digest(source.read_bytes())
+        return found
+
+    def ingredients(self, library: staleness.Library) -> staleness.Key:
+        code = staleness.without_texts(self.sources()[0].read_text(encoding="utf-8"))
+        return staleness.ingredients(library.root, {"companion.measure": code}, library, MEASURE)
+
+    def sources(self) -> list[Path]:
+        return [notebooks.ROOT / "companion" / "measure.py"]
+
+    def perform(self, settings: Mapping[str, Any], folder: Path) -> None:
+        """Measure; the folder of ``ppp measure`` comes to lie in `folder` as ``results``."""
+        from companion import measure
+
+        measured = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in settings.items()
+        }
+        measure.measure(measure.Request(**measured), folder / "results", force=True)
+
+
+Target = NotebookTarget | MeasureTarget
+
+
+# ---- the file
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one run may use.
+
+    Attributes
+    ----------
+    threads : int
+    memory : int or None
+        Bytes of all its processes together; None for no limit.
+    time : float or None
+        s; None for no limit.
+    gpu : bool
+        One GPU for each run, where there is one; otherwise the run uses processors.
+    """
+
+    threads: int = 1
+    memory: int | None = None
+    time: float | None = None
+    gpu: bool = False
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a sweep.
+
+    Attributes
+    ----------
+    id : str
+        Twelve hexadecimal digits of its settings: the same settings, the same folder.
+    factors : dict
+        The parameters that the sweep varies, with this run's values.
+    settings : dict
+        All parameters.
+    """
+
+    id: str
+    factors: Values
+    settings: Values
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name} = {show(value)}" for name, value in self.factors.items())
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Everything that a sweep's file states."""
+
+    path: Path
+    name: str
+    target: Target
+    runs: tuple[Run, ...]
+    limits: Limits
+    table: str
+    figures: tuple[dict[str, str], ...] = ()
+    text: str = field(default="", repr=False)
+
+    @property
+    def factors(self) -> list[str]:
+        return list(dict.fromkeys(name for run in self.runs for name in run.factors))
+
+    @classmethod
+    def read(cls, path: Path) -> Sweep:
+        """Read and check a file; nothing is run and nothing written.
+
+        Raises
+        ------
+        PPPError
+            In one line: what is wrong, its value, what was expected.
+        """
+        try:
+            text = path.read_text(encoding="utf-8")
+            content = yaml.load(text, Loader=_Loader)
+        except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+            raise SweepError(f"{path}: not YAML ({_first(error)})") from None
+        try:
+            return _sweep(path, content, text)
+        except PPPError as error:
+            raise SweepError(f"{path}: {error}") from None
+
+
+class _Loader(yaml.BaseLoader):
+    """Keeps every value a text, whose type the parameter knows; refuses a key given twice."""
+
+    def construct_mapping(self, node, deep=False):
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.YAMLError(f"line {key.start_mark.line + 1}: {key.value!r} stands twice")
+            seen.add(key.value if isinstance(key.value, str) else id(key))
+        return super().construct_mapping(node, deep)
+
+
+_KEYS = ("name", "run", "profile", "set", "grid", "list", "seeds", "table", "limits", "figures")
+
+
+def _sweep(path: Path, content: Any, text: str) -> Sweep:
+    known = _mapping("the file", content, _KEYS)
+    if "run" not in known:
+        raise SweepError("'run' is missing; expected a notebook, or measure")
+    name = known.get("name", path.stem)
+    if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]{0,63}", name):
+        raise SweepError(f"name {name!r}: expected letters, digits, '_', '-' and '.', at most 64")
+    target = _target(known, path.parent)
+    return Sweep(
+        path.resolve(),
+        name,
+        target,
+        tuple(_runs(target, known, path.parent)),
+        _limits(known.get("limits", {})),
+        _table(known.get("table", target.table)),
+        tuple(
+            _mapping("figures", one, ("y", "x", "color"), need=("y",))
+            for one in _list("figures", known.get("figures", []))
+        ),
+        text,
+    )
+
+
+def _target(known: Mapping[str, Any], folder: Path) -> Target:
+    run, profile = known["run"], known.get("profile", "standard")
+    if not isinstance(run, str):
+        raise SweepError(f"run {run!r}: expected a notebook, or measure")
+    if run == MEASURE:
+        if "profile" in known:
+            raise SweepError("profile: measure has none; give its options under 'set'")
+        return MeasureTarget()
+    beside = folder / run
+    found = notebooks.find(str(beside) if run.endswith(".ipynb") and beside.exists() else run)
+    return NotebookTarget(found.resolve(), str(profile))
+
+
+def _runs(target: Target, known: Mapping[str, Any], folder: Path) -> Iterator[Run]:
+    """Give every run, all of one seed before those of the next."""
+    fixed = _read(target, "set", _mapping("set", known.get("set", {})), folder)
+    seeds = (
+        [target_seed(target, seed) for seed in _seeds(known["seeds"])] if "seeds" in known else []
+    )
+    varied = list(_varied(target, known, folder, seeded=bool(seeds), fixed=fixed))
+    if not varied and not seeds:
+        raise SweepError("no run: give 'grid', 'list' or 'seeds'")
+    if len(varied or [{}]) * len(seeds or [{}]) > MOST:
+        raise SweepError(f"more than {MOST:,} runs; expected fewer: split the sweep")
+    seen: dict[str, Run] = {}
+    for seed, values in itertools.product(seeds or [{}], varied or [{}]):
+        settings = target.base | fixed | values | seed
+        if missing := [name for name in target.names if name not in settings]:
+            raise SweepError(f"{target.name} needs a value for {missing[0]!r}: give it under 'set'")
+        run = Run(_id(target, settings), values | seed, settings)
+        if run.id in seen:
+            raise SweepError(
+                f"the run ({run}) stands twice, also as ({seen[run.id]}); leave one out"
+            )
+        seen[run.id] = run
+        yield run
+
+
+def _varied(
+    target: Target, known: Mapping[str, Any], folder: Path, *, seeded: bool, fixed: Values
+) -> Iterator[Values]:
+    """Give the combinations of the grid, then the entries of the list."""
+    taken = {"seed", "seeds"} if seeded else set()
+
+    def check(where: str, names: Mapping[str, Any]) -> None:
+        for name in names:
+            if name in fixed:
+                raise SweepError(f"{where}: {name!r} is under 'set' already; leave one out")
+            if name in taken:
+                raise SweepError(f"{where}: {name!r} is what 'seeds' gives already; leave one out")
+
+    if "grid" in known:
+        grid = _mapping("grid", known["grid"])
+        check("grid", grid)
+        if not grid:
+            raise SweepError("grid is empty; expected parameters, each with a list of values")
+        levels = []
+        for name, values in grid.items():
+            values = _list(f"grid, {name}", values)
+            if not values:
+                raise SweepError(f"grid, {name} is empty; expected at least one value")
+            levels.append([_read(target, "grid", {name: one}, folder) for one in values])
+        if _product(levels) > MOST:
+            raise SweepError(f"more than {MOST:,} runs; expected fewer: split the sweep")
+        for parts in itertools.product(*levels):
+            yield {name: value for part in parts for name, value in part.items()}
+    if "list" in known:
+        entries = _list("list", known["list"])
+        if not entries:
+            raise SweepError("list is empty; expected a mapping of parameters for each run")
+        for number, entry in enumerate(entries, start=1):
+            entry = _mapping(f"list, entry {number}", entry)
+            check(f"list, entry {number}", entry)
+            yield _read(target, f"list, entry {number}", entry, folder)
+
+
+def _product(levels: Sequence[Sequence[Any]]) -> int:
+    count = 1
+    for values in levels:
+        count *= len(values)
+    return count
+
+
+def _read(target: Target, where: str, given: Mapping[str, Any], folder: Path) -> Values:
+    """Return values in their parameters' types, paths seen from the sweep's file."""
+    values = {}
+    for name, value in given.items():
+        if name == "results":
+            raise ParameterError(f"{where}: parameter results is the sweep's to set; leave it out")
+        if name not in target.names:
+            raise ParameterError(f"{where}: {unknown('parameter', name, target.names)}")
+        if isinstance(value, dict) or value is None:
+            raise ParameterError(f"{where}: {name} = {value!r}: expected a value or a list")
+        try:
+            values[name] = target.read(name, _placed(target, name, value, folder))
+        except PPPError as error:
+            raise ParameterError(f"{where}: {error}") from None
+    return values
+
+
+def _placed(target: Target, name: str, value: Any, folder: Path) -> Any:
+    """Let the path of a file or folder that is there, seen from `folder`, be whole."""
+    if not target.is_path(name) or not isinstance(value, str) or not value or "\0" in value:
+        return value
+    file, colon, rest = value.partition(":") if name == "network" else (value, "", "")
+    there = folder / Path(file).expanduser()
+    if name == "network" and there.suffix != ".py":
+        return value
+    return f"{there.resolve()}{colon}{rest}" if there.exists() else value
+
+
+def target_seed(target: Target, seed: int) -> Values:
+    """Return the parameter that takes a seed.
+
+    Raises
+    ------
+    SweepError
+        The notebook has none.
+    """
+    found = target.seed(seed)
+    if not found:
+        raise SweepError(f"seeds: {target.name} has no parameter 'seed' or 'seeds'; leave it out")
+    return found
+
+
+def _seeds(given: Any) -> list[int]:
+    """Read a number of seeds, from 0 on, or a list of them."""
+    texts = given if isinstance(given, list) else [given]
+    if not texts or not all(
+        isinstance(one, str) and re.fullmatch(r"\d{1,9}", one) for one in texts
+    ):
+        raise SweepError(f"seeds {given!r}: expected a whole number, how many, or a list of seeds")
+    seeds = [int(one) for one in texts] if isinstance(given, list) else list(range(int(given)))
+    if not seeds:
+        raise SweepError("seeds 0: expected at least 1")
+    return seeds
+
+
+def _limits(given: Any) -> Limits:
+    known = _mapping("limits", given, [one.name for one in fields(Limits)])
+    threads = known.get("threads", "1")
+    if not isinstance(threads, str) or not re.fullmatch(r"[1-9]\d{0,3}", threads):
+        raise SweepError(f"limits, threads {threads!r}: expected a whole number of at least 1")
+    gpu = known.get("gpu", "false")
+    if gpu not in ("true", "false"):
+        raise SweepError(f"limits, gpu {gpu!r}: expected true or false")
+    return Limits(
+        int(threads),
+        read_bytes("limits, memory", str(known["memory"])) if "memory" in known else None,
+        read_seconds("limits, time", str(known["time"])) if "time" in known else None,
+        gpu == "true",
+    )
+
+
+def _table(name: Any) -> str:
+    if not isinstance(name, str) or not re.fullmatch(r"[\w.-]+\.csv|numbers\.json", name):
+        raise SweepError(f"table {name!r}: expected NAME.csv, a table of the results, or {NUMBERS}")
+    return name
+
+
+def _mapping(where: str, given: Any, known: Sequence[str] = (), need: Sequence[str] = ()) -> Values:
+    if not isinstance(given, dict):
+        raise SweepError(f"{where}: {given!r}; expected names with values")
+    for name in given:
+        if known and name not in known:
+            raise SweepError(f"{where}: {unknown('key', name, known)}")
+    if missing := [name for name in need if name not in given]:
+        raise SweepError(f"{where}: {missing[0]!r} is missing")
+    return given
+
+
+def _list(where: str, given: Any) -> list[Any]:
+    if not isinstance(given, list):
+        raise SweepError(f"{where}: {given!r}; expected a list, [a, b]")
+    return given
+
+
+def _id(target: Target, settings: Mapping[str, Any]) -> str:
+    text = json.dumps([target.kind, target.name, settings], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _first(error: Exception) -> str:
+    text = str(error).strip().splitlines() or [type(error).__name__]
+    return " ".join(line.strip() for line in text[:2])
+
+
+def show(value: Any) -> str:
+    """Return a value as a file or a table shows it.
+
+    Examples
+    --------
+    >>> show(["zeros", "reflect"]), show(0.5)
+    ('zeros,reflect', '0.5')
+    """
+    if isinstance(value, (list, tuple)):
+        return ",".join(map(str, value))
+    return str(value)
