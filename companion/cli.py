@@ -6,7 +6,7 @@ import argparse
 import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,6 +19,7 @@ from ppp.experiments import parameters
 
 if TYPE_CHECKING:
     from companion.book import Build
+    from companion.sweeps.state import Status
 
 
 def _run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -80,7 +81,7 @@ def _print_table(rows: Sequence[Sequence[str]]) -> None:
 
 def _build_arguments(parser: argparse.ArgumentParser) -> None:
     _book_arguments(parser)
-    parser.add_argument("--cores", type=int, default=2, help="two run one notebook at a time")
+    parser.add_argument("--cores", type=int, default=2, help="notebooks at a time; default: 2")
 
 
 def _book_arguments(parser: argparse.ArgumentParser) -> None:
@@ -404,13 +405,146 @@ def _measure_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _measure(options: argparse.Namespace) -> None:
+    from companion.request import Request
+
+    request = Request.read(options)  # refused before PyTorch is loaded
     from companion import measure, report
 
-    request = measure.Request.read(options)
     output = options.output or request.output()
     measured = measure.measure(request, output, force=options.force)
     _print_table(report.rows(measured.measurement))
     print(f"report    {output / 'report.html'}")
+
+
+def measure_options(values: Mapping[str, object]) -> argparse.Namespace:
+    """Return what ``ppp measure`` would get for these options, by their names with '_'."""
+    parser = argparse.ArgumentParser()
+    _measure_arguments(parser)
+    words = [str(values["network"])]
+    for name, value in values.items():
+        if name != "network":
+            text = ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+            words.append(f"--{name.replace('_', '-')}={text}")
+    return parser.parse_args(words)
+
+
+def _sweep_arguments(parser: argparse.ArgumentParser) -> None:
+    _add(parser.add_subparsers(dest="action", required=True, metavar="ACTION"), SWEEP)
+
+
+def _sweep(options: argparse.Namespace) -> None:
+    SWEEP[options.action].run(options)
+
+
+def _sweep_file_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("sweep", type=Path, help="a file, sweep.yaml: what runs, over which values")
+    parser.add_argument("--output", type=Path, help="folder; default: runs/sweeps/NAME")
+
+
+def _sweep_status(options: argparse.Namespace) -> Status:
+    from companion.sweeps.spec import Sweep
+    from companion.sweeps.state import OUT, Folder, Status
+
+    sweep = Sweep.read(options.sweep)
+    return Status(sweep, Folder((options.output or OUT / sweep.name).absolute()))
+
+
+def _sweep_jobs_arguments(parser: argparse.ArgumentParser) -> None:
+    _sweep_file_arguments(parser)
+    parser.add_argument(
+        "--jobs", type=_whole, metavar="N", help="runs at a time; default: one for each processor"
+    )
+
+
+def _sweep_jobs(options: argparse.Namespace, threads: int) -> int:
+    from companion.sweeps import conduct
+
+    jobs = conduct.default_jobs(threads) if options.jobs is None else options.jobs
+    if type(jobs) is not int or jobs < 1:
+        raise ParameterError(f"--jobs {jobs}: expected a whole number of at least 1")
+    return jobs
+
+
+def _sweep_plan(options: argparse.Namespace) -> None:
+    from companion.sweeps import conduct
+
+    status = _sweep_status(options)
+    jobs = _sweep_jobs(options, status.sweep.limits.threads)
+    print(*conduct.lines(status, conduct.plan(status), jobs), sep="\n")
+
+
+def _sweep_run_arguments(parser: argparse.ArgumentParser) -> None:
+    _sweep_jobs_arguments(parser)
+    parser.add_argument("--first", type=_whole, metavar="N", help="only N of what is to be done")
+    parser.add_argument(
+        "--cluster",
+        default="",
+        metavar="PROFILE",
+        help="slurm, or a folder with a profile of Snakemake; without, this machine",
+    )
+
+
+def _sweep_run(options: argparse.Namespace) -> None:
+    from companion.sweeps import conduct
+
+    first = options.first
+    if first is not None and (type(first) is not int or first < 1):
+        raise ParameterError(f"--first {first}: expected a whole number of at least 1")
+    if options.cluster:
+        conduct.profile(options.cluster)
+    status = _sweep_status(options)
+    jobs = _sweep_jobs(options, status.sweep.limits.threads)
+    try:
+        after = conduct.run(status, jobs=jobs, first=first, cluster=options.cluster)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            "finished runs are kept and in the table; the same command goes on"
+        ) from None
+    _sweep_told(after)
+
+
+def _sweep_told(status: Status) -> None:
+    """Say what there is, and fail if a run has."""
+    failed = 0
+    for run in status.sweep.runs:
+        if status.states[run.id].state == "failed":
+            failed += 1
+            print(f"failed    {run}: {status.states[run.id].reason}")
+    left = len(status.todo)
+    done = len(status.sweep.runs) - left
+    print(f"done      {done} of {_count(status.sweep.runs, 'run')}")
+    print(f"table     {status.folder.table}\nruns      {status.folder.runs}")
+    print(f"page      ppp run 10 -p sweep {shlex.quote(str(status.folder.path))}")
+    if failed:
+        raise PPPError(
+            f"{failed} of {_count(status.sweep.runs, 'run')} failed; the reasons are above"
+        )
+
+
+def _sweep_table(options: argparse.Namespace) -> None:
+    status = _sweep_status(options)
+    if not status.folder.path.is_dir():
+        raise PPPError(
+            f"{status.folder.path}: no such folder; first: ppp sweep run {options.sweep}"
+        )
+    status.gather()
+    _sweep_told(status)
+
+
+def _fetch_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("what", metavar="SET|LIST", help="urban100, or a file of lines URL [SHA256] [NAME]")
+    add("--to", metavar="FOLDER", help="default, for a set: the cache, where its name is known")
+    add("--jobs", type=_whole, default=4, metavar="N", help="files at a time; default: 4")
+
+
+def _fetch(options: argparse.Namespace) -> None:
+    from ppp.experiments import datasets
+
+    try:
+        datasets.fetch(options.what, options.to, jobs=options.jobs)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("what has arrived is kept; the same command goes on") from None
 
 
 def _whole(text: str) -> int | str:
@@ -431,6 +565,19 @@ ZOO = {
     ),
     "collect": Command("add finished runs to the shipped data", _collect_arguments, _collect),
     "verify": Command("check the shipped networks", _verify_arguments, _verify),
+}
+SWEEP = {
+    "plan": Command(
+        "say how many runs there are, and what they will take", _sweep_jobs_arguments, _sweep_plan
+    ),
+    "run": Command(
+        "run what is missing or out of date, and gather the table", _sweep_run_arguments, _sweep_run
+    ),
+    "table": Command(
+        "gather the table of what is finished, while others run",
+        _sweep_file_arguments,
+        _sweep_table,
+    ),
 }
 COMMANDS = {
     "run": Command("run a notebook with your parameters", _run_arguments, _run),
@@ -470,6 +617,11 @@ COMMANDS = {
         _measure_arguments,
         _measure,
     ),
+    "fetch": Command(
+        "fetch photographs: a set, or the addresses of a list; goes on where it was broken off",
+        _fetch_arguments,
+        _fetch,
+    ),
     "patterns": Command(
         "measure PPP of every small network and make its tables; goes on where it was broken off",
         _patterns_arguments,
@@ -480,6 +632,11 @@ COMMANDS = {
         "elsewhere; goes on where it was broken off",
         _survey_arguments,
         _survey,
+    ),
+    "sweep": Command(
+        "run a notebook, or a measurement, over many values, here or on a cluster",
+        _sweep_arguments,
+        _sweep,
     ),
     "zoo": Command("train, collect or verify the small networks", _zoo_arguments, _zoo),
 }

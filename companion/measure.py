@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import dataclasses
 import json
 import math
 import os
-import re
-import shlex
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -23,8 +20,8 @@ from tqdm import tqdm
 import ppp
 from companion import notebooks
 from companion.folders import whole_folder
-from companion.quantities import read_bytes
-from ppp.errors import NullTestError, ParameterError, PictureError, PPPError, SwapError
+from companion.request import OWN, Request
+from ppp.errors import NullTestError, PictureError, PPPError, SwapError
 from ppp.experiments import files, layers as layer_choice, networks, own_networks, results
 from ppp.experiments.photographs import (
     Photograph,
@@ -32,75 +29,11 @@ from ppp.experiments.photographs import (
     large_enough,
     scikit_image_photographs,
 )
-from ppp.inventory import Audit, first_line
-from ppp.measurement import OWN, Measurement
-from ppp.padding import Scheme
+from ppp.inventory import Audit
+from ppp.measurement import Measurement
 
 FILES = ("measurement.csv", "measurement.json", "patterns.safetensors", "report.html")
 """What an output folder holds."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """What is to be measured, read from the command line; see ``ppp measure --help``."""
-
-    network: str
-    weights: str = "random"
-    layers: str | tuple[str, ...] = "auto"
-    schemes: tuple[str, ...] = (OWN,)
-    photos: str = ""
-    per_photo: int = 64
-    window: int | None = None
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-    seed: int = 0
-    device: str = "cpu"
-    batch_size: int = 8
-    memory: int | None = None
-
-    @classmethod
-    def read(cls, options: argparse.Namespace) -> Request:
-        """Check the options that can be checked without the network.
-
-        Raises
-        ------
-        PPPError
-            The first option that is not as expected, by name.
-        """
-        names = _listed("--layers", options.layers)
-        return cls(
-            network=options.network,
-            weights=options.weights,
-            layers="auto" if names == ("auto",) else names,
-            schemes=tuple(dict.fromkeys(map(_scheme, _listed("--schemes", options.schemes)))),
-            photos=options.photos,
-            per_photo=_whole("--per-photo", options.per_photo, 1),
-            window=None if options.window is None else _whole("--window", options.window, 1),
-            mean=_three("--mean", options.mean),
-            std=_three("--std", options.std, positive=True),
-            seed=_whole("--seed", options.seed, 0),
-            device=_device(options.device),
-            batch_size=_whole("--batch-size", options.batch_size, 1),
-            memory=None if options.memory is None else read_bytes("--memory", options.memory),
-        )
-
-    def command(self, output: Path) -> str:
-        """Return the command that measures the same again, with all that is not a default."""
-        words = ["ppp", "measure", self.network]
-        for entry in fields(self)[1:]:
-            value = getattr(self, entry.name)
-            if value != entry.default:
-                text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-                option = f"--{entry.name.replace('_', '-')}"
-                words += [f"{option}={text}"] if text.startswith("-") else [option, text]
-        return shlex.join([*words, "--output", str(output)])
-
-    def output(self) -> Path:
-        """Return the folder for the results: named after what the numbers depend on."""
-        name = re.sub(r"[^\w.-]+", "-", Path(self.network).name).strip("-.") or "network"
-        how = ("device", "batch_size", "memory")
-        settings = {key: value for key, value in asdict(self).items() if key not in how}
-        return Path("runs", f"measure-{name}-{notebooks.digest(settings)}")
 
 
 @dataclass(frozen=True)
@@ -380,52 +313,3 @@ def _plain(value: object) -> object:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
-
-
-# ------------------------------------------------------------------------------ the options
-
-
-def _listed(option: str, text: str) -> tuple[str, ...]:
-    names = tuple(part.strip() for part in text.split(","))
-    if not all(names):
-        raise ParameterError(f"{option} {text!r}: expected names with commas between, a,b,c")
-    return names
-
-
-def _scheme(text: str) -> str:
-    if text == OWN:
-        return text
-    scheme = Scheme.parse(text)
-    if scheme.name == "nan":
-        raise ParameterError("--schemes nan: it marks cells and cannot be measured; leave it out")
-    return str(scheme)
-
-
-def _whole(option: str, value: int | str, least: int) -> int:
-    if type(value) is not int or value < least:
-        raise ParameterError(f"{option} {value}: expected a whole number of at least {least}")
-    return value
-
-
-def _three(option: str, text: str | None, *, positive: bool = False) -> tuple[float, ...] | None:
-    if text is None:
-        return None
-    try:
-        values = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        values = ()
-    if len(values) != 3 or not all(math.isfinite(v) and (v > 0 or not positive) for v in values):
-        kind = "three numbers above 0" if positive else "three numbers"
-        raise ParameterError(f"{option} {text!r}: expected {kind}, r,g,b, for pixels in [0, 1]")
-    return values
-
-
-def _device(text: str) -> str:
-    try:
-        torch.empty(1, device=text).cpu()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ParameterError(
-            f"--device {text!r} cannot be used: {first_line(error)}; expected cpu, or cuda where "
-            "there is one"
-        ) from None
-    return text

@@ -23,7 +23,7 @@ from typing import Any
 from companion import notebooks
 from ppp import files
 from ppp.errors import PPPError
-from ppp.experiments import parameters
+from ppp.experiments import datasets, parameters
 
 Key = dict[str, dict[str, str]]
 """Ingredients by kind: kind -> name -> digest, or the value itself if it is short."""
@@ -359,7 +359,7 @@ def given(settings: Mapping[str, Any]) -> dict[str, str]:
     for name, value in settings.items():
         kind = parameters.lookup(name).kind
         if isinstance(kind, parameters.Folder) and kind.exists and value:
-            paths: Iterable[Path] = sorted(Path(value).expanduser().rglob("*"))
+            paths: Iterable[Path] = sorted(datasets.located(value).rglob("*"))
         elif name.endswith("weights") and Path(str(value)).is_file():
             paths = [Path(value)]
         else:

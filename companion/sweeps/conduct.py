@@ -160,6 +160,10 @@ def profile(cluster: str) -> Path:
     return path.resolve()
 
 
+def _text(folder: Path) -> str:
+    return "".join(path.read_text(encoding="utf-8") for path in folder.glob("config*.yaml"))
+
+
 def run(
     status: Status,
     *,
@@ -216,26 +220,48 @@ def _snakemake(status, todo: Sequence[Run], jobs: int, cluster: str, say) -> Non
     command += ["--keep-going", "--nolock", "--rerun-triggers", "mtime", "--scheduler", "greedy"]
     if cluster:
         command += ["--jobs", str(jobs), "--workflow-profile", str(profile(cluster))]
+        if "executor: slurm" in _text(profile(cluster)):
+            command += ["--slurm-logdir", str(path / "slurm")]
     else:
         command += ["--cores", str(jobs * limits.threads), "--workflow-profile", "none"]
         command += _local_resources(limits)
     report = path / "snakemake.log"
     with report.open("wb") as log:
         process = subprocess.Popen(command, cwd=notebooks.ROOT, stdout=log, stderr=log)
+        before = signal.signal(signal.SIGTERM, _interrupt)
         try:
             _follow(status, todo, process, say)
         except BaseException:
-            process.send_signal(signal.SIGINT)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(60)
-            process.kill()
+            _stop(process)
             raise
+        finally:
+            signal.signal(signal.SIGTERM, before)
     marked = [run for run in todo if _ended(status, run)]
     if process.returncode and not marked:
         last = report.read_text(errors="replace").strip().splitlines() or ["it said nothing"]
         raise SweepError(
             f"Snakemake could not start the runs: {last[-1].strip()} (all of it: {report})"
         )
+
+
+def _stop(process: subprocess.Popen) -> None:
+    """End Snakemake and the runs of this machine; on a cluster, Snakemake cancels its jobs."""
+    family = []
+    with contextlib.suppress(psutil.NoSuchProcess):
+        family = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGINT)
+    for one in family:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            words = one.cmdline()
+            if "companion.sweeps.job" in words and "--work" not in words:
+                one.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(60)
+    process.kill()
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _local_resources(limits) -> list[str]:

@@ -62,7 +62,9 @@ class NotebookTarget:
         return list(self.base)
 
     def read(self, name: str, value: Any) -> Any:
-        return notebooks.merge({name: None}, {name: value}, text=True)[name]
+        if isinstance(value, str):
+            return notebooks.merge({name: None}, {name: value}, text=True)[name]
+        return parameters.checked({name: value}, text=True)[name]
 
     def seed(self, seed: int) -> Values:
         if "seed" in self.names:
@@ -113,7 +115,7 @@ class MeasureTarget:
 
     def _request(self, changes: Mapping[str, Any]) -> Values:
         from companion import cli
-        from companion.measure import Request
+        from companion.request import Request
 
         return asdict(Request.read(cli.measure_options({"network": "none"} | dict(changes))))
 
@@ -139,13 +141,13 @@ class MeasureTarget:
 
     def perform(self, settings: Mapping[str, Any], folder: Path) -> None:
         """Measure; the folder of ``ppp measure`` comes to lie in `folder` as ``results``."""
-        from companion import measure
+        from companion import measure, request
 
         measured = {
             name: tuple(value) if isinstance(value, list) else value
             for name, value in settings.items()
         }
-        measure.measure(measure.Request(**measured), folder / "results", force=True)
+        measure.measure(request.Request(**measured), folder / "results", force=True)
 
 
 Target = NotebookTarget | MeasureTarget
@@ -248,6 +250,8 @@ class _Loader(yaml.BaseLoader):
 
 _KEYS = ("name", "run", "profile", "set", "grid", "list", "seeds", "table", "limits", "figures")
 
+_FIGURE = ("y", "x", "color", "log", "xlabel", "ylabel")
+
 
 def _sweep(path: Path, content: Any, text: str) -> Sweep:
     known = _mapping("the file", content, _KEYS)
@@ -265,7 +269,7 @@ def _sweep(path: Path, content: Any, text: str) -> Sweep:
         _limits(known.get("limits", {})),
         _table(known.get("table", target.table)),
         tuple(
-            _mapping("figures", one, ("y", "x", "color"), need=("y",))
+            _mapping("figures", one, _FIGURE, need=("y",))
             for one in _list("figures", known.get("figures", []))
         ),
         text,

@@ -19,6 +19,7 @@ from safetensors.torch import load as load_safetensors
 from torch import Tensor, nn
 
 from ppp.errors import LayerError, PPPError, WeightsError, unknown
+from ppp.experiments.datasets import online
 
 SHIPPED = Path(__file__).resolve().parents[2] / "data" / "networks"
 """Folder of the shipped weights and their ``manifest.json``."""
@@ -447,9 +448,7 @@ def _torchvision_network(name: str, weights: str, seed: int) -> Network:
     if name not in catalogue:
         known = [*(f"plane-{family}" for family in FAMILIES), *catalogue]
         raise WeightsError(unknown("network", name, known))
-    choices = {entry.name: entry for entry in torchvision.models.get_model_weights(name)}
-    best = torchvision.models.get_model_weights(name).DEFAULT.name
-    weights = {"initial": "random", "trained": best}.get(weights, weights)
+    choices, weights = _choices(name, weights)
     from_file = weights.endswith(SUFFIXES)
     if weights not in choices and weights != "random" and not from_file:
         known = ("random", *choices, "a path to a .safetensors or .pth file")
@@ -481,6 +480,42 @@ def _torchvision_network(name: str, weights: str, seed: int) -> Network:
     return Network(model.eval(), name, weights, layers, 224, mean, std, provenance)
 
 
+def _choices(name: str, weights: str) -> tuple[dict, str]:
+    """Return torchvision's weights of a network by name, and the name that `weights` means."""
+    choices = {entry.name: entry for entry in torchvision.models.get_model_weights(name)}
+    best = torchvision.models.get_model_weights(name).DEFAULT.name
+    return choices, {"initial": "random", "trained": best}.get(weights, weights)
+
+
+def fetch_weights(name: str, weights: str) -> Path | None:
+    """Download what :func:`load_network` would for these names, and nothing else.
+
+    Parameters
+    ----------
+    name, weights : str
+        As for :func:`load_network`.
+
+    Returns
+    -------
+    Path or None
+        The file; None if nothing needs to be downloaded.
+
+    Raises
+    ------
+    WeightsError
+        As :func:`fetch`.
+
+    Examples
+    --------
+    >>> fetch_weights("resnet18", "random") is None
+    True
+    """
+    if name not in torchvision.models.list_models(module=torchvision.models):
+        return None
+    choices, weights = _choices(name, weights)
+    return fetch(choices[weights]) if weights in choices else None
+
+
 def fetch(weights, *, folder: str | Path | None = None) -> Path:
     """Download a checkpoint unless it is there already, and verify its hash either way.
 
@@ -499,7 +534,8 @@ def fetch(weights, *, folder: str | Path | None = None) -> Path:
     Raises
     ------
     WeightsError
-        No hash in the name, a wrong hash, or an address that cannot be reached.
+        No hash in the name, a wrong hash, an address that cannot be reached, or a file that is
+        not there where ``PPP_OFFLINE`` is set.
 
     Examples
     --------
@@ -518,6 +554,7 @@ def fetch(weights, *, folder: str | Path | None = None) -> Path:
         )
     path = Path(folder or Path(torch.hub.get_dir()) / "checkpoints") / name
     if not path.exists():
+        online(str(path), "load these weights once without it", WeightsError)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(url, str(path), match[1])

@@ -1,0 +1,136 @@
+"""What ``ppp measure`` is asked to do, read from its options without loading PyTorch."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+import shlex
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from companion import notebooks
+from companion.quantities import read_bytes
+from ppp.errors import ParameterError
+from ppp.experiments import parameters
+
+OWN = "own"
+"""Among the schemes: the network as it is; a test keeps it equal to ppp.measurement.OWN."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be measured, read from the command line; see ``ppp measure --help``."""
+
+    network: str
+    weights: str = "random"
+    layers: str | tuple[str, ...] = "auto"
+    schemes: tuple[str, ...] = (OWN,)
+    photos: str = ""
+    per_photo: int = 64
+    window: int | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    seed: int = 0
+    device: str = "cpu"
+    batch_size: int = 8
+    memory: int | None = None
+
+    @classmethod
+    def read(cls, options: argparse.Namespace) -> Request:
+        """Check the options that can be checked without the network.
+
+        Raises
+        ------
+        PPPError
+            The first option that is not as expected, by name.
+        """
+        names = _listed("--layers", options.layers)
+        return cls(
+            network=options.network,
+            weights=options.weights,
+            layers="auto" if names == ("auto",) else names,
+            schemes=tuple(dict.fromkeys(map(_scheme, _listed("--schemes", options.schemes)))),
+            photos=options.photos,
+            per_photo=_whole("--per-photo", options.per_photo, 1),
+            window=None if options.window is None else _whole("--window", options.window, 1),
+            mean=_three("--mean", options.mean),
+            std=_three("--std", options.std, positive=True),
+            seed=_whole("--seed", options.seed, 0),
+            device=_device(options.device),
+            batch_size=_whole("--batch-size", options.batch_size, 1),
+            memory=None if options.memory is None else read_bytes("--memory", options.memory),
+        )
+
+    def command(self, output: Path) -> str:
+        """Return the command that measures the same again, with all that is not a default."""
+        words = ["ppp", "measure", self.network]
+        for entry in fields(self)[1:]:
+            value = getattr(self, entry.name)
+            if value != entry.default:
+                text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+                option = f"--{entry.name.replace('_', '-')}"
+                words += [f"{option}={text}"] if text.startswith("-") else [option, text]
+        return shlex.join([*words, "--output", str(output)])
+
+    def output(self) -> Path:
+        """Return the folder for the results: named after what the numbers depend on."""
+        name = re.sub(r"[^\w.-]+", "-", Path(self.network).name).strip("-.") or "network"
+        how = ("device", "batch_size", "memory")
+        settings = {key: value for key, value in asdict(self).items() if key not in how}
+        return Path("runs", f"measure-{name}-{notebooks.digest(settings)}")
+
+
+def _listed(option: str, text: str) -> tuple[str, ...]:
+    names = tuple(part.strip() for part in text.split(","))
+    if not all(names):
+        raise ParameterError(f"{option} {text!r}: expected names with commas between, a,b,c")
+    return names
+
+
+def _scheme(text: str) -> str:
+    if text == OWN:
+        return text
+    if text == "nan":
+        raise ParameterError("--schemes nan: it marks cells and cannot be measured; leave it out")
+    if text in parameters.SCHEMES:
+        return text
+    from ppp.padding import Scheme  # loads PyTorch, so only for an option in brackets
+
+    return str(Scheme.parse(text))
+
+
+def _whole(option: str, value: int | str, least: int) -> int:
+    if type(value) is not int or value < least:
+        raise ParameterError(f"{option} {value}: expected a whole number of at least {least}")
+    return value
+
+
+def _three(option: str, text: str | None, *, positive: bool = False) -> tuple[float, ...] | None:
+    if text is None:
+        return None
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if len(values) != 3 or not all(math.isfinite(v) and (v > 0 or not positive) for v in values):
+        kind = "three numbers above 0" if positive else "three numbers"
+        raise ParameterError(f"{option} {text!r}: expected {kind}, r,g,b, for pixels in [0, 1]")
+    return values
+
+
+def _device(text: str) -> str:
+    if text == "cpu":
+        return text
+    import torch
+
+    from ppp.inventory import first_line
+
+    try:
+        torch.empty(1, device=text).cpu()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ParameterError(
+            f"--device {text!r} cannot be used: {first_line(error)}; expected cpu, or cuda where "
+            "there is one"
+        ) from None
+    return text
