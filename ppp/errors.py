@@ -39,6 +39,10 @@ class PictureError(PPPError):
     """A photograph, folder or array of pixels that cannot be used."""
 
 
+class DataError(PPPError):
+    """A list of files to fetch that is wrong, or files that cannot be fetched."""
+
+
 class WeightsError(PPPError):
     """A checkpoint that is missing, corrupt, or of another network."""
 

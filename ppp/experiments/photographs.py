@@ -28,6 +28,7 @@ import torch
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from ppp.errors import PictureError
+from ppp.experiments import datasets
 
 # A closed list, so that no file of a user's can reach a decoder that starts another program
 # (Pillow hands EPS to Ghostscript).
@@ -218,15 +219,16 @@ def folder_photographs(path: str | os.PathLike[str], *, min_size: int = 0) -> Ph
     """Check every file of a folder and list those that are usable photographs.
 
     Files are taken in order of their name, each decoded at most once, one at a time; a bad one
-    never stops the others. Hidden files are ignored and sub-folders not descended. Greyscale
-    (8 and 16 bit), palette, CMYK and transparent pictures are converted to RGB, transparency
-    laid over white; a rotation asked for by EXIF is applied; of an animation the first frame is
-    used. Pillow's decompression-bomb guard stays on: larger pictures are skipped.
+    never stops the others. Hidden files and the ``SHA256SUMS`` of ``ppp fetch`` are ignored, and
+    sub-folders not descended. Greyscale (8 and 16 bit), palette, CMYK and transparent pictures
+    are converted to RGB, transparency laid over white; a rotation asked for by EXIF is applied;
+    of an animation the first frame is used. Pillow's decompression-bomb guard stays on: larger
+    pictures are skipped.
 
     Parameters
     ----------
     path : path-like
-        The folder.
+        The folder, or the name of a set that ``ppp fetch`` keeps, such as "urban100".
     min_size : int
         Skip pictures of which a side is shorter, in pixels.
 
@@ -238,7 +240,7 @@ def folder_photographs(path: str | os.PathLike[str], *, min_size: int = 0) -> Ph
     ------
     PictureError
         If the folder is missing, is not a folder, cannot be read, is empty, or holds no usable
-        picture (with the count of each reason).
+        picture (with the count of each reason); or if the set has not been fetched.
 
     Examples
     --------
@@ -252,11 +254,13 @@ def folder_photographs(path: str | os.PathLike[str], *, min_size: int = 0) -> Ph
     >>> found.summary()
     '1 used, 1 skipped (1 duplicate)'
     """
-    folder = Path(path).expanduser()
+    folder = datasets.located(path)
     shown = repr(str(folder))
     try:
         with os.scandir(folder) as entries:
-            names = sorted(e.name for e in entries if not e.name.startswith("."))
+            names = sorted(
+                e.name for e in entries if not e.name.startswith(".") and e.name != datasets.SUMS
+            )
     except FileNotFoundError:
         raise PictureError(
             f"no folder {shown}; expected a folder of photographs: check the spelling"
@@ -309,7 +313,8 @@ def photographs(photos: str | os.PathLike[str] = "", min_size: int = 0) -> list[
     Parameters
     ----------
     photos : path-like
-        A folder of photographs, or "" for those of scikit-image.
+        A folder of photographs, the name of a fetched set such as "urban100", or "" for those
+        of scikit-image.
     min_size : int
         Keep those whose sides both have at least so many pixels.
 
