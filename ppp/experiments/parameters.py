@@ -11,10 +11,10 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 from ppp.errors import ParameterError, PPPError, unknown
+from ppp.experiments import datasets
 
 PROFILES = ("quick", "standard", "paper")
 
@@ -32,6 +32,8 @@ TEXTURES = ("noise", "photograph")
 PROTOCOLS = ("published", "clean")
 TARGETS = ("H", "V", "G", "HS", "VS")
 IMAGES = ("photographs", "plane", "black", "white", "noise")
+GPUS = ("A100 80GB", "V100 16GB")
+PRECISIONS = ("single", "mixed")
 
 
 class Kind(Protocol):
@@ -67,7 +69,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Folder:
-    """A path to a folder; with `default`, the empty text stands for that."""
+    """A path to a folder, or the name of a fetched set; with `default`, "" stands for that."""
 
     default: str = ""
     exists: bool = True
@@ -78,7 +80,7 @@ class Folder:
     def check(self, value: Any) -> str:
         if not isinstance(value, str) or "\0" in value or not (value or self.default):
             raise ValueError(f"expected {self.describe()}")
-        if value and self.exists and not Path(value).expanduser().is_dir():
+        if value and self.exists and not datasets.located(value).is_dir():
             raise ValueError("no such folder; expected " + self.describe())
         return value
 
@@ -237,7 +239,8 @@ _SEED = Integer(0, 2**32 - 1)
 PARAMETERS: dict[str, Parameter] = {
     "profile": Parameter(Choice(PROFILES, "profile"), "how much is computed"),
     "photos": Parameter(
-        Folder("the photographs shipped with scikit-image"), "folder of the photographs"
+        Folder("the photographs shipped with scikit-image"),
+        "folder of the photographs, or a fetched set: urban100",
     ),
     "photograph": Parameter(_NAME, "name of the one photograph that is shown"),
     "network": Parameter(_NAME, "the network"),
@@ -273,18 +276,25 @@ PARAMETERS: dict[str, Parameter] = {
     "shift": Parameter(Integer(1), "rows by which the blocks are moved"),
     "protocol": Parameter(Choice(PROTOCOLS, "protocol"), "how networks are trained"),
     "targets": Parameter(ListOf(Choice(TARGETS, "target")), "what read-outs are to paint"),
-    "trials": Parameter(Integer(1), "trainings of a read-out for each target, seeds from 0"),
+    "trials": Parameter(Integer(1), "trainings of each network or read-out, seeds from 0"),
     "readout": Parameter(
         Choice(("published", "ridge"), "readout"),
         "how it is fitted: by the published optimiser, or in closed form",
     ),
     "images": Parameter(Choice(IMAGES, "kind of image"), "what read-outs are tested on"),
     "epochs": Parameter(Integer(1), "epochs of training, at most"),
+    "snapshots": Parameter(Integer(1), "states of a training that are kept and measured"),
+    "batch": Parameter(Integer(1, 256), "images in a pass that is timed"),
+    "repeats": Parameter(Integer(1), "passes that are timed"),
+    "gpu": Parameter(Choice(GPUS, "gpu"), "the graphics card that time is computed for"),
+    "precision": Parameter(Choice(PRECISIONS, "precision"), "precision of training on it"),
+    "price": Parameter(Float(0), "dollars for an hour of it; 0 for the listed prices"),
     "jobs": Parameter(Integer(1), "trainings at the same time"),
     "seed": Parameter(_SEED, "seed of every random draw"),
     "seeds": Parameter(ListOf(_SEED), "seeds of the repetitions"),
     "scene_seed": Parameter(_SEED, "seed of the synthetic scene"),
     "amount": Parameter(Integer(0), "cells padded on each side, px"),
+    "sweep": Parameter(Folder("the shipped sweep"), "folder that `ppp sweep run` wrote"),
     "results": Parameter(Folder(exists=False), "folder that takes tables, figures, numbers.json"),
 }
 
