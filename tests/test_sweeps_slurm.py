@@ -1,0 +1,130 @@
+"""A sweep on a real cluster: Slurm, two nodes of this machine, one drained, a job killed."""
+
+import os
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+import slurm_node
+import toy_notebooks
+import yaml
+
+from companion import notebooks
+from companion.sweeps import conduct
+from companion.sweeps.spec import Sweep
+from companion.sweeps.state import Folder, Status
+
+RUNS = 24
+BODY = """import time
+from contextlib import suppress
+from pathlib import Path
+run = Path(results).parent
+sweep = run.parents[1]
+with suppress(FileNotFoundError):  # once, if the test asks for it
+    (sweep / "wait").rename(sweep / f"waits-{run.name}")
+    time.sleep(300)
+rows = [f"{i},{(i + seed) ** n % 9973}" for i in range(100)]
+Path(results, "rows.csv").write_text("\\n".join(["i,value", *rows]))
+time.sleep(1)
+"""
+REASON = slurm_node.missing()
+needs_slurm = pytest.mark.skipif(
+    bool(REASON) and "PPP_REQUIRE_SLURM" not in os.environ,
+    reason=f"no Slurm cluster can be started here: {REASON}",
+)
+
+
+def profile(folder):
+    """Write the shipped profile with what this cluster wants; return its folder."""
+    shipped = yaml.safe_load((conduct.CLUSTERS["slurm"] / "config.yaml").read_text())
+    shipped["default-resources"] |= {"mem_mb": 300, "slurm_partition": slurm_node.PARTITION}
+    wanted = shipped | {
+        "slurm-status-command": "squeue",
+        "slurm-no-account": True,
+        "slurm-init-seconds-before-status-checks": 1,
+        "latency-wait": 5,
+    }
+    folder.mkdir()
+    (folder / "config.yaml").write_text(yaml.safe_dump(wanted))
+    return folder
+
+
+def wait_for(condition, seconds=240):
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < end, "it did not come"
+        time.sleep(0.2)
+    return found
+
+
+@needs_slurm
+def test_a_sweep_on_slurm_survives_a_drained_node_and_a_killed_job(tmp_path_factory, capsys):
+    folder = tmp_path_factory.mktemp("slurm")
+    toy_notebooks.write(folder / "toy.ipynb", "Toy", 'n = 4\nseed = 0\nresults = "results"', BODY)
+    path = folder / "sweep.yaml"
+    path.write_text(
+        "run: toy.ipynb\ngrid: {n: [2, 3, 4, 5, 6, 7]}\nseeds: 4\ntable: rows.csv\n"
+        "limits: {memory: 400M, time: 5 min, gpu: true}\n"
+    )
+    sweep = Sweep.read(path)
+    assert len(sweep.runs) == RUNS
+    there, here = Folder(folder / "there"), Folder(folder / "here")
+    line = [sys.executable, "-m", "companion.cli", "sweep", "run", str(path), "--jobs", "4"]
+    line += ["--output", str(there.path), "--cluster", str(profile(folder / "profile"))]
+
+    def finished():
+        return list((there.path / "runs").glob("*/run.json"))
+
+    log = [f"nodes of Slurm, two CPUs each; {RUNS} runs, 4 at a time"]
+    with slurm_node.running(folder / "node", nodes=2, cpus=2, gpus=2) as slurm:
+        environment = slurm_node.surroundings() | slurm.environment
+        options = {"cwd": notebooks.ROOT, "env": environment, "text": True}
+        begun = time.monotonic()
+
+        def note(text):
+            log.append(f"{time.monotonic() - begun:6.1f} s  {text}")
+
+        process = subprocess.Popen(
+            line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options
+        )
+        try:
+            wait_for(lambda: len(finished()) >= 4)
+            slurm.drain("node1")
+            before = {job.id for job in slurm.jobs() if job.node}
+            note(f"node1 drained after {len(finished())} runs")
+            (there.path / "wait").touch()
+            (waits,) = wait_for(lambda: list(there.path.glob("waits-*")))
+            slow = next(run for run in sweep.runs if waits.name.endswith(run.id))
+            victim = next(j for j in slurm.jobs(slurm_node.RUNNING) if slow.id in j.comment)
+            slurm.cancel(victim.id)
+            note(f"job {victim.id} killed on {victim.node}")
+            said, _ = process.communicate(timeout=400)
+        finally:
+            process.kill()
+        note(f"sweep ended: exit code {process.returncode}")
+        states = Status(sweep, there).states
+        failed = [run for run in sweep.runs if states[run.id].state != "done"]
+        assert process.returncode == 2 and failed == [slow], said
+        assert "SIGTERM" in states[failed[0].id].reason
+        assert "1 of 24 runs failed" in said
+        note(f"{failed[0]}: {states[failed[0].id].reason}")
+        later = {job.node for job in slurm.jobs() if job.id not in before}
+        assert later == {"node2"}, "a job went to the drained node"
+        assert len(pd.read_parquet(there.table)) == 100 * (RUNS - 1)
+
+        slurm.resume("node1")
+        again = subprocess.run(line, capture_output=True, timeout=200, **options)
+        note(f"again: exit code {again.returncode}")
+        assert again.returncode == 0, again.stdout + again.stderr
+        assert again.stdout.count("done      n = ") == 1
+    after = Status(sweep, there)
+    runs = pd.read_parquet(there.runs)
+    assert not after.todo and set(runs["device"]) <= {"cuda:0", "cuda:1"}
+    local = conduct.run(Status(sweep, here), jobs=2, say=lambda text: None)
+    assert not local.todo and set(pd.read_parquet(here.runs)["device"]) == {"cpu"}
+    assert there.table.read_bytes() == here.table.read_bytes()
+    note(f"table of {len(pd.read_parquet(there.table))} rows equals the local run's, byte by byte")
+    with capsys.disabled():
+        print("\n" + "\n".join(log))
