@@ -31,7 +31,7 @@ rule notebook:
         made=FOLDER / "made" / "{stem}.json",
     wildcard_constraints:
         stem="(?!book$).+",
-    threads: 2
+    threads: 1
     run:
         BUILD.run_chapter(wildcards.stem)
 

@@ -349,7 +349,12 @@ WANTED = "PPP_WANTED"
 
 
 def build(wanted: Build, cores: int = 2) -> Path:
-    """Run what is out of date of the notebooks and pages; return the first page.
+    """Run what is out of date of the notebooks, one on each core; then the pages.
+
+    Returns
+    -------
+    Path
+        The first page.
 
     Raises
     ------
@@ -365,7 +370,8 @@ def build(wanted: Build, cores: int = 2) -> Path:
         wanted.want()
         for left in wanted.folder.glob(".rendering-*"):  # by a build that was killed
             shutil.rmtree(left, ignore_errors=True)
-        known = os.environ | {WANTED: "1"}
+        # A notebook has one processor, and so one thread, unless the environment says otherwise.
+        known = {"OMP_NUM_THREADS": "1"} | os.environ | {WANTED: "1"}
         if subprocess.run(command, cwd=wanted.root, env=known).returncode:
             raise BookError(f"the book ({wanted.name}) was not built; the reason is above")
     return wanted.html / "index.html"

@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -236,6 +237,7 @@ def execute(
     import nbformat
     import papermill
     from nbclient.exceptions import DeadKernelError
+    from traitlets.config import Config
 
     values = dict(values)
     failed = output.with_name(f"{output.stem}.failed.ipynb")
@@ -248,6 +250,8 @@ def execute(
             stack.enter_context(_replacing(results))
             if "results" in defaults(notebook):
                 values["results"] = results.as_posix()
+        # Kernels that start at the same time may take each other's ports; files they cannot.
+        sockets = stack.enter_context(tempfile.TemporaryDirectory(prefix="ppp-"))
         source = nbformat.read(notebook, as_version=4)
         source.metadata.setdefault("papermill", {})
         try:
@@ -258,8 +262,9 @@ def execute(
                 values,
                 kernel_name=KERNEL,
                 progress_bar={"desc": notebook.stem, "file": sys.stderr},
-                # Kernels that talk over loopback warn about it at every start.
-                extra_arguments=["--IPKernelApp.log_level=ERROR"],
+                # A kernel that is told to end may complain of an interrupt.
+                extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
+                config=Config(KernelManager={"transport": "ipc", "ip": f"{sockets}/kernel"}),
             )
         except (papermill.PapermillExecutionError, DeadKernelError) as error:
             if getattr(error, "ename", "") in _refusals():
