@@ -521,13 +521,18 @@ def _sweep_told(status: Status) -> None:
         )
 
 
+def _sweep_table_arguments(parser: argparse.ArgumentParser) -> None:
+    _sweep_file_arguments(parser)
+    parser.add_argument("--stale", action="store_true", help="take in runs that are out of date")
+
+
 def _sweep_table(options: argparse.Namespace) -> None:
     status = _sweep_status(options)
     if not status.folder.path.is_dir():
         raise PPPError(
             f"{status.folder.path}: no such folder; first: ppp sweep run {options.sweep}"
         )
-    status.gather()
+    status.gather(stale=options.stale)
     _sweep_told(status)
 
 
@@ -575,7 +580,7 @@ SWEEP = {
     ),
     "table": Command(
         "gather the table of what is finished, while others run",
-        _sweep_file_arguments,
+        _sweep_table_arguments,
         _sweep_table,
     ),
 }

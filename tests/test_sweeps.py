@@ -304,6 +304,9 @@ def test_a_changed_notebook_makes_its_runs_stale(toy):
     found = status(Sweep.read(swept.path), place)
     assert states(found) == ["stale"]
     assert found.states[swept.runs[0].id].reason == "cell body: changed"
+    found.gather()
+    assert pd.read_parquet(place / "table.parquet").empty
+    found.gather(stale=True)
     assert pd.read_parquet(place / "table.parquet")["square"].tolist() == [4.1]
     assert states(run(Sweep.read(swept.path), place)) == ["done"]
     assert pd.read_parquet(place / "table.parquet")["square"].tolist() == [4.2]

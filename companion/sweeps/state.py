@@ -206,8 +206,13 @@ class Status:
 
     # ---- tables
 
-    def gather(self) -> tuple[Path, Path]:
+    def gather(self, *, stale: bool = False) -> tuple[Path, Path]:
         """Write the table of all finished runs, and the table of the runs; return both.
+
+        Parameters
+        ----------
+        stale : bool
+            Take in also the runs that are out of date; the table of the runs says which.
 
         Raises
         ------
@@ -217,7 +222,7 @@ class Status:
         about = {b"ppp_sweep": self.sweep.text.encode(), b"ppp_name": self.sweep.name.encode()}
         parts, names = [], []
         for run in self.sweep.runs:
-            if self.states[run.id].state == DONE:
+            if self.states[run.id].state in ((DONE, STALE) if stale else (DONE,)):
                 parts.append(self._rows(run))
                 names.append(run)
         if parts:
