@@ -23,8 +23,9 @@ from torchvision.models import Weights
 
 from companion import cli, staleness
 from ppp.errors import DataError, ParameterError, PictureError, WeightsError
-from ppp.experiments import datasets, networks, parameters
-from ppp.experiments.datasets import SUMS, Limits, fetch, read_list
+from ppp.experiments import datasets, downloads, networks, parameters
+from ppp.experiments.datasets import fetch, read_list
+from ppp.experiments.downloads import SUMS, Item, Limits
 from ppp.experiments.photographs import folder_photographs, photographs
 
 QUICK = Limits(timeout=0.4, attempts=3, pause=0.01, longest_pause=0.05, size=2**20)
@@ -51,41 +52,40 @@ class Handler(http.server.BaseHTTPRequestHandler):
         how, _, _ = urlsplit(self.path).path.lstrip("/").partition("/")
         with server.lock:
             server.asked.append((self.path, dict(self.headers)))
-            self.count = Counter(path for path, _ in server.asked)[self.path]
+            self.first = Counter(path for path, _ in server.asked)[self.path] == 1
             server.now += 1
             server.peak = max(server.peak, server.now)
+        self.cut = HALF if self.first else None  # where those break off that do so once
         try:
             getattr(self, how.replace("-", "_"))()
         finally:
             with server.lock:
                 server.now -= 1
 
-    def give(self, content=CONTENT, *, etag='"one"', upto=None, **headers):
-        """Answer as a good server does, or break off after `upto` bytes."""
-        asked = self.headers.get("Range")
-        start = 0
-        if asked and (not etag or self.headers.get("If-Range") == etag):
-            start = int(asked.removeprefix("bytes=").rstrip("-"))
-        self.send_response(206 if start else 200)
-        if start:
-            end = f"{start}-{len(content) - 1}/{len(content)}"
-            self.send_header("Content-Range", f"bytes {end}")
-        if etag:
-            self.send_header("ETag", etag)
-        for name, value in headers.items():
-            self.send_header(name.replace("_", "-"), value)
-        self.send_header("Content-Length", str(len(content) - start))
+    def send(self, code, content=b"", *, upto=None, **headers):
+        """Send an answer, or break off after `upto` bytes of its content."""
+        self.send_response(code)
+        for name, value in ({"Content_Length": len(content)} | headers).items():
+            self.send_header(name.replace("_", "-"), str(value))
         self.end_headers()
-        self.wfile.write(content[start:upto])
+        self.wfile.write(content[:upto])
         if upto is not None:
             self.close_connection = True
 
-    def status(self, code, **headers):
-        self.send_response(code)
-        for name, value in headers.items():
-            self.send_header(name.replace("_", "-"), value)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
+    def give(self, content=CONTENT, *, etag='"one"', upto=None, **headers):
+        """Answer as a good server does, or break off after `upto` bytes."""
+        headers |= {"ETag": etag} if etag else {}
+        asked = self.headers.get("Range")
+        if asked and (not etag or self.headers.get("If-Range") == etag):
+            self.rest(content, int(asked[6:-1]), upto=upto, **headers)
+        else:
+            self.send(200, content, upto=upto, **headers)
+
+    def rest(self, content, start, stop=None, whole=None, **headers):
+        """Give a range of a file, whether that is asked for or not."""
+        part, whole = content[start:stop], whole or len(content)
+        place = f"bytes {start}-{start + len(part) - 1}/{whole}"
+        self.send(206, part, Content_Range=place, **headers)
 
     def good(self):
         self.give()
@@ -96,142 +96,114 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.give()
 
     def stalls(self):
-        if self.count == 1:
-            self.give(upto=HALF)
-            time.sleep(0.8)
-        else:
-            self.give()
+        self.give(upto=self.cut)
+        time.sleep(0.8 if self.first else 0)
 
     def mute(self):
         time.sleep(0.8)
         self.close_connection = True
 
     def truncates(self):
-        self.give(upto=HALF if self.count == 1 else None)
+        self.give(upto=self.cut)
 
     def truncates_ever(self):
         self.give(upto=0 if self.headers.get("Range") else HALF)
 
     def drops(self):
         """Close the connection without a word, once."""
-        if self.count == 1:
+        if self.first:
             self.close_connection = True
         else:
             self.give()
 
     def no_range(self):
         """Break off once; then give all of it whatever was asked for."""
-        upto = HALF if self.count == 1 else None
-        del self.headers["Range"]
-        self.give(upto=upto)
+        self.send(200, CONTENT, upto=self.cut, ETag='"one"')
 
     def changes(self):
         """Break off once; then have another file, of which it says so."""
-        if self.count == 1:
-            self.give(upto=HALF)
-        else:
-            self.give(OTHER, etag='"two"')
+        self.give(upto=HALF) if self.first else self.give(OTHER, etag='"two"')
 
     def changes_secretly(self):
         """Break off once; then give the rest of another file, with another ETag, as asked."""
-        if self.count == 1:
-            return self.give(upto=HALF)
-        etag = self.headers.get("If-Range", '"two"')
-        self.give(OTHER, etag=etag) if etag == '"two"' else self.rest_of_other()
-
-    def rest_of_other(self):
-        self.send_response(206)
-        self.send_header("Content-Range", f"bytes {HALF}-{len(OTHER) - 1}/*")
-        self.send_header("ETag", '"two"')
-        self.send_header("Content-Length", str(len(OTHER) - HALF))
-        self.end_headers()
-        self.wfile.write(OTHER[HALF:])
+        if self.first:
+            self.give(upto=HALF)
+        elif self.headers.get("Range"):
+            self.rest(OTHER, HALF, whole="*", ETag='"two"')
+        else:
+            self.give(OTHER, etag='"two"')
 
     def wrong_range(self):
         """Break off once; then give bytes that were not asked for."""
-        if self.count == 1:
-            return self.give(upto=HALF)
-        if not self.headers.get("Range"):
-            return self.give()
-        self.send_response(206)
-        self.send_header("Content-Range", f"bytes 0-9/{len(CONTENT)}")
-        self.send_header("Content-Length", "10")
-        self.end_headers()
-        self.wfile.write(CONTENT[:10])
+        if self.headers.get("Range"):
+            self.rest(CONTENT, 0, 10)
+        else:
+            self.give(upto=self.cut)
 
     def short_range(self):
         """Break off once; then give only the next 10 bytes; then the rest."""
-        if self.count != 2:
-            return self.give(upto=HALF if self.count == 1 else None)
-        start = int(self.headers["Range"].removeprefix("bytes=").rstrip("-"))
-        self.send_response(206)
-        self.send_header("Content-Range", f"bytes {start}-{start + 9}/{len(CONTENT)}")
-        self.send_header("Content-Length", "10")
-        self.end_headers()
-        self.wfile.write(CONTENT[start : start + 10])
+        begun = int(self.headers.get("Range", "bytes=0-")[6:-1])
+        if 0 < begun <= HALF:
+            self.rest(CONTENT, begun, begun + 10)
+        else:
+            self.give(upto=self.cut)
 
     def unsatisfiable(self):
-        if self.count == 1:
-            self.give(upto=HALF)
-        elif self.headers.get("Range"):
-            self.status(416, Content_Range=f"bytes */{len(CONTENT)}")
+        if self.headers.get("Range"):
+            self.send(416, Content_Range=f"bytes */{len(CONTENT)}")
         else:
-            self.give()
+            self.give(upto=self.cut)
 
     def weak(self):
         """Break off once, with an ETag that other bytes have, too."""
         content = OTHER if self.headers.get("Range") else CONTENT
-        self.give(content, etag='W/"one"', upto=HALF if self.count == 1 else None)
+        self.give(content, etag='W/"one"', upto=self.cut)
 
     def dated(self):
-        upto = HALF if self.count == 1 else None
         if self.headers.get("If-Range") != DATE:
             del self.headers["Range"]
-        self.give(etag="", upto=upto, Last_Modified=DATE)
+        self.give(etag="", upto=self.cut, Last_Modified=DATE)
 
     def corrupts(self):
-        self.give(OTHER if self.count == 1 else CONTENT)
+        self.give(OTHER if self.first else CONTENT)
 
     def corrupts_ever(self):
         self.give(OTHER)
 
     def error500(self):
-        self.status(500) if self.count == 1 else self.give()
+        self.send(500) if self.first else self.give()
 
     def error503(self):
-        self.status(503)
+        self.send(503)
 
     def absurd(self):
         """Give numbers that Python refuses to read."""
         many = "9" * 5000
-        self.status(429, Retry_After=many) if self.count == 1 else self.give(Content_Range=many)
+        self.send(429, Retry_After=many) if self.first else self.give(Content_Range=many)
 
     def busy(self):
-        self.status(429, Retry_After="3600") if self.count == 1 else self.give()
+        self.send(429, Retry_After="3600") if self.first else self.give()
 
     def gone(self):
-        self.status(int(urlsplit(self.path).path.split("/")[2]))
+        self.send(int(urlsplit(self.path).path.split("/")[2]))
 
     def moved(self):
         """Redirect as often as the last part of the path says."""
         left = int(self.path.split("/")[2])
-        self.status(302, Location=f"/moved/{left - 1}/x" if left else "/good/x")
+        self.send(302, Location=f"/moved/{left - 1}/x" if left else "/good/x")
 
     def heavy(self):
         """Redirect with 100 MB of content."""
-        self.send_response(302)
-        self.send_header("Location", "/good/x")
-        self.send_header("Content-Length", str(10**8))
-        self.end_headers()
+        self.send(302, Location="/good/x", Content_Length=10**8)
         self.server.sent = 0
         while self.server.sent < 10**8:
             self.server.sent += self.wfile.write(bytes(10**6))
 
     def loop(self):
-        self.status(302, Location=self.path)
+        self.send(302, Location=self.path)
 
     def elsewhere(self):
-        self.status(301, Location=self.server.elsewhere)
+        self.send(301, Location=self.server.elsewhere)
 
     def page(self):
         self.give(b"<html>Please log in</html>", Content_Type="text/html; charset=utf-8")
@@ -590,9 +562,10 @@ def test_a_redirection_from_https_to_http_is_refused(tmp_path):
             return Answer()
 
     session = Session()
-    run = datasets._Run(tmp_path, QUICK)
-    with pytest.raises(datasets._Failed, match=r"leads to http://a.org/a.png; expected https"):
-        run._answer(session, "HTTPS://a.org/a.png", {})
+    item = Item("a.png", "HTTPS://a.org/a.png")
+    transfer = downloads._Transfer(downloads._Run(tmp_path, QUICK), session, item)
+    with pytest.raises(downloads._Failed, match=r"leads to http://a.org/a.png; expected https"):
+        transfer._answer({})
     assert session.asked == 1
 
 
@@ -622,6 +595,12 @@ def test_no_network_is_one_line_and_soon_over(get, nobody):
 def test_a_host_that_is_down_does_not_stop_files_of_another(get, nobody):
     message = refused(get, f"{nobody}/a.png", "/good/b.png", f"{nobody}/c.png", jobs=1)
     assert message.startswith("2 of 3 files") and "b.png" in visible(get.folder)
+
+
+def test_a_redirection_to_a_host_that_is_down_stops_no_other_file(get, server, nobody):
+    server.elsewhere = f"{nobody}/a.png"
+    message = refused(get, "/elsewhere/a.png", "/good/b.png", jobs=1)
+    assert message.startswith("1 of 2 files") and "b.png" in visible(get.folder)
 
 
 # --------------------------------------------------------------------- interruptions, folders
@@ -725,20 +704,22 @@ def test_a_second_fetch_of_the_same_folder_is_refused(server, tmp_path):
     assert fetch(path, folder, say=print) == folder
 
 
-def test_a_full_disk_is_one_line_and_what_arrived_is_kept(server, tmp_path):
+@pytest.mark.parametrize("room", [50_000, len(CONTENT) - 1])
+def test_a_full_disk_is_one_line_and_what_arrived_is_kept(server, tmp_path, room):
     path, folder = tmp_path / "list.txt", tmp_path / "to"
-    path.write_text(f"{server.address}/good/a.png {sha256()}")
+    path.write_text(f"{server.address}/good/a.png")  # no hash would tell
 
-    def small():  # no file above 50 kB
-        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+    def small():  # no file above so many bytes
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, room))
 
     process = command(path, "--to", folder, preexec_fn=small)
     _, errors = process.communicate(timeout=20)
     assert process.returncode == 2 and errors.count("\n") == 1, errors
     assert errors.startswith(f"ppp: folder {folder} cannot be used: File too large; make room")
-    assert (folder / ".a.png.part").stat().st_size == 50_000
+    assert (folder / ".a.png.part").stat().st_size == room
     fetch(path, folder, say=print)
-    assert server.asked[-1][1]["Range"] == "bytes=50000-"
+    assert server.asked[-1][1]["Range"] == f"bytes={room}-"
+    assert (folder / "a.png").read_bytes() == CONTENT
 
 
 def test_a_folder_that_is_a_file_is_one_line(get):
