@@ -34,7 +34,17 @@ class NotebookError(PPPError):
 
 
 class NotebookFailed(RuntimeError):
-    """A notebook's own code failed; the text is its traceback and where the copy is."""
+    """A notebook's own code failed; the text is its traceback and where the copy is.
+
+    Attributes
+    ----------
+    reason : str
+        The error in one line.
+    """
+
+    def __init__(self, text: str, reason: str = "") -> None:
+        super().__init__(text)
+        self.reason = reason or text.strip().partition("\n")[0]
 
 
 def find(name: str, folder: Path | None = None) -> Path:
@@ -275,9 +285,10 @@ def execute(
             if partial.exists():
                 os.replace(partial, failed)
                 kept = f"; as far as it got: {failed}"
-            raise NotebookFailed(
-                f"{str(error).strip()}\n\nnotebook {notebook.name} failed{kept}"
-            ) from None
+            text = f"{str(error).strip()}\n\nnotebook {notebook.name} failed{kept}"
+            name, value = getattr(error, "ename", ""), str(getattr(error, "evalue", ""))
+            reason = f"{name}: {value.strip().partition(chr(10))[0]}" if name else ""
+            raise NotebookFailed(text, reason) from None
         os.replace(partial, output)
         failed.unlink(missing_ok=True)
 

@@ -23,7 +23,7 @@ def read_bytes(name: str, text: str) -> int:
     (2147483648, 1536)
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
-    if not match or float(match[1]) == 0:
+    if not match or not 1 <= float(match[1]) * _BYTES[match[2].upper()] < 2**63:
         raise ParameterError(
             f"{name} {text!r}: expected bytes above 0, such as 2G or 500M (K, M, G: powers of 1024)"
         )
@@ -43,7 +43,7 @@ def read_seconds(name: str, text: str) -> float:
     (90.0, 5400.0)
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|min|h|d)", text.strip())
-    if not match or float(match[1]) == 0:
+    if not match or not 0 < float(match[1]) * _SECONDS[match[2]] < 2**31:
         raise ParameterError(f"{name} {text!r}: expected a time above 0, such as 90 s, 30 min, 2 h")
     return float(match[1]) * _SECONDS[match[2]]
 

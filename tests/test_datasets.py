@@ -373,6 +373,7 @@ def test_files_are_fetched_verified_and_not_fetched_again(get, server):
     assert get(*lines) == get.folder
     assert visible(get.folder) == [SUMS, "a.png", "b.png", "c.png"]
     assert all((get.folder / f"{name}.png").read_bytes() == CONTENT for name in "abc")
+    assert {headers["Accept-Encoding"] for _, headers in server.asked} == {"identity"}
     sums = "".join(f"{sha256()}  {name}.png\n" for name in "abc")
     assert (get.folder / SUMS).read_text() == sums
     assert get.said == [

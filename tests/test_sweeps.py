@@ -1,5 +1,6 @@
 """Sweeps: files are read strictly; runs are kept, refused, killed, damaged, and gathered."""
 
+import fcntl
 import json
 import os
 import re
@@ -13,8 +14,8 @@ import psutil
 import pytest
 import toy_notebooks
 
-from companion import cli, notebooks
-from companion.sweeps import conduct, job
+from companion import cli, notebooks, request
+from companion.sweeps import conduct, job, spec
 from companion.sweeps.spec import MeasureTarget, Sweep, SweepError
 from companion.sweeps.state import Folder, Status
 from ppp.errors import PPPError
@@ -170,6 +171,19 @@ def test_measure_takes_the_options_of_its_command(toy):
         ("run: measure\nset: {network: a}\nseeds: 2\nprofile: quick", "measure has none"),
         ("run: measure\nset: {network: a, window: x}\nseeds: 2", "--window x: expected a whole"),
         ("run: toy.ipynb\nseeds: 200000", "more than 100,000 runs"),
+        ("run: toy.ipynb\nseeds: 99999999", "more than 100,000 runs"),
+        ("run: toy.ipynb\ngrid: {[n]: [1]}", "a key that is no word"),
+        ("run: toy.ipynb\nset: {photos: nowhere}\nseeds: 1", "photos = 'nowhere': no such folder"),
+        ("run: toy.ipynb\nset: {photos: ~nobodyx/a}\nseeds: 1", "photos = '~nobodyx/a': Could not"),
+        ("run: measure\nset: {network: a, photos: no}\nseeds: 1", "photos = 'no': no such folder"),
+        ("run: measure\nset: {network: a, weights: a.pt}\nseeds: 1", "weights = 'a.pt': no such"),
+        ("run: measure\nset: {network: a.py:f}\nseeds: 1", "network = 'a.py:f': no such file"),
+        ("run: measure\nset: {network: -x}\nseeds: 1", "network '-x': expected a name"),
+        ("run: measure\nset: {network: a, device: cpu}\nseeds: 1", "device is what 'limits, gpu'"),
+        ("run: toy.ipynb\nseeds: 2\nlimits: {memory: 0.5}", "limits, memory '0.5'"),
+        ("run: toy.ipynb\nseeds: 2\nlimits: {time: 99999999999 d}", "limits, time '9999"),
+        ("run: toy.ipynb\nseeds: 2\nfigures: [{y: [n]}]", "figures, y ['n']: expected one name"),
+        ("run: toy.ipynb\nseeds: 2\nfigures: [{y: n, log: z}]", "figures, log 'z'"),
         ("run: [", "not YAML"),
         ("- a", "not YAML"),
     ],
@@ -382,7 +396,7 @@ def test_a_killed_watcher_takes_its_run_along(toy):
     place = toy / "out" / "orphan"
     found = status(swept, place)
     place.mkdir(parents=True)
-    found.want()
+    found.want(swept.runs)
     id = swept.runs[0].id
     watcher = subprocess.Popen(
         [sys.executable, "-m", "companion.sweeps.job", str(place), id], cwd=notebooks.ROOT
@@ -393,6 +407,8 @@ def test_a_killed_watcher_takes_its_run_along(toy):
     watcher.wait()
     wait_for(lambda: not sleepers(place), 20)
     assert not Folder(place).run(id).exists() and not Folder(place).done(id).exists()
+    (left,) = status(swept, place).states.values()
+    assert left.state == "missing" and left.reason.startswith("was broken off on ")
 
 
 def test_changed_sources_are_noticed(toy):
@@ -400,13 +416,16 @@ def test_changed_sources_are_noticed(toy):
     place = toy / "out" / "moved"
     found = status(swept, place)
     place.mkdir(parents=True)
-    found.want()
-    wanted = json.loads(found.folder.wanted.read_text())
-    found.folder.wanted.write_text(json.dumps(wanted | {"sources": "other"}))
+    found.want(swept.runs)
+    wanted = json.loads(found.folder.common.read_text())
     id = swept.runs[0].id
     line = [sys.executable, "-m", "companion.sweeps.job", str(place), id]
+    found.folder.common.write_text(json.dumps(wanted | {"sources": "1", "common": "other"}))
     assert subprocess.run(line, cwd=notebooks.ROOT).returncode == 1
     assert "its sources changed while the sweep ran" in status(swept, place).states[id].reason
+    found.folder.common.write_text(json.dumps(wanted | {"sources": "a comment was edited"}))
+    assert subprocess.run(line, cwd=notebooks.ROOT).returncode == 0
+    assert states(status(swept, place)) == ["done"]
 
 
 def test_a_missing_table_is_named(toy):
@@ -416,16 +435,120 @@ def test_a_missing_table_is_named(toy):
     assert reason == "it wrote no rwos.csv; it wrote rows.csv, numbers.json"
 
 
-def test_texts_and_numbers_in_one_column_are_refused(toy):
-    toy_notebooks.write(toy / "mixed.ipynb", "Toy", 'n = 4\nresults = "results"', (
-        "from pathlib import Path\n"
-        "Path(results, 'numbers.json').write_text('{\"a\": %s}' % ('\"x\"' if n == 3 else 1))"
-    ))  # fmt: skip
-    swept = sweep(toy, "run: mixed.ipynb\ngrid: {n: [2, 3]}", "mixed")
-    with pytest.raises(
-        SweepError, match=r"column 'a' holds texts in one run .*\(n = 2\) and \(n = 3"
-    ):
-        run(swept, toy / "out" / "mixed")
+def notebook(toy, name, body):
+    values = 'n = 4\nseed = 0\nwindow = 7\ncanvas = 0.5\nweights = "random"\nresults = "results"'
+    start = "from pathlib import Path\nrows = Path(results, 'rows.csv')\n"
+    toy_notebooks.write(toy / f"{name}.ipynb", "Toy", values, start + body)
+
+
+def test_columns_of_several_kinds_become_texts(toy):
+    notebook(toy, "mixed", "rows.write_text('a,b\\n%s,1.50\\n' % ('x' if n == 3 else 1))")
+    text = "run: mixed.ipynb\ngrid: {n: [2, 3], canvas: [0.5, noise]}\ntable: rows.csv"
+    place = toy / "out" / "mixed"
+    assert states(run(sweep(toy, text, "mixed"), place)) == ["done"] * 4
+    table = pd.read_parquet(place / "table.parquet")
+    assert table["a"].tolist() == ["1", "1", "x", "x"] and table["b"].tolist() == [1.5] * 4
+    assert table["canvas"].tolist() == ["0.5", "noise"] * 2 and table["n"].tolist() == [2, 2, 3, 3]
+
+
+def test_a_factor_that_a_run_leaves_out_has_its_default(toy):
+    notebook(toy, "unlike", "rows.write_text(f'n,n_in_table,window\\n1,{10 * n},99\\n')")
+    text = "run: unlike.ipynb\nlist: [{n: 2}, {window: 5}]\ntable: rows.csv"
+    place = toy / "out" / "unlike"
+    assert states(run(sweep(toy, text, "unlike"), place)) == ["done"] * 2
+    table = pd.read_parquet(place / "table.parquet")
+    assert table["n"].tolist() == [2, 4] and table["window"].tolist() == [7, 5]
+    assert table["n_in_table_in_table"].tolist() == [1, 1]
+    assert table["n_in_table"].tolist() == [20, 40]
+    assert table["window_in_table"].tolist() == [99, 99]
+    assert pd.read_parquet(place / "runs.parquet")["window"].tolist() == [7, 5]
+
+
+def test_a_run_whose_table_is_none_fails_and_the_others_are_gathered(toy):
+    body = "rows.write_text({2: 'a,a\\n1,2\\n', 3: 'a,b\\n1\\n', 4: 'a,b\\n'}[n])"
+    notebook(toy, "ragged", body)
+    place = toy / "out" / "ragged"
+    after = run(
+        sweep(toy, "run: ragged.ipynb\ngrid: {n: [2, 3, 4]}\ntable: rows.csv", "ragged"), place
+    )
+    assert states(after) == ["failed", "failed", "done"]
+    twice, ragged, _ = (after.states[one.id].reason for one in after.sweep.runs)
+    assert twice == "rows.csv is not a table (its column 'a' stands twice)"
+    assert ragged.startswith("rows.csv is not a table (CSV parse error")
+    assert len(pd.read_parquet(place / "table.parquet")) == 0
+
+
+def test_a_file_that_changes_during_a_run_fails_it(toy):
+    body = "import os, time\nPath(weights).write_text('B')\nrows.write_text('a\\n1\\n')"
+    notebook(toy, "changing", body)
+    (toy / "net.pt").write_text("A")
+    text = "run: changing.ipynb\nset: {weights: net.pt}\nseeds: 1\ntable: rows.csv"
+    after = run(sweep(toy, text, "changing"), toy / "out" / "changing")
+    assert after.states[after.sweep.runs[0].id].reason.startswith("a file among its parameters")
+
+
+def test_a_child_that_outlives_its_parents_is_ended(toy):
+    body = (
+        "import os, subprocess\n"
+        "subprocess.Popen(['sleep', '3021'], start_new_session=True)\n"
+        "os.kill(os.getppid(), 40 if n == 3 else 9)\nimport time\ntime.sleep(60)"
+    )
+    notebook(toy, "orphans", body)
+    after = run(sweep(toy, "run: orphans.ipynb\ngrid: {n: [2, 3]}", "orphans"), toy / "out" / "o")
+    first, second = (after.states[one.id].reason for one in after.sweep.runs)
+    assert "killed by SIGKILL" in first and "killed by signal 40" in second
+    assert not [p for p in psutil.process_iter(["cmdline"]) if "3021" in (p.info["cmdline"] or [])]
+
+
+def test_a_snakemake_that_dies_is_noticed_and_a_second_sweep_waits_for_the_first(toy):
+    swept = sweep(toy, "run: toy.ipynb\ngrid: {n: [2, 8]}", "dies")
+    place = toy / "out" / "dies"
+    process = command(swept, place, "--jobs", "1")
+    wait_for(lambda: list(place.glob("started/*.json")))
+    (engine,) = [
+        child for child in psutil.Process(process.pid).children() if "snakemake" in child.cmdline()
+    ]
+    engine.kill()
+    _, said = process.communicate(timeout=90)
+    assert process.returncode == 2 and "runs were not run: Snakemake ended with code -9" in said
+    wait_for(lambda: not sleepers(place))
+
+    process = command(swept, place, "--jobs", "1")
+    wait_for(lambda: list(place.glob("started/*.json")))
+    process.kill()
+    process.communicate()
+    with pytest.raises(SweepError, match="another command runs the sweep"):
+        run(swept, place)
+    for one in sleepers(place):
+        one.terminate()
+    wait_for(lambda: not sleepers(place))
+
+
+def test_two_processes_never_perform_one_run(toy):
+    swept = sweep(toy, "run: toy.ipynb\ngrid: {n: [8]}", "twice")
+    place = toy / "out" / "twice"
+    place.mkdir(parents=True)
+    status(swept, place).want(swept.runs)
+    line = [sys.executable, "-m", "companion.sweeps.job", str(place), swept.runs[0].id]
+    first = subprocess.Popen(line, cwd=notebooks.ROOT)
+    wait_for(lambda: list(place.glob("work/*/results/begun")))
+    second = subprocess.run(line, cwd=notebooks.ROOT, capture_output=True, text=True)
+    assert second.returncode == 1 and "another process performs it" in second.stderr
+    assert list(place.glob("work/*/results/begun"))
+    first.terminate()
+    assert first.wait(60) == 1
+
+
+def test_folders_may_have_any_name(toy):
+    swept = sweep(toy, "run: toy.ipynb\ngrid: {n: [2]}", "names")
+    assert states(run(swept, toy / "out" / "a{b} {run} h #x: 'k' \"ü\"")) == ["done"]
+
+
+def test_another_table_of_the_same_runs_needs_no_run(toy):
+    text = "run: toy.ipynb\ngrid: {n: [2]}"
+    place = toy / "out" / "other"
+    assert states(run(sweep(toy, text, "other"), place)) == ["done"]
+    assert status(sweep(toy, f"{text}\ntable: rows.csv", "other"), place).todo == []
 
 
 # ---- machines
@@ -443,9 +566,9 @@ def test_each_run_has_a_gpu_of_its_own_and_no_network(toy, monkeypatch, tmp_path
     text = "run: toy.ipynb\ngrid: {n: [2, 3]}\nlimits: {gpu: true, threads: 1}"
     swept = sweep(toy, text, "gpus")
     place = toy / "out" / "gpus"
-    with (tmp_path / f"ppp-gpu-{os.getuid()}-0.lock").open("w") as lock:
-        import fcntl
-
+    locks = tmp_path / f"ppp-gpus-{os.getuid()}"
+    locks.mkdir()
+    with (locks / "0").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # another sweep holds the first GPU
         after = run(swept, place)
     runs = pd.read_parquet(place / "runs.parquet")
@@ -473,7 +596,7 @@ def test_weights_are_fetched_once_before_any_run(toy, monkeypatch):
     monkeypatch.setattr(networks, "fetch_weights", lambda *names: asked.append(names))
     text = "run: measure\nset: {weights: trained}\ngrid: {network: [resnet18, vgg11]}\nseeds: 6"
     found = status(sweep(toy, text, "weights"), toy / "out" / "weights")
-    conduct._fetch(found)
+    conduct._fetch(found.todo)
     assert asked == [("resnet18", "trained"), ("vgg11", "trained")]
 
 
@@ -504,6 +627,13 @@ def test_a_measurement_is_a_run(toy):
     assert table["layer"].tolist() == ["layer1"] and table["window"].tolist() == [48]
     again = toy / "out" / "measured" / "runs" / swept.runs[0].id / "results" / "measurement.csv"
     assert len(table) == len(pd.read_csv(again)) and (table["mae"] > 0).all()
+
+
+def test_names_of_weights_end_as_in_the_library():
+    from ppp.experiments import networks
+    from ppp.measurement import OWN
+
+    assert (spec.WEIGHTS, request.OWN) == (networks.SUFFIXES, OWN)
 
 
 # ---- the plan

@@ -5,14 +5,17 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import psutil
@@ -20,9 +23,10 @@ import psutil
 from companion import notebooks, staleness
 from companion.quantities import show_bytes, show_seconds
 from companion.sweeps import job
-from companion.sweeps.spec import NotebookTarget, Run, SweepError
+from companion.sweeps.spec import NotebookTarget, Run, SweepError, show
 from companion.sweeps.state import DONE, FAILED, MISSING, RUNNING, STALE, Status
 from ppp import files
+from ppp.errors import PPPError
 
 WORKFLOW = Path(__file__).parent / "workflow.smk"
 CLUSTERS = {"slurm": Path(__file__).parent / "slurm"}
@@ -87,15 +91,15 @@ def _like(status: Status, todo: Sequence[Run], records: dict, what: str) -> floa
     codes: dict[str, int] = {}
 
     def coded(runs: Sequence[Run]) -> np.ndarray:
-        texts = ([f"{name} {run.factors.get(name)}" for name in names] for run in runs)
+        texts = ([f"{name} {run.settings[name]}" for name in names] for run in runs)
         return np.array([[codes.setdefault(t, len(codes)) for t in row] for row in texts])
 
     wanted, there = coded(todo), coded(known)
     total = 0.0
-    for row in wanted:
+    for row, count in zip(*np.unique(wanted, axis=0, return_counts=True)):
         equal = (there == row).sum(axis=1)
-        total += values[equal == equal.max()].mean()
-    return total
+        total += count * values[equal == equal.max()].mean()
+    return float(total)
 
 
 def _published(status: Status, count: int) -> tuple[float | None, float | None, str]:
@@ -123,10 +127,11 @@ def lines(status: Status, found: Plan, jobs: int) -> Iterator[str]:
     todo = status.todo
     yield f"to do     {len(todo)} runs, {jobs} at a time, {limits.threads} threads each"
     for name in sweep.factors:
-        levels = list(dict.fromkeys(str(run.factors.get(name)) for run in sweep.runs))
+        levels = list(dict.fromkeys(show(run.settings[name]) for run in sweep.runs))
         more = f", ... ({len(levels)})" if len(levels) > 8 else ""
         yield f"factor    {name}: {', '.join(levels[:8])}{more}"
-    took = "unknown" if found.seconds is None else f"about {show_seconds(found.seconds / jobs)}"
+    together = max(1, min(jobs, len(todo)))
+    took = "unknown" if found.seconds is None else f"about {show_seconds(found.seconds / together)}"
     yield f"time      {took if todo else 'none'}; from {found.basis}"
     disk = "unknown" if found.disk is None else f"about {show_bytes(found.disk)}"
     yield f"disk      {disk if todo else 'none'}; {show_bytes(found.free)} free"
@@ -141,7 +146,8 @@ def lines(status: Status, found: Plan, jobs: int) -> Iterator[str]:
 
 def default_jobs(threads: int) -> int:
     """Return how many runs fit on this machine's processors at a time."""
-    return max(1, len(os.sched_getaffinity(0)) // threads)
+    allowed = getattr(os, "sched_getaffinity", None)
+    return max(1, (len(allowed(0)) if allowed else os.cpu_count() or 1) // threads)
 
 
 def profile(cluster: str) -> Path:
@@ -151,7 +157,7 @@ def profile(cluster: str) -> Path:
     ------
     SweepError
     """
-    path = CLUSTERS.get(cluster, Path(cluster).expanduser())
+    path = CLUSTERS.get(cluster, Path(cluster))
     if not any((path / name).is_file() for name in ("config.yaml", "config.v8+.yaml")):
         raise SweepError(
             f"--cluster {cluster!r}: expected {', '.join(CLUSTERS)}, or a folder with a profile of "
@@ -198,26 +204,36 @@ def run(
         Another command runs this sweep.
     """
     folder = status.folder
+    if folder.path.exists() and not folder.path.is_dir():
+        raise SweepError(f"--output {folder.path}: a file; expected a folder")
     folder.path.mkdir(parents=True, exist_ok=True)
-    with _locked(folder.path):
-        _fetch(status)
-        status.want()
-        todo = status.todo[:first]
+    with _locked(folder.path) as lock:
+        _fetch(status.todo[:first])
+        status = Status(status.sweep, folder, status.root)  # as things are now
+        todo = [run for run in status.todo if status.states[run.id].state != RUNNING][:first]
+        status.want(todo)
         try:
             if todo:
-                files.write(folder.path / "todo.txt", "\n".join(run.id for run in todo).encode())
-                _snakemake(status, todo, jobs, cluster, say)
-        finally:
-            after = Status(status.sweep, folder, status.root)
-            after.gather()
+                ids = "\n".join(run.id for run in todo)
+                files.write(folder.path / "todo.txt", ids.encode())
+                _snakemake(status, todo, jobs, cluster, say, lock)
+        except BaseException:
+            with contextlib.suppress(PPPError, OSError):
+                Status(status.sweep, folder, status.root).gather()
+            raise
+        after = Status(status.sweep, folder, status.root)
+        after.gather()
     return after
 
 
-def _snakemake(status, todo: Sequence[Run], jobs: int, cluster: str, say) -> None:
+def _snakemake(
+    status: Status, todo: Sequence[Run], jobs: int, cluster: str, say, lock: IO[str]
+) -> None:
     limits, path = status.sweep.limits, status.folder.path
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(WORKFLOW)]
-    command += ["--directory", str(notebooks.ROOT), "--config", f"sweep={path}"]
+    command += ["--directory", str(path)]
     command += ["--keep-going", "--nolock", "--rerun-triggers", "mtime", "--scheduler", "greedy"]
+    command += ["--profile", "none"]
     if cluster:
         command += ["--jobs", str(jobs), "--workflow-profile", str(profile(cluster))]
         if "executor: slurm" in _text(profile(cluster)):
@@ -227,25 +243,48 @@ def _snakemake(status, todo: Sequence[Run], jobs: int, cluster: str, say) -> Non
         command += _local_resources(limits)
     report = path / "snakemake.log"
     with report.open("wb") as log:
-        process = subprocess.Popen(command, cwd=notebooks.ROOT, stdout=log, stderr=log)
-        before = signal.signal(signal.SIGTERM, _interrupt)
+        process = subprocess.Popen(
+            command,
+            cwd=notebooks.ROOT,
+            stdout=log,
+            stderr=log,
+            pass_fds=[lock.fileno()],  # the sweep is locked for as long as Snakemake lives
+        )
+        before = {one: signal.signal(one, _interrupt) for one in (signal.SIGTERM, signal.SIGHUP)}
         try:
             _follow(status, todo, process, say)
         except BaseException:
             _stop(process)
             raise
         finally:
-            signal.signal(signal.SIGTERM, before)
-    marked = [run for run in todo if _ended(status, run)]
-    if process.returncode and not marked:
-        last = report.read_text(errors="replace").strip().splitlines() or ["it said nothing"]
+            for one, action in before.items():
+                signal.signal(one, action)
+    if left := [run for run in todo if not _ended(status, run)]:
+        _end_runs(status, left)
+        said = report.read_text(errors="replace").strip().splitlines() or ["it said nothing"]
+        errors = [line for line in said if re.search(r"error|exception", line, re.IGNORECASE)]
         raise SweepError(
-            f"Snakemake could not start the runs: {last[-1].strip()} (all of it: {report})"
+            f"{len(left)} of {len(todo)} runs were not run: Snakemake ended with code "
+            f"{process.returncode}: {(errors or said)[-1].strip()} (all of it: {report})"
         )
+
+
+def _end_runs(status: Status, runs: Sequence[Run]) -> None:
+    """End what runs of a Snakemake that is no longer there."""
+    for run in runs:
+        begun = staleness.load(status.folder.started(run.id)) or {}
+        if begun.get("host") == socket.gethostname():
+            with contextlib.suppress(psutil.Error, KeyError):
+                watcher = psutil.Process(begun["pid"])
+                if watcher.create_time() == begun["born"]:
+                    watcher.terminate()
+                    watcher.wait(30)
 
 
 def _stop(process: subprocess.Popen) -> None:
     """End Snakemake and the runs of this machine; on a cluster, Snakemake cancels its jobs."""
+    for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(one, signal.SIG_IGN)
     family = []
     with contextlib.suppress(psutil.NoSuchProcess):
         family = psutil.Process(process.pid).children(recursive=True)
@@ -258,6 +297,7 @@ def _stop(process: subprocess.Popen) -> None:
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(60)
     process.kill()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _interrupt(number: int, frame: object) -> None:
@@ -307,15 +347,19 @@ def _said(status: Status, run: Run) -> str:
     return f"done      {run} ({show_seconds(record.get('seconds', 0))})"
 
 
-def _fetch(status: Status) -> None:
-    """Fetch the weights that the runs name, once, before any run starts."""
-    asked = set()
-    for run in status.todo:
-        found: dict[bool, list[str]] = {True: [], False: []}  # weights, networks
+def _fetch(runs: Sequence[Run]) -> None:
+    """Fetch the weights that runs name, once, before any of them starts."""
+    asked: set[tuple[str, str]] = set()
+    for run in runs:
         for name, value in run.settings.items():
-            if name.endswith(("network", "networks", "weights")):
-                found[name.endswith("weights")] += value if isinstance(value, list) else [value]
-        asked |= {pair for pair in itertools.product(found[False], found[True])}
+            if name.endswith(("network", "networks")):
+                kinds = [one for one in run.settings if one.endswith("weights")]
+                if name.startswith("imagenet_"):
+                    kinds = [one for one in kinds if one.startswith("imagenet_")]
+                weights = [run.settings[one] for one in kinds]
+                asked |= set(
+                    itertools.product(value if isinstance(value, list) else [value], weights)
+                )
     if any(weights not in ("random", "initial") for _, weights in asked):
         from ppp.experiments import networks
 
@@ -324,7 +368,7 @@ def _fetch(status: Status) -> None:
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def _locked(folder: Path) -> Iterator[IO[str]]:
     import fcntl
 
     with (folder / ".lock").open("w") as lock:
@@ -334,4 +378,4 @@ def _locked(folder: Path) -> Iterator[None]:
             raise SweepError(
                 f"another command runs the sweep in {folder}; wait for its end"
             ) from None
-        yield
+        yield lock

@@ -7,6 +7,7 @@ memory or time, or is killed, still leaves a line that says so, and never half a
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import fcntl
 import json
 import os
@@ -25,7 +26,7 @@ from typing import Any
 
 import psutil
 
-from companion import notebooks
+from companion import notebooks, staleness
 from companion.folders import replace_folder
 from companion.quantities import show_bytes, show_seconds
 from companion.sweeps import spec, state
@@ -34,6 +35,11 @@ from ppp.errors import PPPError
 
 LOOK = 0.2
 """Seconds between two looks at the time and memory of a run."""
+
+LONGEST = 400
+"""Characters of a reason that are kept; the log has all."""
+
+_SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER of Linux
 
 REFUSED = 2
 """Exit code of the process that works: the run refused its parameters."""
@@ -59,44 +65,67 @@ class Stopped(BaseException):
 def watch(folder: state.Folder, id: str) -> int:
     """Perform a run, and note how it ended; return the exit code."""
     _on_signals(_stop)
+    _adopt()
     begun = time.monotonic()
-    try:
-        wanted = state.load_wanted(folder)
-        run, limits = wanted["runs"][id], spec.Limits(**wanted["limits"])
-        _check_sources(wanted)
-        folder.log(id).parent.mkdir(parents=True, exist_ok=True)
-        host = {"host": socket.gethostname(), "pid": os.getpid()}
-        files.write(folder.started(id), json.dumps(host | {"started": _now()}).encode())
-        with _gpu(limits.gpu) as device:
-            end = _perform(folder, id, limits, device)
-        if not end.kind:
+    with contextlib.ExitStack() as stack:
+        if not _hold(folder.path / "locks" / id, stack):
+            print(f"run {id}: another process performs it", file=sys.stderr)
+            return 1
+        device, wanted = "", {}
+        try:
+            wanted = state.load_wanted(folder, id)
+            limits = spec.Limits(**wanted["limits"])
+            folder.log(id).parent.mkdir(parents=True, exist_ok=True)
+            files.write(folder.started(id), json.dumps(_whereabouts()).encode())
+            device = stack.enter_context(_gpu(limits.gpu))
             _check_sources(wanted)
-    except Stopped as stop:
-        name = signal.Signals(stop.number).name
-        end = End("stopped", f"stopped by {name}: cancelled, or over a limit of the cluster", 0, 0)
-    except (PPPError, OSError) as error:
-        end = End("failed", str(error), 0, 0)
-    except KeyError:
-        end = End("failed", f"{folder.wanted} asks for no run {id}", 0, 0)
-    _on_signals(signal.SIG_IGN)  # it is over; only the note is left to write
-    record = {
-        "seconds": round(end.seconds or time.monotonic() - begun, 3),
-        "memory": end.memory,
-        "host": socket.gethostname(),
-        "finished": _now(),
-    }
-    try:
-        if not end.kind:
-            record |= {"device": device or "cpu", "threads": limits.threads, "key": run["key"]}
-            _finish(folder, id, wanted["table"], record)
-        else:
-            record |= {"kind": end.kind, "reason": end.reason, "log": str(folder.log(id))}
-            files.write(folder.failure(id), json.dumps(record).encode())
-    except OSError as error:
-        print(f"run {id}: {error.strerror or error}: {error.filename}", file=sys.stderr)
-        return 1
-    folder.started(id).unlink(missing_ok=True)
-    return 1 if end.kind else 0
+            end = _perform(folder, id, limits, device)
+            if not end.kind:
+                _check_sources(wanted)
+        except Stopped as stop:
+            reason = f"stopped by {_name(stop.number)}: cancelled, or over a limit of the cluster"
+            end = End("stopped", reason, 0, 0)
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            end = End("failed", f"{where}{error.strerror or error}", 0, 0)
+        except Exception as error:
+            known = isinstance(error, PPPError)
+            end = End("failed", str(error) if known else f"{type(error).__name__}: {error}", 0, 0)
+        _on_signals(signal.SIG_IGN)  # it is over; only the note is left to write
+        record = {
+            "seconds": round(end.seconds or time.monotonic() - begun, 3),
+            "memory": end.memory,
+            "host": socket.gethostname(),
+            "finished": _now(),
+        }
+        try:
+            if not end.kind:
+                how = {"device": device or "cpu", "threads": limits.threads}
+                _finish(folder, id, record | how | {"key": wanted["key"]})
+            else:
+                record |= {"kind": end.kind, "reason": end.reason, "log": str(folder.log(id))}
+                files.write(folder.failure(id), json.dumps(record).encode())
+        except OSError as error:
+            print(f"run {id}: {error.filename}: {error.strerror or error}", file=sys.stderr)
+            return 1
+        finally:
+            folder.started(id).unlink(missing_ok=True)
+        return 1 if end.kind else 0
+
+
+def _whereabouts() -> dict[str, object]:
+    born = psutil.Process().create_time()
+    return {"host": socket.gethostname(), "pid": os.getpid(), "born": born, "started": _now()}
+
+
+def _adopt() -> None:
+    """Become the parent of every process that a run leaves behind, so that it can be ended."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_SUBREAPER, 1, 0, 0, 0)
+
+
+def _name(number: int) -> str:
+    return signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
 
 
 def _on_signals(action: Callable | signal.Handlers) -> None:
@@ -113,9 +142,23 @@ def _now() -> str:
 
 
 def _check_sources(wanted: dict[str, Any]) -> None:
-    found = state.sources_state(notebooks.ROOT, [Path(wanted["path"])])
-    if found != wanted["sources"]:
+    """Refuse to go on if a result would depend on something other than what was noted."""
+    target = _target(wanted)
+    data = [notebooks.ROOT / name for name in wanted["data"]]
+    if target.given(wanted["settings"]) != wanted["key"]["files"]:
+        raise PPPError("a file among its parameters changed; give 'ppp sweep run' again")
+    if state.sources_state(notebooks.ROOT, [*target.sources(), *data]) == wanted["sources"]:
+        return
+    # Something was edited, perhaps a comment: its contents decide.
+    found = target.ingredients(staleness.Library(notebooks.ROOT))
+    if staleness.digest(json.dumps(found, sort_keys=True)) != wanted["common"]:
         raise PPPError("its sources changed while the sweep ran; give 'ppp sweep run' again")
+
+
+def _target(wanted: dict[str, Any]) -> spec.Target:
+    if wanted["kind"] == spec.MeasureTarget.kind:
+        return spec.MeasureTarget()
+    return spec.NotebookTarget(Path(wanted["path"]), wanted["profile"])
 
 
 def _perform(folder: state.Folder, id: str, limits: spec.Limits, device: str) -> End:
@@ -137,7 +180,7 @@ def _perform(folder: state.Folder, id: str, limits: spec.Limits, device: str) ->
         begun, peak = time.monotonic(), 0
         try:
             while process.poll() is None:
-                used = memory(process.pid)
+                used = memory()
                 peak, took = max(peak, used), time.monotonic() - begun
                 if limits.memory and used > limits.memory:
                     reason = (
@@ -165,9 +208,8 @@ def _reason(work: Path, code: int) -> tuple[str, str]:
     except (OSError, ValueError, KeyError):
         pass
     if code < 0:
-        name = signal.Signals(-code).name
-        hint = ", perhaps for want of memory" if name == "SIGKILL" else ""
-        return "killed", f"its process was killed by {name}{hint}"
+        hint = ", perhaps for want of memory" if -code == signal.SIGKILL else ""
+        return "killed", f"its process was killed by {_name(-code)}{hint}"
     return "failed", f"its process ended with code {code}"
 
 
@@ -180,31 +222,39 @@ def _clean(work: Path) -> None:
         shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
 
 
-def memory(pid: int) -> int:
-    """Return the resident memory of a process and all that it started, bytes."""
+def memory() -> int:
+    """Return the resident memory of everything that this process started, bytes.
+
+    Pages that several processes share count in each.
+    """
     total = 0
-    with contextlib.suppress(psutil.NoSuchProcess):
-        parent = psutil.Process(pid)
-        for process in [parent, *parent.children(recursive=True)]:
-            with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-                total += process.memory_info().rss
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            total += process.memory_info().rss
     return total
 
 
 def _end(process: subprocess.Popen) -> None:
-    """End a process with everything that it started."""
-    family = []
-    with contextlib.suppress(psutil.NoSuchProcess):
-        family = psutil.Process(process.pid).children(recursive=True)
-    for one in family:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            one.kill()
-    if process.poll() is None:
-        process.kill()
+    """End everything that this process started."""
+    while family := psutil.Process().children(recursive=True):
+        for one in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.kill()
+        process.poll()
+        gone, _ = psutil.wait_procs([one for one in family if one.pid != process.pid], 5)
+        if len(gone) == len(family):
+            break
+        if process.returncode is not None and not _living():
+            break
     process.wait()
 
 
-def _finish(folder: state.Folder, id: str, table: str, record: dict[str, Any]) -> None:
+def _living() -> bool:
+    found = psutil.Process().children(recursive=True)
+    return any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in found)
+
+
+def _finish(folder: state.Folder, id: str, record: dict[str, Any]) -> None:
     """Put the results in their place, whole, and set the mark for Snakemake."""
     work = folder.work(id)
     for left in work.glob("*.partial"):
@@ -212,7 +262,7 @@ def _finish(folder: state.Folder, id: str, table: str, record: dict[str, Any]) -
     paths = [path for path in sorted(work.rglob("*")) if path.is_file()]
     record["disk"] = sum(path.stat().st_size for path in paths)
     results = work / "results"
-    tables = [results / table] if (results / table).is_file() else []
+    tables = [path for path in [*results.glob("*.csv"), results / spec.NUMBERS] if path.is_file()]
     record["tables"] = {path.name: state.sha256(path) for path in tables}
     files.write(work / "run.json", json.dumps(record).encode())
     replace_folder(work, folder.run(id))
@@ -260,13 +310,15 @@ def _gpu(wanted: bool) -> Iterator[str]:
         yield f"cuda:{found[0]}"
     else:
         with contextlib.ExitStack() as stack:
-            while not (held := next((one for one in found if _hold(one, stack)), "")):
+            place = Path(tempfile.gettempdir(), f"ppp-gpus-{os.getuid()}")
+            while not (held := next((one for one in found if _hold(place / one, stack)), "")):
                 time.sleep(LOOK)
             yield f"cuda:{held}"
 
 
-def _hold(gpu: str, stack: contextlib.ExitStack) -> bool:
-    path = Path(tempfile.gettempdir(), f"ppp-gpu-{os.getuid()}-{gpu}.lock")
+def _hold(path: Path, stack: contextlib.ExitStack) -> bool:
+    """Hold a lock for as long as `stack` lives, unless another process holds it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     lock = path.open("w")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -285,31 +337,25 @@ def work(folder: state.Folder, id: str) -> int:
     from threading import Thread
 
     Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-    wanted = state.load_wanted(folder)
-    settings = dict(wanted["runs"][id]["settings"])
+    wanted = state.load_wanted(folder, id)
+    settings = dict(wanted["settings"])
+    if wanted["limits"]["gpu"] and "device" in settings:
+        settings["device"] = "cuda" if os.environ["CUDA_VISIBLE_DEVICES"] else "cpu"
     place = folder.work(id)
     try:
-        if wanted["kind"] == "measure":
-            target: spec.Target = spec.MeasureTarget()
-            if wanted["limits"]["gpu"]:
-                settings["device"] = "cuda" if os.environ["CUDA_VISIBLE_DEVICES"] else "cpu"
-        else:
-            target = spec.NotebookTarget(Path(wanted["path"]), wanted["profile"])
-        target.perform(settings, place)
+        _target(wanted).perform(settings, place)
         table = place / "results" / wanted["table"]
         if not table.is_file():
-            there = sorted(path.name for path in table.parent.glob("*.csv"))
-            shown = ", ".join(
-                [*there, spec.NUMBERS] if (table.parent / spec.NUMBERS).is_file() else there
-            )
-            raise PPPError(f"it wrote no {wanted['table']}; it wrote {shown or 'no table'}")
+            there = [path.name for path in sorted(table.parent.glob("*.csv"))]
+            there += [spec.NUMBERS] if (table.parent / spec.NUMBERS).is_file() else []
+            shown = ", ".join(there) or "no table"
+            raise PPPError(f"it wrote no {wanted['table']}; it wrote {shown}")
+        state.read_rows(table)
     except PPPError as error:
         return _failed(place, "refused", str(error), REFUSED)
     except notebooks.NotebookFailed as error:
         print(error)
-        lines = [line for line in str(error).splitlines() if line.strip()]
-        said = [line for line in lines if not line.startswith("notebook ")] or lines
-        return _failed(place, "failed", said[-1].strip(), 1)
+        return _failed(place, "failed", error.reason, 1)
     except BaseException as error:
         import traceback
 
@@ -320,7 +366,8 @@ def work(folder: state.Folder, id: str) -> int:
 
 def _failed(place: Path, kind: str, reason: str, code: int) -> int:
     print(reason)
-    content = {"kind": kind, "reason": " ".join(reason.split())}
+    words = " ".join(reason.split())
+    content = {"kind": kind, "reason": words if len(words) <= LONGEST else f"{words[:LONGEST]}..."}
     files.write(place / "failure.json", json.dumps(content).encode())
     return code
 

@@ -17,12 +17,15 @@ import yaml
 from companion import notebooks, staleness
 from companion.quantities import read_bytes, read_seconds
 from ppp.errors import ParameterError, PPPError, unknown
-from ppp.experiments import parameters
+from ppp.experiments import datasets, parameters
 
 MEASURE = "measure"
 """In the place of a notebook: ``ppp measure``."""
 
 NUMBERS = "numbers.json"
+WEIGHTS = (".safetensors", ".pth", ".pt")
+"""What the names of files with weights end in; a test keeps it equal to the library's."""
+
 MOST = 100_000
 """Runs that one sweep may have."""
 
@@ -71,9 +74,14 @@ class NotebookTarget:
             return {"seed": seed}
         return {"seeds": [seed]} if "seeds" in self.names else {}
 
-    def is_path(self, name: str) -> bool:
+    how = ()
+
+    def place(self, name: str) -> str:
+        """Say whether a parameter is the place of something: folder, weights, or nothing."""
         kind = parameters.lookup(name).kind
-        return (isinstance(kind, parameters.Folder) and kind.exists) or name.endswith("weights")
+        if isinstance(kind, parameters.Folder) and kind.exists:
+            return "folder"
+        return "weights" if name.endswith("weights") else ""
 
     def given(self, settings: Mapping[str, Any]) -> dict[str, str]:
         return staleness.given(settings)
@@ -96,6 +104,7 @@ class MeasureTarget:
     """``ppp measure``: its parameters are the options of that command."""
 
     kind = "measure"
+    how = ("device", "batch_size", "memory")  # they change no number
     table = "measurement.csv"
     name = MEASURE
     profile = ""
@@ -108,9 +117,11 @@ class MeasureTarget:
 
     @cached_property
     def names(self) -> list[str]:
-        return ["network", *self.base]
+        return ["network", *(name for name in self.base if name != "device")]
 
     def read(self, name: str, value: Any) -> Any:
+        if name == "network" and str(value).startswith("-"):
+            raise ParameterError(f"network {value!r}: expected a name, or FILE.py:FACTORY")
         return self._request({name: value})[name]
 
     def _request(self, changes: Mapping[str, Any]) -> Values:
@@ -122,14 +133,16 @@ class MeasureTarget:
     def seed(self, seed: int) -> Values:
         return {"seed": seed}
 
-    def is_path(self, name: str) -> bool:
-        return name in ("photos", "weights", "network")
+    def place(self, name: str) -> str:
+        return {"photos": "folder", "weights": "weights", "network": "source"}.get(name, "")
 
     def given(self, settings: Mapping[str, Any]) -> dict[str, str]:
+        """Return the state of its files; of a network's own, every module in its folder."""
         found = staleness.given({name: settings[name] for name in ("photos", "weights")})
         source = Path(str(settings["network"]).partition(":")[0])
         if source.suffix == ".py" and source.is_file():
-            found[str(source)] = staleness.digest(source.read_bytes())
+            for path in sorted(source.parent.glob("*.py")):
+                found[str(path)] = staleness.digest(path.read_bytes())
         return found
 
     def ingredients(self, library: staleness.Library) -> staleness.Key:
@@ -184,7 +197,8 @@ class Run:
     Attributes
     ----------
     id : str
-        Twelve hexadecimal digits of its settings: the same settings, the same folder.
+        Twelve hexadecimal digits of its settings: the same settings, the same folder. A changed
+        default of the notebook makes another run.
     factors : dict
         The parameters that the sweep varies, with this run's values.
     settings : dict
@@ -242,9 +256,12 @@ class _Loader(yaml.BaseLoader):
     def construct_mapping(self, node, deep=False):
         seen = set()
         for key, _ in node.value:
+            line = f"line {key.start_mark.line + 1}"
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.YAMLError(f"{line}: a key that is no word")
             if key.value in seen:
-                raise yaml.YAMLError(f"line {key.start_mark.line + 1}: {key.value!r} stands twice")
-            seen.add(key.value if isinstance(key.value, str) else id(key))
+                raise yaml.YAMLError(f"{line}: {key.value!r} stands twice")
+            seen.add(key.value)
         return super().construct_mapping(node, deep)
 
 
@@ -253,13 +270,28 @@ _KEYS = ("name", "run", "profile", "set", "grid", "list", "seeds", "table", "lim
 _FIGURE = ("y", "x", "color", "log", "xlabel", "ylabel")
 
 
+def _figure(given: Any) -> dict[str, str]:
+    found = _mapping("figures", given, _FIGURE, need=("y",))
+    for name, value in found.items():
+        if not isinstance(value, str):
+            raise SweepError(f"figures, {name} {value!r}: expected one name")
+    if found.get("log", "") not in ("", "x", "y", "xy"):
+        raise SweepError(f"figures, log {found['log']!r}: expected x, y or xy")
+    return found
+
+
 def _sweep(path: Path, content: Any, text: str) -> Sweep:
+    if content is None:
+        raise SweepError(f"the file is empty; expected {', '.join(_KEYS)}")
     known = _mapping("the file", content, _KEYS)
     if "run" not in known:
         raise SweepError("'run' is missing; expected a notebook, or measure")
     name = known.get("name", path.stem)
     if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]{0,63}", name):
-        raise SweepError(f"name {name!r}: expected letters, digits, '_', '-' and '.', at most 64")
+        raise SweepError(
+            f"name {name!r}: expected letters, digits, '_', '-' and '.', at most 64; without "
+            "'name' it is the file's"
+        )
     target = _target(known, path.parent)
     return Sweep(
         path.resolve(),
@@ -268,10 +300,7 @@ def _sweep(path: Path, content: Any, text: str) -> Sweep:
         tuple(_runs(target, known, path.parent)),
         _limits(known.get("limits", {})),
         _table(known.get("table", target.table)),
-        tuple(
-            _mapping("figures", one, _FIGURE, need=("y",))
-            for one in _list("figures", known.get("figures", []))
-        ),
+        tuple(_figure(one) for one in _list("figures", known.get("figures", []))),
         text,
     )
 
@@ -365,6 +394,8 @@ def _read(target: Target, where: str, given: Mapping[str, Any], folder: Path) ->
     for name, value in given.items():
         if name == "results":
             raise ParameterError(f"{where}: parameter results is the sweep's to set; leave it out")
+        if name == "device" and name not in target.names:
+            raise ParameterError(f"{where}: device is what 'limits, gpu' says; leave it out")
         if name not in target.names:
             raise ParameterError(f"{where}: {unknown('parameter', name, target.names)}")
         if isinstance(value, dict) or value is None:
@@ -377,14 +408,25 @@ def _read(target: Target, where: str, given: Mapping[str, Any], folder: Path) ->
 
 
 def _placed(target: Target, name: str, value: Any, folder: Path) -> Any:
-    """Let the path of a file or folder that is there, seen from `folder`, be whole."""
-    if not target.is_path(name) or not isinstance(value, str) or not value or "\0" in value:
+    """Make the path of a file or folder whole, as seen from `folder`; it must be there."""
+    place = target.place(name)
+    if not place or not isinstance(value, str) or not value or "\0" in value:
         return value
-    file, colon, rest = value.partition(":") if name == "network" else (value, "", "")
-    there = folder / Path(file).expanduser()
-    if name == "network" and there.suffix != ".py":
+    file, colon, rest = value.partition(":") if place == "source" else (value, "", "")
+    if place == "weights" and not (file.endswith(WEIGHTS) or "/" in file):
+        return value  # a name: random, trained, IMAGENET1K_V1
+    if place == "source" and not file.endswith(".py"):
         return value
-    return f"{there.resolve()}{colon}{rest}" if there.exists() else value
+    try:
+        there = (folder / Path(file).expanduser()).resolve()
+    except RuntimeError as error:  # no such user
+        raise SweepError(f"{name} = {value!r}: {error}") from None
+    if place == "folder" and value in datasets.SETS and not there.is_dir():
+        return value
+    if not (there.is_dir() if place == "folder" else there.is_file()):
+        what = "folder" if place == "folder" else "file"
+        raise SweepError(f"{name} = {value!r}: no such {what} ({there}); give one that is there")
+    return f"{there}{colon}{rest}"
 
 
 def target_seed(target: Target, seed: int) -> Values:
@@ -408,6 +450,8 @@ def _seeds(given: Any) -> list[int]:
         isinstance(one, str) and re.fullmatch(r"\d{1,9}", one) for one in texts
     ):
         raise SweepError(f"seeds {given!r}: expected a whole number, how many, or a list of seeds")
+    if not isinstance(given, list) and int(given) > MOST:
+        raise SweepError(f"seeds {given}: more than {MOST:,} runs; expected fewer: split the sweep")
     seeds = [int(one) for one in texts] if isinstance(given, list) else list(range(int(given)))
     if not seeds:
         raise SweepError("seeds 0: expected at least 1")
@@ -454,7 +498,8 @@ def _list(where: str, given: Any) -> list[Any]:
 
 
 def _id(target: Target, settings: Mapping[str, Any]) -> str:
-    text = json.dumps([target.kind, target.name, settings], sort_keys=True)
+    told = {name: value for name, value in settings.items() if name not in target.how}
+    text = json.dumps([target.kind, target.name, told], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

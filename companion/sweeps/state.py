@@ -2,27 +2,32 @@
 
 ::
 
-    wanted.json      every run that the file asks for, with what its results depend on
-    keys/DIGEST.json what they depend on whatever the parameters
+    wanted.json      what all runs have in common; wanted/ID.json a run that is to be done
+    keys/DIGEST.json what results depend on whatever the parameters
     runs/ID/         a finished run: its results, and run.json
     failed/ID.json   why a run failed; logs/ID.log is what it printed
     work/ID/         a run under way, or what one that was broken off can go on from
     table.parquet    the rows of all finished runs
     runs.parquet     a row for every run: factors, state, reason, time, memory, place
 
-Whether a run is up to date is told by contents alone. No time of a file and no clock is asked.
+Whether a run is up to date is told by contents, and by the size and time of files that are
+parameters: each is the one that was noted, or not. Nothing is compared with a clock.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Mapping
+import socket
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
@@ -84,8 +89,11 @@ class Folder:
         return self.path / "done" / id
 
     @property
-    def wanted(self) -> Path:
+    def common(self) -> Path:
         return self.path / "wanted.json"
+
+    def wanted(self, id: str) -> Path:
+        return self.path / "wanted" / f"{id}.json"
 
     @property
     def table(self) -> Path:
@@ -106,7 +114,24 @@ class Status:
     @cached_property
     def ingredients(self) -> staleness.Key:
         """What every run depends on, whatever its parameters."""
-        return self.sweep.target.ingredients(staleness.Library(self.root))
+        before = sources_state(self.root, self.sweep.target.sources())
+        found = self.sweep.target.ingredients(staleness.Library(self.root))
+        if sources_state(self.root, self.sweep.target.sources()) != before:
+            raise SweepError("the sources are being changed; give the command again")
+        return found
+
+    @cached_property
+    def data(self) -> list[str]:
+        """Files of data that the runs may read, below the checkout."""
+        return sorted(self.ingredients["files"])
+
+    @cached_property
+    def sources(self) -> str:
+        """Size and time of every source and file of data, at the time of `ingredients`."""
+        return sources_state(self.root, [*self.sweep.target.sources(), *self._data_paths()])
+
+    def _data_paths(self) -> list[Path]:
+        return [self.root / name for name in self.data]
 
     @cached_property
     def common(self) -> str:
@@ -114,15 +139,16 @@ class Status:
 
     def key(self, run: Run) -> dict[str, Any]:
         """Return what a run depends on: its parameters, files among them, and the common part."""
-        paths = {
-            name: value for name, value in run.settings.items() if self.sweep.target.is_path(name)
-        }
+        target = self.sweep.target
+        paths = {name: value for name, value in run.settings.items() if target.place(name)}
         asked = json.dumps(paths)
         if asked not in self._given:
-            self._given[asked] = self.sweep.target.given(run.settings)
+            self._given[asked] = target.given(run.settings)
         return {
             "common": self.common,
-            "parameters": staleness.as_parameters(run.settings),
+            "parameters": staleness.as_parameters(
+                {name: value for name, value in run.settings.items() if name not in target.how}
+            ),
             "files": self._given[asked],
         }
 
@@ -137,7 +163,7 @@ class Status:
         return [run for run in self.sweep.runs if self.states[run.id].state != DONE]
 
     def _state(self, run: Run) -> State:
-        record = staleness.load(self.folder.record(run.id))
+        record = _record(self.folder.record(run.id))
         state, reason = DONE, ""
         if record is None:
             state = MISSING
@@ -150,13 +176,13 @@ class Status:
         if (failure := staleness.load(self.folder.failure(run.id))) is not None:
             return State(FAILED, str(failure.get("reason", "unknown")), failure)
         if (begun := staleness.load(self.folder.started(run.id))) is not None:
-            return State(RUNNING, f"on {begun.get('host')}, process {begun.get('pid')}", begun)
+            if _may_live(begun):
+                return State(RUNNING, f"on {begun.get('host')}, process {begun.get('pid')}", begun)
+            state, reason = MISSING, f"was broken off on {begun.get('host')}"
         return State(state, reason, record or {})
 
     def _changes(self, record: Mapping[str, Any], run: Run) -> list[str]:
-        made = record.get("key")
-        if not isinstance(made, dict):
-            return ["its record is damaged"]
+        made = record["key"]
         before = staleness.load(self.folder.path / "keys" / f"{made.get('common')}.json") or {}
         wanted = self.key(run)
         return staleness.changes(
@@ -171,38 +197,29 @@ class Status:
             found = sha256(path)
         except OSError:
             return f"its table {self.sweep.table} is missing"
-        tables = record.get("tables", {})
-        if self.sweep.table not in tables:
-            return f"its record does not know {self.sweep.table}"
-        return "" if found == tables[self.sweep.table] else f"{self.sweep.table} was damaged"
+        known = record["tables"].get(self.sweep.table)
+        return "" if found == known else f"{self.sweep.table} was damaged"
 
-    def want(self) -> None:
-        """Write what is wanted, for the jobs to read, and take away the marks of what is not up
-        to date."""
+    def want(self, todo: Sequence[Run]) -> None:
+        """Write down what is to be done, for the jobs to read, and take away its marks."""
         files.write(self.folder.path / "keys" / f"{self.common}.json", _json(self.ingredients))
         target = self.sweep.target
-        todo = {run.id for run in self.todo}
-        for run in self.sweep.runs:
-            mark = self.folder.done(run.id)
-            if run.id in todo:
-                for left in (mark, self.folder.failure(run.id), self.folder.started(run.id)):
-                    left.unlink(missing_ok=True)
-            else:
-                mark.parent.mkdir(parents=True, exist_ok=True)
-                mark.touch()
-        wanted = {
+        common = {
             "kind": target.kind,
             "path": str(target.sources()[0]),
             "profile": target.profile,
             "table": self.sweep.table,
             "limits": asdict(self.sweep.limits),
-            "sources": sources_state(self.root, target.sources()),
-            "runs": {
-                run.id: {"says": str(run), "settings": run.settings, "key": self.key(run)}
-                for run in self.sweep.runs
-            },
+            "common": self.common,
+            "data": self.data,
+            "sources": self.sources,
         }
-        files.write(self.folder.wanted, _json(wanted))
+        files.write(self.folder.common, _json(common))
+        for run in todo:
+            for left in (self.folder.done(run.id), self.folder.failure(run.id)):
+                left.unlink(missing_ok=True)
+            wanted = {"settings": run.settings, "key": self.key(run)}
+            files.write(self.folder.wanted(run.id), _json(wanted))
 
     # ---- tables
 
@@ -213,68 +230,72 @@ class Status:
         ----------
         stale : bool
             Take in also the runs that are out of date; the table of the runs says which.
-
-        Raises
-        ------
-        SweepError
-            Two runs' tables do not fit together.
         """
         about = {b"ppp_sweep": self.sweep.text.encode(), b"ppp_name": self.sweep.name.encode()}
-        parts, names = [], []
+        wanted = (DONE, STALE) if stale else (DONE,)
+        read: list[tuple[Run, pa.Table]] = []
         for run in self.sweep.runs:
-            if self.states[run.id].state in ((DONE, STALE) if stale else (DONE,)):
-                parts.append(self._rows(run))
-                names.append(run)
-        if parts:
-            _check_columns(parts, names)
+            if self.states[run.id].state in wanted:
+                try:
+                    read.append((run, read_rows(self._results(run))))
+                except SweepError as error:
+                    self.states[run.id] = State(FAILED, str(error), {})
+        _write(self.folder.runs, self.run_table().replace_schema_metadata(about))
+        if texts := _mixed(rows for _, rows in read):
+            read = [(run, read_rows(self._results(run), texts)) for run, _ in read]
+        parts = self._with_factors(read)
         rows = pa.concat_tables(parts, promote_options="permissive") if parts else pa.table({})
         _write(self.folder.table, rows.replace_schema_metadata(about))
-        _write(self.folder.runs, self.run_table().replace_schema_metadata(about))
         return self.folder.table, self.folder.runs
 
-    def _rows(self, run: Run) -> pa.Table:
-        """Return a run's table, with its id and its factors before the table's own columns."""
-        path = self.folder.run(run.id) / "results" / self.sweep.table
-        read = _numbers(path) if self.sweep.table == NUMBERS else _csv(path)
-        columns = {"run": run.id} | {
-            name: show(value) if isinstance(value, (list, tuple)) else value
-            for name, value in run.factors.items()
-        }
-        count = read.num_rows
-        found = {
-            name: pa.repeat(pa.scalar(value), count) if value is not None else pa.nulls(count)
-            for name, value in columns.items()
-        }
-        for name in read.column_names:
-            found[f"{name}_in_table" if name in columns else name] = read[name]
-        return pa.table(found)
+    def _results(self, run: Run) -> Path:
+        return self.folder.run(run.id) / "results" / self.sweep.table
+
+    def _factor(self, name: str, runs: Sequence[Run]) -> pa.Array:
+        """Return a factor's value in each run, also where the run leaves it at its default."""
+        return _column([_cell(run.settings[name]) for run in runs])
+
+    def _with_factors(self, read: Sequence[tuple[Run, pa.Table]]) -> list[pa.Table]:
+        """Put a run's id and factors before its table's own columns."""
+        runs = [run for run, _ in read]
+        factors = {name: self._factor(name, runs) for name in self.sweep.factors}
+        own = {name for _, rows in read for name in rows.column_names}
+        renamed = {}
+        for name in ("run", *factors):
+            fresh = name
+            while fresh in own or fresh in factors:
+                fresh += "_in_table"
+            renamed[name] = fresh
+            own.add(fresh)
+        parts = []
+        for number, (run, rows) in enumerate(read):
+            columns = {"run": pa.repeat(pa.scalar(run.id), rows.num_rows)}
+            for name, values in factors.items():
+                columns[name] = pa.repeat(values[number], rows.num_rows)
+            for name in rows.column_names:
+                columns[renamed.get(name, name)] = rows[name]
+            parts.append(pa.table(columns))
+        return parts
 
     def run_table(self) -> pa.Table:
         """Return a row for every run: factors, state, reason, time, memory, place."""
-        rows = []
-        for run in self.sweep.runs:
-            state = self.states[run.id]
-            record = state.record
-            rows.append(
-                {"run": run.id}
-                | {
-                    name: None if name not in run.factors else _cell(run.factors[name])
-                    for name in self.sweep.factors
-                }
-                | {
-                    "state": state.state,
-                    "reason": state.reason,
-                    "kind": record.get("kind", ""),
-                    "seconds": record.get("seconds"),
-                    "memory_bytes": record.get("memory"),
-                    "disk_bytes": record.get("disk"),
-                    "host": record.get("host"),
-                    "device": record.get("device"),
-                    "threads": record.get("threads"),
-                }
-            )
-        columns = {name: [row[name] for row in rows] for name in rows[0]}
-        return pa.table({name: _column(values) for name, values in columns.items()})
+        runs = self.sweep.runs
+        states = [self.states[run.id] for run in runs]
+        columns = {"run": pa.array([run.id for run in runs])}
+        columns |= {name: self._factor(name, runs) for name in self.sweep.factors}
+        columns["state"] = pa.array([one.state for one in states])
+        columns["reason"] = pa.array([one.reason for one in states])
+        for name, what in {
+            "kind": "kind",
+            "seconds": "seconds",
+            "memory_bytes": "memory",
+            "disk_bytes": "disk",
+            "host": "host",
+            "device": "device",
+            "threads": "threads",
+        }.items():
+            columns[name] = _column([one.record.get(what) for one in states])
+        return pa.table(columns)
 
 
 def _cell(value: Any) -> Any:
@@ -282,64 +303,74 @@ def _cell(value: Any) -> Any:
 
 
 def _column(values: list[Any]) -> pa.Array:
-    try:
-        return pa.array(values)
-    except pa.ArrowException:
-        return pa.array([None if value is None else str(value) for value in values])
+    """Return values as one column: of texts, if they are of several kinds."""
+    if len({type(value) for value in values if value is not None} - {int, float}) <= 1:
+        with contextlib.suppress(pa.ArrowException, OverflowError):
+            return pa.array(values)
+    return pa.array([None if value is None else str(value) for value in values])
 
 
-def _check_columns(parts: list[pa.Table], runs: list[Run]) -> None:
-    """Refuse columns that hold texts in one run and numbers in another, by name."""
-    seen: dict[str, tuple[bool, Run]] = {}
-    for part, run in zip(parts, runs):
-        for entry in part.schema:
-            if pa.types.is_null(entry.type):
-                continue
-            is_text = pa.types.is_string(entry.type) or pa.types.is_large_string(entry.type)
-            first = seen.setdefault(entry.name, (is_text, run))
-            if first[0] != is_text:
-                raise SweepError(
-                    f"column {entry.name!r} holds texts in one run and numbers in another: "
-                    f"({first[1]}) and ({run}); give another 'table'"
-                )
+def read_rows(path: Path, texts: Collection[str] = ()) -> pa.Table:
+    """Read the table that a run left behind: a CSV, or numbers.json as one row.
 
+    Parameters
+    ----------
+    path : Path
+    texts : collection of str
+        Columns that are read as texts.
 
-def _csv(path: Path) -> pa.Table:
+    Raises
+    ------
+    SweepError
+        It is no table, in one line.
+    """
+    if path.name == NUMBERS:
+        return _numbers(path, texts)
     options = pyarrow.csv.ConvertOptions(
-        null_values=[""], strings_can_be_null=True, quoted_strings_can_be_null=False
+        null_values=[""],
+        strings_can_be_null=True,
+        quoted_strings_can_be_null=False,
+        column_types={name: pa.string() for name in texts},
     )
     try:
-        return pyarrow.csv.read_csv(path, convert_options=options)
-    except pa.ArrowInvalid as error:
         if path.stat().st_size == 0:
             return pa.table({})
-        raise SweepError(f"{path}: not a table ({str(error).splitlines()[0]})") from None
+        found = pyarrow.csv.read_csv(path, convert_options=options)
+    except pa.ArrowException as error:
+        raise SweepError(f"{path.name} is not a table ({str(error).splitlines()[0]})") from None
+    twice = [name for name, count in Counter(found.column_names).items() if count > 1]
+    if twice:
+        raise SweepError(f"{path.name} is not a table (its column {twice[0]!r} stands twice)")
+    return found
 
 
-def _numbers(path: Path) -> pa.Table:
-    from companion.book import read_numbers
+def _numbers(path: Path, texts: Collection[str]) -> pa.Table:
+    from companion.book import BookError, read_numbers
 
-    return pa.table({name: [value] for name, value in read_numbers(path.parent).items()})
+    try:
+        values = read_numbers(path.parent)
+    except BookError as error:
+        raise SweepError(f"{path.name} is not a table ({str(error).partition(': ')[2]})") from None
+    return pa.table(
+        {name: _column([str(one) if name in texts else one]) for name, one in values.items()}
+    )
+
+
+def _mixed(tables: Iterable[pa.Table]) -> set[str]:
+    """Name the columns that hold numbers in one table and something else in another."""
+    kinds: dict[str, set[str]] = {}
+    for table in tables:
+        for entry in table.schema:
+            if not pa.types.is_null(entry.type):
+                number = pa.types.is_integer(entry.type) or pa.types.is_floating(entry.type)
+                kinds.setdefault(entry.name, set()).add("number" if number else str(entry.type))
+    return {name for name, found in kinds.items() if len(found) > 1}
 
 
 def _write(path: Path, table: pa.Table) -> None:
     sink = pa.BufferOutputStream()
     pyarrow.parquet.write_table(table, sink, compression="zstd")
     files.write(path, sink.getvalue().to_pybytes())
-
-
-def read_table(path: Path) -> pa.Table:
-    """Read a table of a sweep.
-
-    Raises
-    ------
-    SweepError
-        It is missing or damaged.
-    """
-    try:
-        return pyarrow.parquet.read_table(path)
-    except (OSError, pa.ArrowException) as error:
-        raise SweepError(f"{path} cannot be read: {str(error).splitlines()[0]}") from None
 
 
 # ---- small files
@@ -350,25 +381,50 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def sources_state(root: Path, others: list[Path]) -> str:
+def sources_state(root: Path, others: Sequence[Path]) -> str:
     """Return a digest of size and time of every source, which tells whether one was edited."""
-    paths = [*sorted((root / "ppp").rglob("*.py")), root / "constraints.txt", *others]
-    about = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+    about = []
+    for path in [*sorted((root / "ppp").rglob("*.py")), root / "constraints.txt", *others]:
+        try:
+            found = path.stat()
+            about.append((path.name, found.st_size, found.st_mtime_ns))
+        except OSError:  # just now being replaced
+            about.append((path.name, 0, 0))
     return staleness.digest(json.dumps(about))
+
+
+def _record(path: Path) -> dict[str, Any] | None:
+    """Read the record of a finished run; nothing if it is missing or damaged."""
+    found = staleness.load(path)
+    parts = [(found or {}).get(name) for name in ("key", "tables")]
+    if not all(isinstance(part, dict) for part in parts):
+        return None
+    inside = [parts[0].get(name) for name in ("parameters", "files")]
+    return found if all(isinstance(part, dict) for part in inside) else None
+
+
+def _may_live(begun: Mapping[str, Any]) -> bool:
+    """Tell whether the process that began a run may still be there; it may, on another machine."""
+    if begun.get("host") != socket.gethostname():
+        return True
+    try:
+        return psutil.Process(int(begun["pid"])).create_time() == begun["born"]
+    except (psutil.Error, KeyError, TypeError, ValueError):
+        return False
 
 
 def _json(content: object) -> bytes:
     return json.dumps(content).encode()
 
 
-def load_wanted(folder: Folder) -> dict[str, Any]:
-    """Read what is wanted of a folder.
+def load_wanted(folder: Folder, id: str) -> dict[str, Any]:
+    """Read what is wanted of a run.
 
     Raises
     ------
     SweepError
     """
-    found = staleness.load(folder.wanted)
-    if found is None or "runs" not in found:
-        raise SweepError(f"{folder.wanted} cannot be read; give 'ppp sweep run' again")
-    return found
+    parts = [staleness.load(path) for path in (folder.common, folder.wanted(id))]
+    if None in parts:
+        raise SweepError(f"{folder.wanted(id)} cannot be read; give 'ppp sweep run' again")
+    return parts[0] | parts[1]

@@ -1,16 +1,15 @@
 """The runs of a sweep: the same rule on one machine and on a cluster.
 
-`ppp sweep run` writes what is wanted into the folder of the sweep and starts this. A run that is
-up to date has its mark below `done`; for all others there is none, whatever a clock says.
+`ppp sweep run` writes what is wanted into the folder of the sweep and starts this there. A run
+that is up to date is not asked for; the others have no mark below `done`, whatever a clock says.
 """
 
 import json
 import sys
 from pathlib import Path
 
-FOLDER = Path(config["sweep"])
-WANTED = json.loads((FOLDER / "wanted.json").read_bytes())
-LIMITS = WANTED["limits"]
+PLACES = {"checkout": str(Path(workflow.basedir).parents[1]), "folder": str(Path.cwd())}
+LIMITS = json.loads(Path("wanted.json").read_bytes())["limits"]
 
 # A limit that was not given is left to the machine or the cluster.
 RESOURCES = {}
@@ -24,17 +23,19 @@ if LIMITS["gpu"]:
 
 rule all:
     input:
-        [str(FOLDER / "done" / run) for run in (FOLDER / "todo.txt").read_text().split()],
+        [f"done/{run}" for run in Path("todo.txt").read_text().split()],
 
 
 rule run:
     output:
-        str(FOLDER / "done" / "{run}"),
+        "done/{run}",
     threads: LIMITS["threads"]
     resources:
         **RESOURCES,
     params:
         python=sys.executable,
-        folder=str(FOLDER),
+        checkout=lambda _: PLACES["checkout"],  # functions: a brace in a name is no wildcard
+        folder=lambda _: PLACES["folder"],
     shell:
+        "cd {params.checkout:q} && "
         "{params.python:q} -m companion.sweeps.job {params.folder:q} {wildcards.run}"

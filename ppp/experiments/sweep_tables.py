@@ -182,15 +182,20 @@ class SweepTables:
         for name in filter(None, (y, x, color)):
             if name not in self.table:
                 raise PPPError(f"figure: {unknown('column', name, self.table)}")
+        if y in (x, color) or "run" in (x, y, color):
+            raise PPPError(f"figure: y {y!r} over x {x!r}: expected a column over another factor")
         if not pd.api.types.is_numeric_dtype(self.table[y]):
             raise PPPError(f"figure: column {y!r} holds no numbers; expected one that does")
         keys = list(dict.fromkeys(filter(None, (x, color))))
         rows = self.table.groupby(["run", *keys], sort=False, dropna=False)[y].mean().reset_index()
         others = [name for name in self.factors if name not in keys]
         unit = ", ".join(others) or "run"
+        unit += " (levels)" if unit in (y, *keys) else ""
         if others:
             about = self.table.drop_duplicates("run").set_index("run")[others]
             rows[unit] = about.loc[rows["run"]].apply(_said, axis=1).to_numpy()
+        else:
+            rows[unit] = rows["run"]
         return rows, unit
 
 
