@@ -23,7 +23,7 @@ serve: $(INSTALLED)
 
 # Two workers with two threads each: threads that wait must sleep, or they take the other's core.
 test: $(INSTALLED)
-	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 pdf: book
 	@$(BIN)/ppp pdf --profile "$(PROFILE)" $(CHANGES)

@@ -293,7 +293,7 @@ def whole(checkout, versions):
     return n
 
 
-KILLS = int(os.environ.get("PPP_KILLS", "20"))
+KILLS = int(os.environ.get("PPP_KILLS", "6"))
 
 
 def timeless(pages_):
