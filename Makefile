@@ -53,5 +53,5 @@ $(INSTALLED): constraints.txt pyproject.toml
 	@echo "Installing into $(VENV), once; PyTorch is large."
 	@test -f $@ || rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[test]"
+	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e ".[test]"
 	@touch $@

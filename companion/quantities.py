@@ -71,7 +71,7 @@ def show_seconds(amount: float) -> str:
     >>> show_seconds(0.31), show_seconds(34.6), show_seconds(200), show_seconds(9000)
     ('0.3 s', '35 s', '3 min 20 s', '2 h 30 min')
     """
-    if amount < 10:
+    if amount < 1:
         return f"{amount:.1f} s"
     if round(amount) < 100:
         return f"{amount:.0f} s"

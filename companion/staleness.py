@@ -84,8 +84,8 @@ def without_texts(code: str) -> str:
 
     Examples
     --------
-    >>> without_texts("def f():\n    'Doc.'\n    return 1  # one")
-    'def f():\n    return 1'
+    >>> without_texts("'Doc.'; n = 1  # one")
+    'n = 1'
     """
     return ast.unparse(_bare(ast.parse(code)))
 

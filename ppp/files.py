@@ -38,6 +38,6 @@ def write(path: str | Path, content: bytes) -> None:
         os.replace(temporary, path)
     except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
-        if isinstance(error, OSError) and not error.filename:  # a full disk names no file
+        if isinstance(error, OSError) and error.errno and not error.filename:  # a full disk
             error.filename = str(path)
         raise

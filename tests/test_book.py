@@ -53,6 +53,8 @@ def checkout(tmp_path):
         "ppp/files.py",
         "ppp/experiments/__init__.py",
         "ppp/experiments/parameters.py",
+        "ppp/experiments/datasets.py",
+        "ppp/experiments/downloads.py",
     )
     for name in (*used, "Snakefile", "constraints.txt", "CITATION.cff"):
         shutil.copy(ROOT / name, tmp_path / name)
@@ -298,8 +300,9 @@ KILLS = int(os.environ.get("PPP_KILLS", "6"))
 
 def timeless(pages_):
     """Leave out of pages how long their chapters ran, which no two builds share."""
+    number = rb'"\d+": (\[[\d, ]*\]|\d+)(, )?'  # in the search index
     return {
-        name: re.sub(rb"\d+(\.\d+)? s\b|\d+ min \d+ s", b"", data)
+        name: re.sub(rb"\d+(\.\d+)? s\b|\d+ min \d+ s|" + number, b"", data)
         for name, data in pages_.items()
         if not name.startswith(("_sources", "_static/notebooks")) and name != ".buildinfo"
     }

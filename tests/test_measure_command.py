@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import ppp
-from companion import cli, measure, report
+from companion import cli, measure, quantities, report
 from ppp import measurement
 from ppp.experiments import networks, photographs
 from ppp.measurement import NullTest
@@ -394,4 +394,4 @@ def test_bad_input_is_told_in_one_line(here, capsys, arguments, words):
     [("2G", 2 * 2**30), ("1.5M", 3 * 2**19), ("700", 700), ("4GiB", 2**32), ("8kb", 8192)],
 )
 def test_memory_is_read_with_its_unit(text, count):
-    assert measure._bytes("--memory", text) == count
+    assert quantities.read_bytes("--memory", text) == count

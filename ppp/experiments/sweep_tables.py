@@ -61,6 +61,12 @@ class SweepTables:
         return sorted(names, key=lambda name: name in REPETITIONS)
 
     @property
+    def seeds(self) -> list:
+        """Return the seeds of the runs; none if the sweep does not vary them."""
+        found = [self.runs[name] for name in REPETITIONS if name in self.runs]
+        return sorted(found[0].dropna().unique().tolist()) if found else []
+
+    @property
     def asked(self) -> list[dict[str, str]]:
         """Return the figures that the sweep's file asks for, as :meth:`by_factor` takes them."""
         return (yaml.load(self.spec, yaml.BaseLoader) or {}).get("figures", [])
