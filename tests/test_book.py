@@ -295,7 +295,7 @@ def whole(checkout, versions):
     return n
 
 
-KILLS = int(os.environ.get("PPP_KILLS", "6"))
+KILLS = int(os.environ.get("PPP_KILLS", "4"))
 
 
 def timeless(pages_):
