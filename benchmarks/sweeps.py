@@ -17,6 +17,7 @@ import pandas as pd
 
 from companion.sweeps import conduct, state
 from companion.sweeps.spec import Sweep
+from ppp import files
 
 BODY = """import json, time
 from pathlib import Path
@@ -95,7 +96,7 @@ def gather(folder: Path, runs: int, rows: int) -> dict[str, float]:
         results = place.run(run.id) / "results"
         results.mkdir(parents=True)
         frame.to_csv(results / "rows.csv", index=False)
-        record = {"key": found.key(run), "tables": {"rows.csv": state.sha256(results / "rows.csv")}}
+        record = {"key": found.key(run), "tables": {"rows.csv": files.sha256(results / "rows.csv")}}
         place.record(run.id).write_text(json.dumps(record))
     begun = time.perf_counter()
     fresh = state.Status(swept, place)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from companion import notebooks, staleness
+from ppp import files
 from ppp.errors import ParameterError, PPPError, unknown
 
 _BUILD_BOOK = "from jupyter_book.cli.main import main; main()"
@@ -418,13 +419,10 @@ def pdf(wanted: Build) -> Path:
 @contextlib.contextmanager
 def locked(root: Path) -> Iterator[None]:
     """Hold the one lock of the folder of builds, or refuse."""
-    import fcntl
-
     folder = root / "build"
-    folder.mkdir(exist_ok=True)
-    with open(folder / ".lock", "w") as lock:
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            stack.enter_context(files.hold(folder / ".lock"))
         except BlockingIOError:
             raise BookError(f"another build is going on in {folder}; wait for its end") from None
         yield

@@ -17,6 +17,7 @@ import nbformat
 import yaml
 
 from companion.notebooks import KERNEL
+from ppp import files
 from ppp.errors import PPPError
 
 if TYPE_CHECKING:
@@ -181,12 +182,12 @@ def pack(build: Build, target: Path) -> Path:
             "commit": _git(build.root, "rev-parse", "HEAD"),
             "parameters": {stem: (build.made(stem) or {})["parameters"] for stem in build.stems},
             "pins": (build.made(build.stems[0]) or {})["pins"],
-            "files": {path: _sha256(top / path) for path in _files(top)},
+            "files": {path: files.sha256(top / path) for path in _files(top)},
         }
         (top / "manifest.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
         archive = Path(working, f"{name}.zip")
         _zip(top, archive)
-        checksum = f"{_sha256(archive)}  {archive.name}\n"
+        checksum = f"{files.sha256(archive)}  {archive.name}\n"
         Path(working, "sum").write_text(checksum, encoding="utf-8")
         os.replace(Path(working, "sum"), target / f"{archive.name}.sha256")
         os.replace(archive, target / archive.name)
@@ -218,11 +219,6 @@ def _files(folder: Path) -> Iterator[str]:
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             yield path.relative_to(folder).as_posix()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _zip(folder: Path, archive: Path) -> None:

@@ -1,10 +1,14 @@
-"""Write a file whole or not at all."""
+"""Write a file whole or not at all; hash one; hold one as a lock."""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 
 def write(path: str | Path, content: bytes) -> None:
@@ -41,3 +45,58 @@ def write(path: str | Path, content: bytes) -> None:
         if isinstance(error, OSError) and error.errno and not error.filename:  # a full disk
             error.filename = str(path)
         raise
+
+
+def sha256(path: str | Path) -> str:
+    """Return the SHA-256 of a file's content, 64 hexadecimal digits.
+
+    Raises
+    ------
+    OSError
+        It cannot be read.
+
+    Examples
+    --------
+    >>> path = Path(tempfile.mkdtemp(), "empty")
+    >>> path.touch()
+    >>> sha256(path)[:8]
+    'e3b0c442'
+    """
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def hold(path: str | Path) -> Iterator[IO[str]]:
+    """Hold a file as a lock; it goes with the process, however that ends.
+
+    Parameters
+    ----------
+    path : path-like
+        Its folder is made if need be; the file stays.
+
+    Yields
+    ------
+    file
+        Open; a process that inherits its descriptor holds the lock too.
+
+    Raises
+    ------
+    BlockingIOError
+        Another process, or another call, holds it.
+
+    Examples
+    --------
+    >>> path = Path(tempfile.mkdtemp(), ".lock")
+    >>> with hold(path), hold(path):
+    ...     pass
+    Traceback (most recent call last):
+    BlockingIOError: [Errno 11] Resource temporarily unavailable
+    """
+    import fcntl
+
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield lock

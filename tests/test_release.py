@@ -10,6 +10,7 @@ import nbformat
 import pytest
 
 from companion import book, release, staleness
+from ppp import files
 
 ROOT = Path(__file__).parents[1]
 
@@ -135,7 +136,7 @@ def test_archive(built, tmp_path):
     } <= names
     assert len(manifest["commit"]) == 40 and manifest["parameters"] == {"01-toy": {"n": "8"}}
     digest, name = (tmp_path / "dist" / f"{archive.name}.sha256").read_text().split()
-    assert name == archive.name and digest == release._sha256(archive)
+    assert name == archive.name and digest == files.sha256(archive)
     first = archive.read_bytes()
     assert release.pack(built, tmp_path / "dist").read_bytes() == first  # the same bytes again
     assert sorted(path.name for path in (tmp_path / "dist").iterdir()) == [

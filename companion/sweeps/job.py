@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import fcntl
 import json
 import os
 import shutil
@@ -68,7 +67,7 @@ def watch(folder: state.Folder, id: str) -> int:
     _adopt()
     begun = time.monotonic()
     with contextlib.ExitStack() as stack:
-        if not _hold(folder.path / "locks" / id, stack):
+        if not _held(folder.path / "locks" / id, stack):
             print(f"run {id}: another process performs it", file=sys.stderr)
             return 1
         device, wanted = "", {}
@@ -165,7 +164,6 @@ def _perform(folder: state.Folder, id: str, limits: spec.Limits, device: str) ->
     """Start the process that works, and end it if it goes over a limit."""
     work = folder.work(id)
     _clean(work)
-    (work / "failure.json").unlink(missing_ok=True)
     command = [sys.executable, "-m", "companion.sweeps.job", "--work", str(folder.path), id]
     with folder.log(id).open("wb") as log:
         process = subprocess.Popen(
@@ -263,7 +261,7 @@ def _finish(folder: state.Folder, id: str, record: dict[str, Any]) -> None:
     record["disk"] = sum(path.stat().st_size for path in paths)
     results = work / "results"
     tables = [path for path in [*results.glob("*.csv"), results / spec.NUMBERS] if path.is_file()]
-    record["tables"] = {path.name: state.sha256(path) for path in tables}
+    record["tables"] = {path.name: files.sha256(path) for path in tables}
     files.write(work / "run.json", json.dumps(record).encode())
     replace_folder(work, folder.run(id))
     folder.failure(id).unlink(missing_ok=True)
@@ -311,21 +309,17 @@ def _gpu(wanted: bool) -> Iterator[str]:
     else:
         with contextlib.ExitStack() as stack:
             place = Path(tempfile.gettempdir(), f"ppp-gpus-{os.getuid()}")
-            while not (held := next((one for one in found if _hold(place / one, stack)), "")):
+            while not (held := next((one for one in found if _held(place / one, stack)), "")):
                 time.sleep(LOOK)
             yield f"cuda:{held}"
 
 
-def _hold(path: Path, stack: contextlib.ExitStack) -> bool:
+def _held(path: Path, stack: contextlib.ExitStack) -> bool:
     """Hold a lock for as long as `stack` lives, unless another process holds it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = path.open("w")
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        stack.enter_context(files.hold(path))
     except BlockingIOError:
-        lock.close()
         return False
-    stack.enter_context(lock)
     return True
 
 

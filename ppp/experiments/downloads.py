@@ -12,7 +12,6 @@ verifies against that. It says that a file has not changed since, not that it wa
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import queue
@@ -25,7 +24,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
 from ppp.errors import DataError
-from ppp.files import write
+from ppp.files import hold, sha256, write
 
 if TYPE_CHECKING:
     from requests import Response, Session
@@ -131,12 +130,9 @@ def download(
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Keep other downloads out of a folder."""
-    import fcntl
-
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "a") as lock:
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            stack.enter_context(hold(folder / ".lock"))
         except BlockingIOError:
             raise DataError(
                 f"folder {folder}: another fetch is at work there; wait until it is done"
@@ -409,10 +405,7 @@ def _read_sums(folder: Path) -> dict[str, str]:
 
 def _sha256(path: Path) -> str:
     """Return the SHA-256 of a file, "" if there is none."""
-    if not path.is_file():
-        return ""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256(path) if path.is_file() else ""
 
 
 def _number(text: str | None) -> int:
