@@ -507,9 +507,10 @@ def _sweep_told(status: Status) -> None:
     """Say what there is, and fail if a run has."""
     failed = 0
     for run in status.sweep.runs:
-        if status.states[run.id].state == "failed":
-            failed += 1
-            print(f"failed    {run}: {status.states[run.id].reason}")
+        found = status.states[run.id]
+        failed += found.state == "failed"
+        if found.state in ("failed", "running"):
+            print(f"{found.state:<9} {run}: {found.reason}")
     left = len(status.todo)
     done = len(status.sweep.runs) - left
     print(f"done      {done} of {_count(status.sweep.runs, 'run')}")

@@ -539,6 +539,16 @@ def test_two_processes_never_perform_one_run(toy):
     assert first.wait(60) == 1
 
 
+def test_a_run_that_another_machine_began_and_left_is_run_again(toy):
+    swept = sweep(toy, "run: toy.ipynb\ngrid: {n: [2]}", "elsewhere")
+    place = toy / "out" / "elsewhere"
+    left = Folder(place).started(swept.runs[0].id)
+    left.parent.mkdir(parents=True)
+    left.write_text(json.dumps({"host": "elsewhere", "pid": os.getpid(), "born": 0}))
+    assert states(status(swept, place)) == ["running"]
+    assert states(run(swept, place)) == ["done"]
+
+
 def test_folders_may_have_any_name(toy):
     swept = sweep(toy, "run: toy.ipynb\ngrid: {n: [2]}", "names")
     assert states(run(swept, toy / "out" / "a{b} {run} h #x: 'k' \"ü\"")) == ["done"]

@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,12 +18,13 @@ from typing import IO
 
 import numpy as np
 import psutil
+import yaml
 
 from companion import notebooks, staleness
 from companion.quantities import show_bytes, show_seconds
 from companion.sweeps import job
 from companion.sweeps.spec import NotebookTarget, Run, SweepError, show
-from companion.sweeps.state import DONE, FAILED, MISSING, RUNNING, STALE, Status
+from companion.sweeps.state import DONE, FAILED, MISSING, RUNNING, STALE, Status, living
 from ppp import files
 from ppp.errors import PPPError
 
@@ -166,8 +166,13 @@ def profile(cluster: str) -> Path:
     return path.resolve()
 
 
-def _text(folder: Path) -> str:
-    return "".join(path.read_text(encoding="utf-8") for path in folder.glob("config*.yaml"))
+def _executor(folder: Path) -> str:
+    """Return the executor that a profile of Snakemake names."""
+    for path in folder.glob("config*.yaml"):
+        found = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        if "executor" in found:
+            return str(found["executor"])
+    return ""
 
 
 def run(
@@ -210,7 +215,8 @@ def run(
     with _locked(folder.path) as lock:
         _fetch(status.todo[:first])
         status = Status(status.sweep, folder, status.root)  # as things are now
-        todo = [run for run in status.todo if status.states[run.id].state != RUNNING][:first]
+        # What another machine has begun may be dead there; if not, the lock of the run is held.
+        todo = [run for run in status.todo if not living(status.states[run.id].record)][:first]
         status.want(todo)
         try:
             if todo:
@@ -236,7 +242,7 @@ def _snakemake(
     command += ["--profile", "none"]
     if cluster:
         command += ["--jobs", str(jobs), "--workflow-profile", str(profile(cluster))]
-        if "executor: slurm" in _text(profile(cluster)):
+        if _executor(profile(cluster)) == "slurm":
             command += ["--slurm-logdir", str(path / "slurm")]
     else:
         command += ["--cores", str(jobs * limits.threads), "--workflow-profile", "none"]
@@ -250,15 +256,13 @@ def _snakemake(
             stderr=log,
             pass_fds=[lock.fileno()],  # the sweep is locked for as long as Snakemake lives
         )
-        before = {one: signal.signal(one, _interrupt) for one in (signal.SIGTERM, signal.SIGHUP)}
-        try:
-            _follow(status, todo, process, say)
-        except BaseException:
-            _stop(process)
-            raise
-        finally:
-            for one, action in before.items():
-                signal.signal(one, action)
+        with _on_signals(_interrupt, signal.SIGTERM, signal.SIGHUP):
+            try:
+                _follow(status, todo, process, say)
+            except BaseException:
+                with _on_signals(signal.SIG_IGN, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                    _stop(process)
+                raise
     if left := [run for run in todo if not _ended(status, run)]:
         _end_runs(status, left)
         said = report.read_text(errors="replace").strip().splitlines() or ["it said nothing"]
@@ -271,20 +275,16 @@ def _snakemake(
 
 def _end_runs(status: Status, runs: Sequence[Run]) -> None:
     """End what runs of a Snakemake that is no longer there."""
-    for run in runs:
-        begun = staleness.load(status.folder.started(run.id)) or {}
-        if begun.get("host") == socket.gethostname():
-            with contextlib.suppress(psutil.Error, KeyError):
-                watcher = psutil.Process(begun["pid"])
-                if watcher.create_time() == begun["born"]:
-                    watcher.terminate()
-                    watcher.wait(30)
+    begun = (staleness.load(status.folder.started(run.id)) or {} for run in runs)
+    watchers = [found for one in begun if (found := living(one))]
+    for watcher in watchers:
+        with contextlib.suppress(psutil.Error):
+            watcher.terminate()
+    psutil.wait_procs(watchers, 30)
 
 
 def _stop(process: subprocess.Popen) -> None:
     """End Snakemake and the runs of this machine; on a cluster, Snakemake cancels its jobs."""
-    for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(one, signal.SIG_IGN)
     family = []
     with contextlib.suppress(psutil.NoSuchProcess):
         family = psutil.Process(process.pid).children(recursive=True)
@@ -297,7 +297,17 @@ def _stop(process: subprocess.Popen) -> None:
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(60)
     process.kill()
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@contextlib.contextmanager
+def _on_signals(action: Callable | signal.Handlers, *numbers: int) -> Iterator[None]:
+    """Let signals do something else for a while."""
+    before = {number: signal.signal(number, action) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
 
 
 def _interrupt(number: int, frame: object) -> None:
@@ -369,11 +379,9 @@ def _fetch(runs: Sequence[Run]) -> None:
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[IO[str]]:
-    import fcntl
-
-    with (folder / ".lock").open("w") as lock:
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock = stack.enter_context(files.hold(folder / ".lock"))
         except BlockingIOError:
             raise SweepError(
                 f"another command runs the sweep in {folder}; wait for its end"

@@ -321,9 +321,7 @@ def _target(known: Mapping[str, Any], folder: Path) -> Target:
 def _runs(target: Target, known: Mapping[str, Any], folder: Path) -> Iterator[Run]:
     """Give every run, all of one seed before those of the next."""
     fixed = _read(target, "set", _mapping("set", known.get("set", {})), folder)
-    seeds = (
-        [target_seed(target, seed) for seed in _seeds(known["seeds"])] if "seeds" in known else []
-    )
+    seeds = [_seed(target, seed) for seed in _seeds(known["seeds"])] if "seeds" in known else []
     varied = list(_varied(target, known, folder, seeded=bool(seeds), fixed=fixed))
     if not varied and not seeds:
         raise SweepError("no run: give 'grid', 'list' or 'seeds'")
@@ -429,7 +427,7 @@ def _placed(target: Target, name: str, value: Any, folder: Path) -> Any:
     return f"{there}{colon}{rest}"
 
 
-def target_seed(target: Target, seed: int) -> Values:
+def _seed(target: Target, seed: int) -> Values:
     """Return the parameter that takes a seed.
 
     Raises

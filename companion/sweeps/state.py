@@ -17,7 +17,6 @@ parameters: each is the one that was noted, or not. Nothing is compared with a c
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import socket
 from collections import Counter
@@ -176,7 +175,7 @@ class Status:
         if (failure := staleness.load(self.folder.failure(run.id))) is not None:
             return State(FAILED, str(failure.get("reason", "unknown")), failure)
         if (begun := staleness.load(self.folder.started(run.id))) is not None:
-            if _may_live(begun):
+            if not begun_here(begun) or living(begun):
                 return State(RUNNING, f"on {begun.get('host')}, process {begun.get('pid')}", begun)
             state, reason = MISSING, f"was broken off on {begun.get('host')}"
         return State(state, reason, record or {})
@@ -194,7 +193,7 @@ class Status:
         """Say what is wrong with the files of a finished run, or nothing."""
         path = self.folder.run(run.id) / "results" / self.sweep.table
         try:
-            found = sha256(path)
+            found = files.sha256(path)
         except OSError:
             return f"its table {self.sweep.table} is missing"
         known = record["tables"].get(self.sweep.table)
@@ -376,11 +375,6 @@ def _write(path: Path, table: pa.Table) -> None:
 # ---- small files
 
 
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def sources_state(root: Path, others: Sequence[Path]) -> str:
     """Return a digest of size and time of every source, which tells whether one was edited."""
     about = []
@@ -403,14 +397,18 @@ def _record(path: Path) -> dict[str, Any] | None:
     return found if all(isinstance(part, dict) for part in inside) else None
 
 
-def _may_live(begun: Mapping[str, Any]) -> bool:
-    """Tell whether the process that began a run may still be there; it may, on another machine."""
-    if begun.get("host") != socket.gethostname():
-        return True
+def begun_here(begun: Mapping[str, Any]) -> bool:
+    """Tell whether a run was begun on this machine, whose processes can be asked."""
+    return begun.get("host") == socket.gethostname()
+
+
+def living(begun: Mapping[str, Any]) -> psutil.Process | None:
+    """Return the process of this machine that performs a run, if it is still there."""
     try:
-        return psutil.Process(int(begun["pid"])).create_time() == begun["born"]
+        process = psutil.Process(int(begun["pid"]))
+        return process if begun_here(begun) and process.create_time() == begun["born"] else None
     except (psutil.Error, KeyError, TypeError, ValueError):
-        return False
+        return None
 
 
 def _json(content: object) -> bytes:
