@@ -457,12 +457,11 @@ def _sweep_jobs_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _sweep_jobs(options: argparse.Namespace, threads: int) -> int:
+    from companion.request import whole
     from companion.sweeps import conduct
 
     jobs = conduct.default_jobs(threads) if options.jobs is None else options.jobs
-    if type(jobs) is not int or jobs < 1:
-        raise ParameterError(f"--jobs {jobs}: expected a whole number of at least 1")
-    return jobs
+    return whole("--jobs", jobs, 1)
 
 
 def _sweep_plan(options: argparse.Namespace) -> None:
@@ -485,11 +484,10 @@ def _sweep_run_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _sweep_run(options: argparse.Namespace) -> None:
+    from companion.request import whole
     from companion.sweeps import conduct
 
-    first = options.first
-    if first is not None and (type(first) is not int or first < 1):
-        raise ParameterError(f"--first {first}: expected a whole number of at least 1")
+    first = None if options.first is None else whole("--first", options.first, 1)
     if options.cluster:
         conduct.profile(options.cluster)
     status = _sweep_status(options)

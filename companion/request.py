@@ -52,13 +52,13 @@ class Request:
             layers="auto" if names == ("auto",) else names,
             schemes=tuple(dict.fromkeys(map(_scheme, _listed("--schemes", options.schemes)))),
             photos=options.photos,
-            per_photo=_whole("--per-photo", options.per_photo, 1),
-            window=None if options.window is None else _whole("--window", options.window, 1),
+            per_photo=whole("--per-photo", options.per_photo, 1),
+            window=None if options.window is None else whole("--window", options.window, 1),
             mean=_three("--mean", options.mean),
             std=_three("--std", options.std, positive=True),
-            seed=_whole("--seed", options.seed, 0),
+            seed=whole("--seed", options.seed, 0),
             device=_device(options.device),
-            batch_size=_whole("--batch-size", options.batch_size, 1),
+            batch_size=whole("--batch-size", options.batch_size, 1),
             memory=None if options.memory is None else read_bytes("--memory", options.memory),
         )
 
@@ -100,7 +100,8 @@ def _scheme(text: str) -> str:
     return str(Scheme.parse(text))
 
 
-def _whole(option: str, value: int | str, least: int) -> int:
+def whole(option: str, value: int | str, least: int) -> int:
+    """Return a whole number that an option gives, or refuse it by the option's name."""
     if type(value) is not int or value < least:
         raise ParameterError(f"{option} {value}: expected a whole number of at least {least}")
     return value
