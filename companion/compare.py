@@ -17,7 +17,6 @@ from markupsafe import Markup
 from companion import notebooks
 from companion.book import read_numbers
 from companion.templates import TEMPLATES
-from ppp import files
 from ppp.errors import PPPError
 
 MOST_ROWS = 200
@@ -357,9 +356,3 @@ def _minus(a: Any, b: Any) -> str:
     if type(a) in numeric and type(b) in numeric and math.isfinite(b - a):
         return f"{b - a:+.3g}"
     return ""
-
-
-def write(comparison: Comparison, path: Path) -> Path:
-    """Write the page, whole or not at all."""
-    files.write(path, comparison.html().encode())
-    return path

@@ -24,10 +24,11 @@ from typing import Any
 
 import nbformat
 
-from companion.folders import whole_folder
 from companion.notebooks import KERNEL
 from ppp.errors import PPPError
+from ppp.experiments import outputs
 
+COMMAND = "ppp course"
 LEVELS = {
     1: "read a figure or table",
     2: "compute",
@@ -309,7 +310,7 @@ def _grading(name: str, **values: Any) -> dict[str, Any]:
     return {"nbgrader": {**about, **values}}
 
 
-def build(sources: Path, target: Path) -> list[Path]:
+def build(sources: Path, target: Path, *, force: bool = False) -> list[Path]:
     """Write the notebooks of every source into ``student`` and ``instructor``, all or none.
 
     Returns
@@ -321,12 +322,14 @@ def build(sources: Path, target: Path) -> list[Path]:
     ------
     CourseError
         A source that cannot be read; nothing is written then.
+    OutputError
+        The place is taken; `force` replaces what this function made.
     """
     sheets = [read(path) for path in sorted(sources.glob("*.md"))]
     if not sheets:
         raise CourseError(f"{sources}: no exercises here; expected NN-NAME.md")
     written = []
-    with whole_folder(target) as folder:
+    with outputs.made(target, COMMAND, force=force) as folder:
         for name, made in (("student", student), ("instructor", instructor)):
             (folder / name).mkdir()
             for sheet in sheets:

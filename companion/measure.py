@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import math
-import os
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,10 +16,16 @@ from tqdm import tqdm
 
 import ppp
 from companion import notebooks
-from companion.folders import whole_folder
 from companion.request import OWN, Request
-from ppp.errors import NullTestError, PictureError, PPPError, SwapError
-from ppp.experiments import files, layers as layer_choice, networks, own_networks, results
+from ppp.errors import NullTestError, PictureError, SwapError
+from ppp.experiments import (
+    files,
+    layers as layer_choice,
+    networks,
+    outputs,
+    own_networks,
+    results,
+)
 from ppp.experiments.photographs import (
     Photograph,
     folder_photographs,
@@ -31,9 +34,9 @@ from ppp.experiments.photographs import (
 )
 from ppp.inventory import Audit
 from ppp.measurement import Measurement
+from ppp.resumption import discard
 
-FILES = ("measurement.csv", "measurement.json", "patterns.safetensors", "report.html")
-"""What an output folder holds."""
+COMMAND = "ppp measure"
 
 
 @dataclass(frozen=True)
@@ -146,9 +149,19 @@ def measure(
     KeyboardInterrupt
         With what to do to go on.
     """
+    states = output.with_name(f"{output.name}.partial")
+    outputs.check_free(output, COMMAND, force=force)
+    with outputs.working(states, COMMAND):
+        with outputs.made(output, COMMAND, force=force) as folder:
+            done = _measure(request, output, folder, states, say)
+        for kept in states.iterdir():
+            discard(kept)
+    return done
+
+
+def _measure(request: Request, output: Path, folder: Path, states: Path, say) -> Measured:
     from companion import report
 
-    _check_free(output, force)
     photos, left_out = _photographs(request.photos)
     network = _network(request)
     audit = ppp.audit(network.model, network.window)
@@ -181,7 +194,6 @@ def measure(
         raise PictureError("1 window in all; expected at least 2: give more --per-photo")
     weights_sha256 = networks.weights_sha256(network.model)
     network.model.to(request.device)
-    states = output.with_name(f"{output.name}.partial")
     versions = results.footer()
     identity = [asdict(request), weights_sha256, [p.sha256 for p in used], versions]
     kept = states / notebooks.digest({"of": identity})
@@ -199,13 +211,11 @@ def measure(
         measurement,
         versions,
     )
-    with whole_folder(output) as folder:
-        files.write_table(folder / "measurement.csv", measurement.table(), digits=None)
-        text = json.dumps(done.document(), indent=1, allow_nan=False)
-        files.write(folder / "measurement.json", text.encode())
-        files.write(folder / "patterns.safetensors", save_safetensors(_tensors(measurement)))
-        files.write(folder / "report.html", report.page(done))
-    shutil.rmtree(states, ignore_errors=True)
+    files.write_table(folder / "measurement.csv", measurement.table(), digits=None)
+    text = json.dumps(done.document(), indent=1, allow_nan=False)
+    files.write(folder / "measurement.json", text.encode())
+    files.write(folder / "patterns.safetensors", save_safetensors(_tensors(measurement)))
+    files.write(folder / "report.html", report.page(done))
     return done
 
 
@@ -230,9 +240,7 @@ def _measured(request, network, windows, choice, kept: Path) -> Measurement:
             f"finished photographs are kept in {kept.parent}; the same command goes on"
         ) from None
     except NullTestError:  # going on would only meet it again
-        shutil.rmtree(kept, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            kept.parent.rmdir()
+        discard(kept)
         raise
 
 
@@ -273,22 +281,6 @@ def _check_schemes(request: Request, audit: Audit) -> None:
 
 
 # ------------------------------------------------------------------------------ the folder
-
-
-def _check_free(output: Path, force: bool) -> None:
-    """Refuse a folder that exists, or, if it may be replaced, that holds anything else."""
-    if not os.path.lexists(output):
-        return
-    if not force:
-        raise PPPError(f"{output} exists; give another --output, or --force to replace it")
-    if not output.is_dir() or output.is_symlink():
-        raise PPPError(f"--force: {output} is no folder of a measurement; give another --output")
-    foreign = sorted({path.name for path in output.iterdir()} - set(FILES))
-    if foreign:
-        raise PPPError(
-            f"--force: {output} holds {foreign[0]!r}, which is of no measurement and would be "
-            "lost; give another --output"
-        )
 
 
 def _tensors(measurement: Measurement) -> dict[str, torch.Tensor]:

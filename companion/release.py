@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import subprocess
 import tempfile
@@ -19,11 +18,13 @@ import yaml
 from companion.notebooks import KERNEL
 from ppp import files
 from ppp.errors import PPPError
+from ppp.experiments import outputs
 
 if TYPE_CHECKING:
     from companion.book import Build
 
 NAME = "ppp-companion"
+COMMAND = "ppp release"
 # The time of every file in an archive, so that equal contents give equal bytes.
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
@@ -135,7 +136,7 @@ def zenodo(path: Path) -> dict[str, Any]:
 # ---- the archive
 
 
-def pack(build: Build, target: Path) -> Path:
+def pack(build: Build, target: Path, *, force: bool = False) -> Path:
     """Pack pages, notebooks, results and sources into one archive, with hashes.
 
     Parameters
@@ -144,6 +145,8 @@ def pack(build: Build, target: Path) -> Path:
         Up to date; a release is never made from stale pages.
     target : Path
         Folder that takes the archive and its hash.
+    force : bool
+        Replace an archive of this version that was made earlier.
 
     Returns
     -------
@@ -159,10 +162,11 @@ def pack(build: Build, target: Path) -> Path:
     """
     from companion import course
 
-    if stale := build.why("book"):
-        raise ReleaseError(f"{build.name}: the pages are not up to date ({stale[0]}); build first")
     version = citation(build.root / "CITATION.cff")["version"]
     name = f"{NAME}-{version}"
+    check_place(target, f"{name}.zip", force=force)
+    if stale := build.why("book"):
+        raise ReleaseError(f"{build.name}: the pages are not up to date ({stale[0]}); build first")
     target.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target, prefix=".release-") as working:
         top = Path(working, name)
@@ -188,10 +192,19 @@ def pack(build: Build, target: Path) -> Path:
         archive = Path(working, f"{name}.zip")
         _zip(top, archive)
         checksum = f"{files.sha256(archive)}  {archive.name}\n"
-        Path(working, "sum").write_text(checksum, encoding="utf-8")
-        os.replace(Path(working, "sum"), target / f"{archive.name}.sha256")
-        os.replace(archive, target / archive.name)
+        contents = {archive.name: archive.read_bytes(), f"{archive.name}.sha256": checksum.encode()}
+    outputs.update(target, contents, COMMAND, remedy="give another --output")
     return target / archive.name
+
+
+def check_place(target: Path, archive: str, *, force: bool) -> None:
+    """Refuse a folder in which the archive would replace another file."""
+    names = {archive: None, f"{archive}.sha256": None}
+    outputs.check_update(target, names, COMMAND, remedy="give another --output")
+    if (target / archive).exists() and not force:
+        raise outputs.OutputError(
+            f"{target / archive} exists; give another --output, or --force to replace it"
+        )
 
 
 def sources(root: Path, target: Path) -> None:

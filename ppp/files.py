@@ -1,14 +1,11 @@
-"""Write a file whole or not at all; hash one; hold one as a lock."""
+"""Write a file whole or not at all; hash one."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
 
 def write(path: str | Path, content: bytes) -> None:
@@ -64,39 +61,3 @@ def sha256(path: str | Path) -> str:
     """
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextlib.contextmanager
-def hold(path: str | Path) -> Iterator[IO[str]]:
-    """Hold a file as a lock; it goes with the process, however that ends.
-
-    Parameters
-    ----------
-    path : path-like
-        Its folder is made if need be; the file stays.
-
-    Yields
-    ------
-    file
-        Open; a process that inherits its descriptor holds the lock too.
-
-    Raises
-    ------
-    BlockingIOError
-        Another process, or another call, holds it.
-
-    Examples
-    --------
-    >>> path = Path(tempfile.mkdtemp(), ".lock")
-    >>> with hold(path), hold(path):
-    ...     pass
-    Traceback (most recent call last):
-    BlockingIOError: [Errno 11] Resource temporarily unavailable
-    """
-    import fcntl
-
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield lock

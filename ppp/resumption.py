@@ -8,6 +8,7 @@ valid at any moment, and what is not named in it is left over and goes.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
@@ -211,6 +212,25 @@ class Kept:
             f"folder {self.folder} cannot be used: {error.strerror}; give another folder, or make "
             "room or rights for this one and go on"
         )
+
+
+def discard(folder: str | Path) -> None:
+    """Remove what :class:`Kept` keeps in a folder, and the folder if it holds nothing else.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> _ = Kept(folder, {"seed": 0})
+    >>> discard(folder)
+    >>> folder.exists()
+    False
+    """
+    for path in Path(folder).glob("*"):
+        if path.name == _STATE or _OURS.fullmatch(path.name):
+            path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        Path(folder).rmdir()
 
 
 def _packed(named: dict[str, Moments]) -> Iterator[tuple[str, Tensor]]:

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from companion import cli, compare
+from companion import cli, compare, notebooks
 
 FIGURE = (
     '<figure class="ppp-figure"><img src="data:image/png;base64,AAAA" alt="a">'
@@ -105,14 +105,14 @@ def test_values_without_intervals_are_counted():
 
 def test_page_shows_both_figures_and_needs_no_network(tmp_path):
     found = both(tmp_path, n=128, shift=0.5)
-    page = compare.write(found, tmp_path / "c" / "compare.html").read_text()
+    page = found.html()
     assert page.index("n = 64</figcaption>") < page.index("n = 128</figcaption>")
     assert "<script" not in page and 'src="http' not in page and "exceeds" in page
-    assert [path.name for path in (tmp_path / "c").iterdir()] == ["compare.html"]
 
 
 def test_command_beside_what_is_published(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(notebooks, "ROOT", tmp_path)
     write(tmp_path / "run", shift=0.5)
     built = write(tmp_path / "x")
     (tmp_path / "build" / "standard" / "notebooks").mkdir(parents=True)
@@ -124,6 +124,9 @@ def test_command_beside_what_is_published(tmp_path, monkeypatch, capsys):
     said = capsys.readouterr().out
     assert "1 of 2 values with intervals differ by more than their intervals." in said
     assert "published (standard)" in (tmp_path / "run" / "compare.html").read_text()
+    assert cli.main(["compare", "run"]) == 2
+    assert "compare.html exists" in capsys.readouterr().err
+    assert cli.main(["compare", "run", "--force"]) == 0
 
 
 @pytest.mark.parametrize(
@@ -138,6 +141,7 @@ def test_command_beside_what_is_published(tmp_path, monkeypatch, capsys):
 )
 def test_refusal_is_one_line_and_writes_nothing(tmp_path, monkeypatch, capsys, arguments, says):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(notebooks, "ROOT", tmp_path)
     write(tmp_path / "run")
     write(tmp_path / "other", stem="05-bhv-confounders")
     (tmp_path / "empty").mkdir()

@@ -169,6 +169,8 @@ def test_command(source, tmp_path, monkeypatch, capsys):
     assert "2 notebooks" in capsys.readouterr().out
     edit(source, "    return x * x", "    return x + x")
     assert cli.main(["course", "--check"]) == 2
+    assert "exists" in capsys.readouterr().err
+    assert cli.main(["course", "--check", "--force"]) == 2
     assert "accepted, but wrong: square" in capsys.readouterr().err
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from companion import book, release, staleness
 from ppp import files
+from ppp.experiments import outputs
 
 ROOT = Path(__file__).parents[1]
 
@@ -109,6 +110,7 @@ def built(tmp_path):
     for arguments in (["init", "-q"], ["add", "."], ["commit", "-qm", "first"]):
         subprocess.run([*git, *arguments], check=True)
     wanted = book.Build(root)
+    outputs.claim(wanted.folder, book.COMMAND)
     pages = wanted.folder / ".html-1"
     pages.mkdir(parents=True)
     (pages / "index.html").write_text("<html></html>")
@@ -138,8 +140,11 @@ def test_archive(built, tmp_path):
     digest, name = (tmp_path / "dist" / f"{archive.name}.sha256").read_text().split()
     assert name == archive.name and digest == files.sha256(archive)
     first = archive.read_bytes()
-    assert release.pack(built, tmp_path / "dist").read_bytes() == first  # the same bytes again
-    assert sorted(path.name for path in (tmp_path / "dist").iterdir()) == [
+    with pytest.raises(outputs.OutputError, match="--force"):
+        release.pack(built, tmp_path / "dist")
+    again = release.pack(built, tmp_path / "dist", force=True)
+    assert again.read_bytes() == first  # the same bytes again
+    assert sorted(path.name for path in (tmp_path / "dist").glob("[!.]*")) == [
         archive.name,
         f"{archive.name}.sha256",
     ]
@@ -151,7 +156,8 @@ def test_no_archive_from_stale_pages_or_a_changed_checkout(built, tmp_path):
     with pytest.raises(release.ReleaseError, match="differs from its last commit"):
         release.pack(built, tmp_path / "dist")
     extra.unlink()
-    (built.root / "CITATION.cff").write_text("version: 2\n")
+    with (built.root / "CITATION.cff").open("a") as citation:
+        citation.write("# another\n")
     with pytest.raises(release.ReleaseError, match="the pages are not up to date"):
         release.pack(built, tmp_path / "dist")
     assert not list((tmp_path / "dist").glob("*"))

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ppp.errors import PPPError, WeightsError
-from ppp.experiments import files
+from ppp.experiments import files, outputs
 from ppp.experiments.studies import Study, headed, joined
 
 
@@ -25,7 +25,7 @@ class Run:
         return f"{self.kind}-{self.seed}"
 
 
-STUDY = Study(Run, {"scores": "all-scores.csv.gz", "log": "logs.csv"}, {"log": 3})
+STUDY = Study("ppp test", Run, {"scores": "all-scores.csv.gz", "log": "logs.csv"}, {"log": 3})
 RUNS = [Run("a", 0), Run("a", 1), Run("b", 0)]
 
 
@@ -40,6 +40,7 @@ def tables(run: Run) -> dict[str, pd.DataFrame]:
 def folder(tmp_path):
     """A folder of finished runs."""
     folder = tmp_path / "runs"
+    outputs.claim(folder, STUDY.command)
     for run in RUNS:
         STUDY.keep(run, folder, tables(run), 2.5 + run.seed)
     return folder
@@ -53,7 +54,9 @@ def refused(call, error=PPPError) -> str:
 
 
 def contents(folder) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    return {
+        str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("[!.]*") if p.is_file()
+    }
 
 
 # ----------------------------------------------------------------------------- a single run
@@ -151,7 +154,7 @@ def test_a_damaged_record_names_its_file_and_nothing_is_written(folder, tmp_path
 def test_collected_tables_hold_the_rows_of_all_runs(folder, tmp_path):
     data = tmp_path / "new" / "data"
     assert STUDY.collect(folder, data, RUNS) == 3
-    assert {p.name for p in data.iterdir()} == {"all-scores.csv.gz", "logs.csv", "runs.csv"}
+    assert {p.name for p in data.glob("[!.]*")} == {"all-scores.csv.gz", "logs.csv", "runs.csv"}
     found = pd.read_csv(data / "all-scores.csv.gz", dtype={"score": str})
     assert found["kind"].tolist() == list("aaaabb")
     assert found["seed"].tolist() == [0, 0, 1, 1, 0, 0]

@@ -121,7 +121,7 @@ class Run:
 
 
 TABLES = {"accuracy": "accuracy.csv.gz", "pattern": "patterns.csv.gz", "log": "logs.csv.gz"}
-STUDY = Study(Run, TABLES, {"log": 5})
+STUDY = Study("ppp bhv", Run, TABLES, {"log": 5})
 
 
 def runs(

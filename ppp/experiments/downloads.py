@@ -17,14 +17,15 @@ import os
 import queue
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
 from ppp.errors import DataError
-from ppp.files import hold, sha256, write
+from ppp.experiments import outputs
+from ppp.files import sha256, write
 
 if TYPE_CHECKING:
     from requests import Response, Session
@@ -100,7 +101,8 @@ def download(
     Traceback (most recent call last):
     ppp.errors.DataError: 1 of 1 files could not be fetched into ...
     """
-    with _alone(folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    with outputs.held(folder / outputs.LOCK, "ppp fetch"):
         items = missing(items, folder)
         run = _Run(folder, limits)
         run.record()
@@ -125,19 +127,6 @@ def download(
             f"{item.name} of {item.url}: {failed[item]}; the same command tries again what is "
             "missing"
         )
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Keep other downloads out of a folder."""
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(hold(folder / ".lock"))
-        except BlockingIOError:
-            raise DataError(
-                f"folder {folder}: another fetch is at work there; wait until it is done"
-            ) from None
-        yield
 
 
 class _Failed(Exception):

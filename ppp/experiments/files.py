@@ -23,11 +23,22 @@ def write_table(path: str | Path, frame: pd.DataFrame, digits: int | None = 7) -
     >>> read_table(path)["n"].tolist()
     [2]
     """
+    write(path, packed(path, frame, digits))
+
+
+def packed(path: str | Path, frame: pd.DataFrame, digits: int | None = 7) -> bytes:
+    """Return what :func:`write_table` writes.
+
+    Examples
+    --------
+    >>> packed("a.csv", pd.DataFrame({"n": [2]}))
+    b'n\\n2\\n'
+    """
     content = io.BytesIO()
     packing = {"method": "gzip", "mtime": 0} if str(path).endswith(".gz") else None
     precision = f"%.{digits}g" if digits else None
     frame.to_csv(content, index=False, float_format=precision, compression=packing)
-    write(path, content.getvalue())
+    return content.getvalue()
 
 
 def read_table(path: str | Path) -> pd.DataFrame:

@@ -87,7 +87,8 @@ TABLES = {
     "maps": "maps.csv.gz",
     "channels": "channels.csv.gz",
 }
-STUDY = Study(Run, TABLES, {"metrics": 6, "growth": 6, "halves": 6, "maps": 4, "channels": 4})
+_DIGITS = {"metrics": 6, "growth": 6, "halves": 6, "maps": 4, "channels": 4}
+STUDY = Study("ppp patterns", Run, TABLES, _DIGITS)
 
 
 def runs(

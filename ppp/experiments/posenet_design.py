@@ -123,7 +123,7 @@ class Run:
 
 
 TABLES = {"trials": "trials.csv.gz", "windows": "windows.csv.gz", "ppp": "ppp.csv.gz"}
-STUDY = Study(Run, TABLES, {"windows": 4, "trials": 6})
+STUDY = Study("ppp posenet", Run, TABLES, {"windows": 4, "trials": 6})
 
 
 def runs(

@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 
 from ppp.errors import PPPError, WeightsError
-from ppp.experiments import files, jobs as pool
+from ppp.experiments import files, jobs as pool, outputs
 
 _RECORD = "record.json"
 
@@ -26,6 +26,8 @@ class Study:
 
     Attributes
     ----------
+    command : str
+        What performs it, such as ``ppp bhv``: folders and tables are known as its own.
     run : type
         A dataclass with one run's settings and a property ``stem``, the name of its folder.
     tables : mapping of str to str
@@ -40,6 +42,7 @@ class Study:
     ('condition', 'variant', 'seed')
     """
 
+    command: str
     run: Callable[..., Any]
     tables: Mapping[str, str]
     digits: Mapping[str, int] = field(default_factory=dict)
@@ -98,7 +101,8 @@ class Study:
             A run failed; the others went on, and those that had finished are kept.
         """
         told = partial(_told, one=one, folder=folder)
-        pool.run_all(told, wanted, lambda run: run.stem, jobs=jobs, progress=True)
+        with outputs.working(folder, self.command, "give another --out"):
+            pool.run_all(told, wanted, lambda run: run.stem, jobs=jobs, progress=True)
 
     def collect(self, folder: str | Path, data: str | Path, wanted: Sequence[Any]) -> int:
         """Gather finished runs into the tables that are shipped, and ``runs.csv``.
@@ -136,9 +140,12 @@ class Study:
             for name in self.tables
         }
         records = [self._record(folder / run.stem) for run in wanted]
-        for name, file in self.tables.items():
-            files.write_table(data / file, found[name], digits=self.digits.get(name, 7))
-        files.write_table(data / "runs.csv", pd.DataFrame(records))
+        contents = {
+            file: files.packed(file, found[name], digits=self.digits.get(name, 7))
+            for name, file in self.tables.items()
+        }
+        contents["runs.csv"] = files.packed("runs.csv", pd.DataFrame(records))
+        outputs.update(data, contents, self.command)
         return len(wanted)
 
     def check(self, data: str | Path, wanted: Sequence[Any]) -> None:
@@ -147,20 +154,21 @@ class Study:
         Raises
         ------
         PPPError
-            Names one of them.
+            Names one of them, or a file that the study did not write.
         """
         there = Path(data) / "runs.csv"
-        if not there.exists():
-            return
-        held = files.read_table(there)
-        if not {*self.key} <= {*held.columns}:
-            raise PPPError(f"{there} is no list of runs; give another folder")
-        held = {self.run(*row) for row in held[[*self.key]].itertuples(index=False)}
-        if others := held - {*wanted}:
-            raise PPPError(
-                f"the tables in {data} hold {len(others)} other runs, such as "
-                f"{min(run.stem for run in others)}, which would be lost; give another folder"
-            )
+        if there.is_file():
+            held = files.read_table(there)
+            if not {*self.key} <= {*held.columns}:
+                raise PPPError(f"{there} is no list of runs; give another folder")
+            held = {self.run(*row) for row in held[[*self.key]].itertuples(index=False)}
+            if others := held - {*wanted}:
+                raise PPPError(
+                    f"the tables in {data} hold {len(others)} other runs, such as "
+                    f"{min(run.stem for run in others)}, which would be lost; give another folder"
+                )
+        names = dict.fromkeys([*self.tables.values(), "runs.csv"])
+        outputs.check_update(Path(data), names, self.command)
 
     @staticmethod
     def _record(place: Path) -> dict[str, Any]:

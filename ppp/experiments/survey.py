@@ -20,7 +20,7 @@ from torch import nn
 
 import ppp
 from ppp.errors import ParameterError, PPPError, unknown
-from ppp.experiments import files, jobs as pool, layers, networks, plane
+from ppp.experiments import files, jobs as pool, layers, networks, outputs, plane
 from ppp.experiments.studies import Study
 from ppp.influence import Coverage
 from ppp.inventory import first_line
@@ -63,7 +63,7 @@ class Run:
         return self.model
 
 
-STUDY = Study(Run, {"survey": "survey.csv"})
+STUDY = Study("ppp survey", Run, {"survey": "survey.csv"})
 
 
 def models() -> dict[str, str]:
@@ -277,7 +277,8 @@ def survey(wanted: Sequence[Run], folder: str | Path, *, jobs: int = 1) -> None:
     PPPError
         A number of jobs that cannot be, or a process was killed.
     """
-    pool.run_all(partial(_told, folder=folder), wanted, lambda run: run.model, jobs=jobs)
+    with outputs.working(folder, STUDY.command, "give another --out"):
+        pool.run_all(partial(_told, folder=folder), wanted, lambda run: run.model, jobs=jobs)
 
 
 def _told(run: Run, folder: str | Path) -> str:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ppp.errors import LayerError, ParameterError, PPPError, WeightsError, unknown
-from ppp.experiments import files, jobs as pool
+from ppp.experiments import files, jobs as pool, outputs
 from ppp.experiments.networks import (
     FAMILIES,
     OPTIMAL,
@@ -67,6 +67,7 @@ _TABLE = (
     *("run", "family", "padding", "seed", "step", "epoch", "batch_norm", "test_padding"),
     *("layer", "metric", "value", "low", "high", "floor", "accuracy", "loss"),
 )
+COLLECT = "ppp zoo collect"
 _SCENES = 1 << 41  # first seed of the scenes that are measured; none is trained on or tested
 _ROWS, _COLUMNS = 2, 4  # windows side by side in one scene
 
@@ -361,14 +362,15 @@ def train_zoo(
     train_one = partial(
         _trained_run, train=_trained, folder=Path(folder), changes=changes, progress=jobs == 1
     )
-    pool.run_all(
-        train_one,
-        wanted,
-        lambda run: Settings(*run).stem,
-        jobs=jobs,
-        threads=threads,
-        progress=jobs != 1,
-    )
+    with outputs.working(folder, "ppp zoo train", "give another --out"):
+        pool.run_all(
+            train_one,
+            wanted,
+            lambda run: Settings(*run).stem,
+            jobs=jobs,
+            threads=threads,
+            progress=jobs != 1,
+        )
 
 
 def _trained_run(run: tuple[str, str, int], train: Callable[..., str], **options) -> str:
@@ -442,13 +444,18 @@ def collect(folder: str | Path, data: str | Path = DATA, *, replace: bool = Fals
     patterns = {k: v for k, v in patterns.items() if k.partition("/")[0] not in loaded}
     for stem, run in loaded.items():
         patterns |= {f"{stem}/{name}": tensor for name, tensor in run.tensors.items()}
-    for stem, content in contents.items():
-        files.write(networks / f"{stem}.safetensors", content)
-    files.write_table(data / "dynamics" / "logs.csv", log)
-    files.write(data / "dynamics" / "patterns.safetensors", save_safetensors(patterns))
-    files.write_table(data / "dynamics" / "trajectories.csv.gz", table, digits=5)
+    dynamics = {
+        "logs.csv": files.packed("logs.csv", log),
+        "patterns.safetensors": save_safetensors(patterns),
+        "trajectories.csv.gz": files.packed("trajectories.csv.gz", table, digits=5),
+    }
     text = json.dumps(dict(sorted(entries.items())), indent=1, sort_keys=True) + "\n"
-    files.write(networks / "manifest.json", text.encode())
+    weights = {f"{stem}.safetensors": content for stem, content in contents.items()}
+    weights["manifest.json"] = text.encode()  # the last, so that it names nothing that is missing
+    for name, written in (("dynamics", dynamics), ("networks", weights)):
+        outputs.check_update(data / name, written, COLLECT)
+    for name, written in (("dynamics", dynamics), ("networks", weights)):
+        outputs.update(data / name, written, COLLECT)
     return list(loaded)
 
 
