@@ -8,7 +8,9 @@ import os
 from pathlib import Path
 
 from companion.book import WANTED, Build
+from companion.processes import end_with_command
 
+end_with_command()
 BUILD = Build.of(Path(workflow.basedir), config)
 if WANTED not in os.environ:
     BUILD.want()
@@ -26,9 +28,9 @@ rule notebook:
     input:
         FOLDER / "wanted" / "{stem}.json",
     output:
-        notebook=FOLDER / "notebooks" / "{stem}.ipynb",
-        results=directory(FOLDER / "results" / "{stem}"),
-        made=FOLDER / "made" / "{stem}.json",
+        # Of a chapter only the note of what it was made from: the chapter is replaced whole, and
+        # Snakemake would remove it before it runs.
+        FOLDER / "made" / "{stem}.json",
     wildcard_constraints:
         stem="(?!book$).+",
     threads: 1
@@ -39,8 +41,6 @@ rule notebook:
 rule book:
     input:
         FOLDER / "wanted" / "book.json",
-        expand(str(FOLDER / "notebooks" / "{stem}.ipynb"), stem=BUILD.stems),
-        expand(str(FOLDER / "results" / "{stem}"), stem=BUILD.stems),
         expand(str(FOLDER / "made" / "{stem}.json"), stem=BUILD.stems),
     output:
         FOLDER / "made" / "book.json",

@@ -16,9 +16,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from companion import notebooks, staleness
+from companion import notebooks, processes, staleness
 from ppp import files
 from ppp.errors import ParameterError, PPPError, unknown
+from ppp.experiments import outputs
 
 _BUILD_BOOK = "from jupyter_book.cli.main import main; main()"
 
@@ -38,6 +39,10 @@ def stems(toc: Path) -> list[str]:
 
 BOOK = "book"
 """Among the names of chapters: all pages together."""
+
+COMMAND = "ppp build"
+MAKING = ".making-"
+"""What the folders begin with in which something is made; a killed build leaves one behind."""
 
 PADDING = "padding"
 """In a variant, short for `scheme` and `schemes` wherever a chapter has them."""
@@ -172,7 +177,11 @@ class Build:
 
     def want(self) -> None:
         """Write the keys of what is wanted, for Snakemake to compare."""
+        outputs.claim(self.folder, COMMAND, "move it away, or run 'make clean'")
         chapters = self.keys()
+        for stem in chapters:
+            if not (self.executed(stem).is_file() and self.results(stem).is_dir()):
+                self._made(stem).unlink(missing_ok=True)
         if not (self.html / "index.html").exists():
             self._made(BOOK).unlink(missing_ok=True)
         for name, key in {**chapters, BOOK: self.book_key(chapters)}.items():
@@ -206,25 +215,43 @@ class Build:
         BookError
             A source changed while the chapter ran, so that nobody knows what it was made from.
         """
-        output, results = self.folder / "notebooks" / f"{stem}.ipynb", self.results(stem)
         key = self.key(stem)
         plain = Build(self.root, self.profile)
-        if self.changes and plain.made(stem) == key:
-            output.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copytree(plain.results(stem), results, dirs_exist_ok=True)
-            shutil.copy(plain.folder / "notebooks" / output.name, output)
-        else:
-            try:
-                notebooks.execute(self.notebook(stem), output, self.values(stem), results)
-            except notebooks.NotebookError as error:
-                if not self.changed(stem):
-                    raise
-                self._refused(stem, output, str(error))
-                results.mkdir(parents=True, exist_ok=True)
-        fresh = Build(self.root, self.profile, self.changes)
-        if fresh.key(stem) != key:
-            raise BookError(f"chapter {stem}: its sources changed while it ran; build again")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=self.folder, prefix=MAKING) as fresh:
+            output, results = Path(fresh, f"{stem}.ipynb"), Path(fresh, "results")
+            if self.changes and plain.made(stem) == key:
+                shutil.copytree(plain.results(stem), results)
+                shutil.copy(plain.executed(stem), output)
+            else:
+                self._execute(stem, output, results)
+            if Build(self.root, self.profile, self.changes).key(stem) != key:
+                raise BookError(f"chapter {stem}: its sources changed while it ran; build again")
+            self._made(stem).unlink(missing_ok=True)
+            for new, place in ((output, self.executed(stem)), (results, self.results(stem))):
+                place.parent.mkdir(parents=True, exist_ok=True)
+                if place.is_dir():
+                    os.replace(place, Path(fresh, "previous"))
+                os.replace(new, place)
         staleness.store(self._made(stem), key)
+
+    def _execute(self, stem: str, output: Path, results: Path) -> None:
+        """Run a chapter; of one that fails, what it got to is kept in its place in ``failed``."""
+        failed = self.folder / "failed" / f"{stem}.ipynb"
+        failed.unlink(missing_ok=True)
+        try:
+            named = self.results(stem)
+            notebooks.execute(self.notebook(stem), output, self.values(stem), results, named)
+        except notebooks.NotebookError as error:
+            if not self.changed(stem):
+                raise
+            self._refused(stem, output, str(error))
+        except notebooks.NotebookFailed as error:
+            files.write(failed, error.content)
+            raise notebooks.NotebookFailed(f"{error}; as far as it got: {failed}") from None
+
+    def executed(self, stem: str) -> Path:
+        return self.folder / "notebooks" / f"{stem}.ipynb"
 
     def results(self, stem: str) -> Path:
         return self.folder / "results" / stem
@@ -235,7 +262,6 @@ class Build:
         title = nbformat.read(self.notebook(stem), as_version=4).cells[0].source.splitlines()[0]
         text = f"{title}\n\nThis chapter refuses the changed parameters:\n\n```text\n{reason}\n```"
         cell = nbformat.v4.new_markdown_cell(text, id="refused")
-        output.parent.mkdir(parents=True, exist_ok=True)
         nbformat.write(nbformat.v4.new_notebook(cells=[cell]), output)
 
     def publish(self) -> None:
@@ -320,11 +346,11 @@ def render(sources: Path, html: Path) -> None:
         The build gave a warning or failed; its own report went to the screen.
     """
     html.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=html.parent, prefix=".rendering-") as fresh:
+    with tempfile.TemporaryDirectory(dir=html.parent, prefix=MAKING) as fresh:
         command = [sys.executable, "-c", _BUILD_BOOK, "build", str(sources), "--all", "-q"]
         command += ["-W", "--keep-going", "--path-output", fresh]
         # Its closing words name the folder that is about to move.
-        if subprocess.run(command, stdout=subprocess.DEVNULL).returncode:
+        if processes.run(command, stdout=subprocess.DEVNULL):
             raise BookError(f"the pages were not published: see the warnings above ({sources})")
         replace_by_link(Path(fresh, "_build", "html"), html)
 
@@ -369,11 +395,11 @@ def build(wanted: Build, cores: int = 2) -> Path:
     command += [f"changes={json.dumps(dict(wanted.changes))!r}"]
     with locked(wanted.root):
         wanted.want()
-        for left in wanted.folder.glob(".rendering-*"):  # by a build that was killed
+        for left in wanted.folder.glob(f"{MAKING}*"):
             shutil.rmtree(left, ignore_errors=True)
         # A notebook has one processor, and so one thread, unless the environment says otherwise.
-        known = {"OMP_NUM_THREADS": "1"} | os.environ | {WANTED: "1"}
-        if subprocess.run(command, cwd=wanted.root, env=known).returncode:
+        known = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"), WANTED: "1"}
+        if processes.run(command, known, cwd=wanted.root):
             raise BookError(f"the book ({wanted.name}) was not built; the reason is above")
     return wanted.html / "index.html"
 
@@ -403,14 +429,14 @@ def pdf(wanted: Build) -> Path:
                 raise BookError(f"chapter {stem}: {stale[0]}; build the book first")
         sources = wanted.folder / "printed"
         pages.assemble(wanted, sources, printed=True)
-        with tempfile.TemporaryDirectory(dir=wanted.folder, prefix=".rendering-") as fresh:
+        with tempfile.TemporaryDirectory(dir=wanted.folder, prefix=MAKING) as fresh:
             command = [sys.executable, "-c", _BUILD_BOOK, "build", str(sources), "--all", "-q"]
             command += ["--builder", "pdflatex", "--path-output", fresh]
             log = wanted.folder / "pdf.log"
             with log.open("w") as report:
-                done = subprocess.run(command, stdout=report, stderr=subprocess.STDOUT)
+                code = processes.run(command, stdout=report, stderr=subprocess.STDOUT)
             made = sorted(Path(fresh, "_build", "latex").glob("*.pdf"))
-            if done.returncode or len(made) != 1:
+            if code or len(made) != 1:
                 raise BookError(f"LaTeX failed; its report is {log}")
             os.replace(made[0], wanted.folder / _PDF)
     return wanted.folder / _PDF
@@ -419,10 +445,6 @@ def pdf(wanted: Build) -> Path:
 @contextlib.contextmanager
 def locked(root: Path) -> Iterator[None]:
     """Hold the one lock of the folder of builds, or refuse."""
-    folder = root / "build"
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(files.hold(folder / ".lock"))
-        except BlockingIOError:
-            raise BookError(f"another build is going on in {folder}; wait for its end") from None
+    (root / "build").mkdir(exist_ok=True)
+    with outputs.held(root / "build" / outputs.LOCK, COMMAND):
         yield

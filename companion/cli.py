@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import re
 import shlex
+import signal
 import sys
+import tempfile
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
-from companion import notebooks
+from companion import notebooks, processes
+from companion.request import whole
 from ppp.errors import ParameterError, PPPError
-from ppp.experiments import parameters
+from ppp.experiments import outputs, parameters
 
 if TYPE_CHECKING:
     from companion.book import Build
@@ -26,7 +32,16 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("notebook", help="path, stem, or a part of it: 03, extracting")
     _change_arguments(parser, "change a parameter; a list is written a,b or [a, b]")
     parser.add_argument("--profile", default="standard", help="start from this profile")
-    parser.add_argument("--output", type=Path, help="default: runs/STEM-DIGEST")
+    _output_arguments(parser, "default: runs/STEM-DIGEST")
+
+
+def _output_arguments(
+    parser: argparse.ArgumentParser, words: str, default: Path | None = None
+) -> None:
+    parser.add_argument("--output", type=Path, default=default, help=words)
+    parser.add_argument(
+        "--force", action="store_true", help="replace an earlier result of this command there"
+    )
 
 
 def _change_arguments(parser: argparse.ArgumentParser, words: str) -> None:
@@ -51,13 +66,30 @@ def _run(options: argparse.Namespace) -> None:
     changes |= notebooks.merge(values, asked, text=True)
     settings = {name: value for name, value in (values | changes).items() if name != "results"}
     output = options.output or Path("runs", f"{notebook.stem}-{notebooks.digest(settings)}")
-    target = output / notebook.name
-    if target.resolve() == notebook.resolve():
-        raise PPPError(f"--output {output}: the run would replace the notebook itself")
-    notebooks.execute(notebook, target, changes, output / "results")
-    page = target.with_suffix(".html")
-    notebooks.render(target, page)
-    print(f"notebook  {target}\npage      {page}\nresults   {output / 'results'}")
+    try:
+        with outputs.made(output, "ppp run", force=options.force) as folder:
+            target = folder / notebook.name
+            named = output / "results"
+            notebooks.execute(notebook, target, changes, folder / "results", named)
+            notebooks.render(target, target.with_suffix(".html"))
+    except notebooks.NotebookFailed as error:
+        raise _with_what_ran(error, output, notebook.name) from None
+    page = output / f"{notebook.stem}.html"
+    print(f"notebook  {output / notebook.name}\npage      {page}\nresults   {named}")
+
+
+def _with_what_ran(
+    error: notebooks.NotebookFailed, output: Path, name: str
+) -> notebooks.NotebookFailed:
+    """Keep a notebook as far as it got, in a folder beside the one that was to be made."""
+    failed = output.with_name(f"{output.name}.failed")
+    try:
+        with outputs.made(failed, "ppp run", force=True) as folder:
+            (folder / name).write_bytes(error.content)
+        where = f"as far as it got: {failed / name}"
+    except (PPPError, OSError) as other:
+        where = f"as far as it got, it is not kept: {other}"
+    return notebooks.NotebookFailed(f"{error}; {where}", error.reason)
 
 
 def _params_arguments(parser: argparse.ArgumentParser) -> None:
@@ -81,7 +113,7 @@ def _print_table(rows: Sequence[Sequence[str]]) -> None:
 
 def _build_arguments(parser: argparse.ArgumentParser) -> None:
     _book_arguments(parser)
-    parser.add_argument("--cores", type=int, default=2, help="notebooks at a time; default: 2")
+    parser.add_argument("--cores", type=_whole, default=2, help="notebooks at a time; default: 2")
 
 
 def _book_arguments(parser: argparse.ArgumentParser) -> None:
@@ -92,21 +124,48 @@ def _book_arguments(parser: argparse.ArgumentParser) -> None:
         "a variant: change a parameter in every chapter that has it; padding stands for scheme "
         "and schemes",
     )
+    parser.add_argument(
+        "--variant", default="", metavar="TEXT", help="the same, as one text: 'NAME=VALUE ...'"
+    )
 
 
 def _wanted(options: argparse.Namespace) -> Build:
     from companion.book import Build
 
     parameters.check(profile=options.profile)
-    wanted = Build(notebooks.ROOT, options.profile, dict(options.changes))
+    changes = read_variant(options.variant) | dict(options.changes)
+    wanted = Build(notebooks.ROOT, options.profile, changes)
     wanted.check()
     return wanted
+
+
+_PAIR = re.compile(r"""(\w+)=("[^"]*"(?!\S)|'[^']*'(?!\S)|.*?)(?=\s+\w+=|\s*\Z)\s*""", re.DOTALL)
+
+
+def read_variant(text: str) -> dict[str, str]:
+    """Read ``NAME=VALUE NAME=VALUE``; a value may hold spaces, and may stand in quotes.
+
+    Examples
+    --------
+    >>> read_variant("padding=constant(0.5) photos='my photos; n=3' n=64")
+    {'padding': 'constant(0.5)', 'photos': 'my photos; n=3', 'n': '64'}
+    """
+    changes: dict[str, str] = {}
+    place, text = 0, text.strip()
+    while place < len(text):
+        if not (pair := _PAIR.match(text, place)):
+            raise ParameterError(f"variant {text[place:]!r}: expected NAME=VALUE, such as n=64")
+        name, value = pair.groups()
+        quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "\"'"
+        changes[name] = value[1:-1] if quoted else value
+        place = pair.end()
+    return changes
 
 
 def _build(options: argparse.Namespace) -> None:
     from companion import book
 
-    page = book.build(_wanted(options), options.cores)
+    page = book.build(_wanted(options), whole("--cores", options.cores, 1))
     print(f"The book is at {page.relative_to(notebooks.ROOT)}")
 
 
@@ -135,22 +194,24 @@ def _compare_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--published",
         type=Path,
-        default=Path("build", "standard"),
         help="the build of the book that counts as published; default: build/standard",
     )
-    parser.add_argument("--output", type=Path, help="default: RUN/compare.html")
+    _output_arguments(parser, "default: RUN/compare.html")
 
 
 def _compare(options: argparse.Namespace) -> None:
     from companion import compare
 
+    page = options.output or (options.other or options.run) / "compare.html"
+    published = options.published or notebooks.ROOT / "build" / "standard"
     second = compare.Run.read(options.other or options.run)
+    outputs.check_page(page, force=options.force)
     if options.other:
         first = compare.Run.read(options.run)
     else:
-        first = compare.Run.published(options.published, second.stem)
+        first = compare.Run.published(published, second.stem)
     found = compare.compare(first, second)
-    page = compare.write(found, options.output or (options.other or options.run) / "compare.html")
+    outputs.write_page(page, found.html(), "ppp compare", force=options.force)
     for name, a, b in found.settings:
         print(f"parameter {name}: {a} -> {b}")
     for table in found.tables:
@@ -159,7 +220,8 @@ def _compare(options: argparse.Namespace) -> None:
 
 
 def _course_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--output", type=Path, default=Path("build", "course"))
+    course = Path("build", "course")
+    _output_arguments(parser, f"default: {course}", course)
     parser.add_argument(
         "--check",
         action="store_true",
@@ -171,17 +233,18 @@ def _course(options: argparse.Namespace) -> None:
     from companion import course
 
     sources = notebooks.ROOT / "exercises"
+    outputs.check_free(options.output, course.COMMAND, force=options.force)
     if options.check:
         problems = [line for path in sorted(sources.glob("*.md")) for line in course.problems(path)]
         if problems:
             raise course.CourseError("; ".join(problems))
-    written = course.build(sources, options.output)
+    written = course.build(sources, options.output, force=options.force)
     print(f"{_count(written, 'notebook')} in {options.output}: student and instructor")
 
 
 def _release_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--profile", default="standard", help="whose pages are released")
-    parser.add_argument("--output", type=Path, default=Path("dist"), help="default: dist")
+    _output_arguments(parser, "default: dist", Path("dist"))
 
 
 def _release(options: argparse.Namespace) -> None:
@@ -189,7 +252,8 @@ def _release(options: argparse.Namespace) -> None:
     from companion.book import Build
 
     parameters.check(profile=options.profile)
-    archive = release.pack(Build(notebooks.ROOT, options.profile), options.output)
+    build = Build(notebooks.ROOT, options.profile)
+    archive = release.pack(build, options.output, force=options.force)
     print(f"{archive}: {_count(range(release.check(archive)), 'file')}, each with its SHA-256")
 
 
@@ -400,8 +464,7 @@ def _measure_arguments(parser: argparse.ArgumentParser) -> None:
     add("--device", default="cpu", help="cpu, the default, or cuda")
     add("--batch-size", type=_whole, default=8, metavar="N", help="windows a pass; default: 8")
     add("--memory", metavar="BYTES", help="bound of a pass over a whole photograph, such as 2G")
-    add("--output", type=Path, help="folder that is made; default: runs/measure-NAME-DIGEST")
-    add("--force", action="store_true", help="replace an earlier measurement there")
+    _output_arguments(parser, "folder that is made; default: runs/measure-NAME-DIGEST")
 
 
 def _measure(options: argparse.Namespace) -> None:
@@ -457,7 +520,6 @@ def _sweep_jobs_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _sweep_jobs(options: argparse.Namespace, threads: int) -> int:
-    from companion.request import whole
     from companion.sweeps import conduct
 
     jobs = conduct.default_jobs(threads) if options.jobs is None else options.jobs
@@ -484,7 +546,6 @@ def _sweep_run_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _sweep_run(options: argparse.Namespace) -> None:
-    from companion.request import whole
     from companion.sweeps import conduct
 
     first = None if options.first is None else whole("--first", options.first, 1)
@@ -527,9 +588,9 @@ def _sweep_table_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _sweep_table(options: argparse.Namespace) -> None:
     status = _sweep_status(options)
-    if not status.folder.path.is_dir():
+    if not outputs.check_claim(status.folder.path, "ppp sweep"):
         raise PPPError(
-            f"{status.folder.path}: no such folder; first: ppp sweep run {options.sweep}"
+            f"{status.folder.path}: no sweep has run there; first: ppp sweep run {options.sweep}"
         )
     status.gather(stale=options.stale)
     _sweep_told(status)
@@ -653,8 +714,15 @@ def _version() -> str:
         return "(not installed)"
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong with the words of a command."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ParameterError(f"{message}; see {self.prog} --help")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="ppp", description="Position information from padding.")
+    parser = _Parser(prog="ppp", description="Position information from padding.")
     parser.add_argument("--version", action="version", version=f"ppp {_version()}")
     _add(parser.add_subparsers(dest="command", required=True, metavar="COMMAND"), COMMANDS)
     return parser
@@ -669,29 +737,61 @@ def _add(subparsers, commands: dict[str, Command]) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand and return its exit code.
 
-    0: done; 1: a notebook's code failed; 2: the request, or a file, was at fault, which one
-    line on the standard error explains; 130: interrupted.
+    0: done; 1: a notebook's code failed; 2: the request, or a file, was at fault; 70: a fault of
+    this program; 128 and the signal's number: stopped. All but 0 are explained by one line on
+    the standard error.
     """
-    options = _parser().parse_args(arguments)
+    with processes.answering() as answer:
+        try:
+            return _main(arguments)
+        except SystemExit:
+            raise
+        except BaseException as error:
+            # A library may have made something else of the interrupt.
+            if answer.number or isinstance(error, KeyboardInterrupt):
+                words = error.args[:1] if isinstance(error, KeyboardInterrupt) else ()
+                _say("interrupted" if answer.number in (0, signal.SIGINT) else "stopped", *words)
+                return 128 + (answer.number or signal.SIGINT)
+            _say(_ours(error))
+            return 70
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     try:
+        options = _parser().parse_args(arguments)
         COMMANDS[options.command].run(options)
+        if sys.stdout:
+            sys.stdout.flush()
     except notebooks.NotebookFailed as error:
         print(error, file=sys.stderr)
         return 1
     except PPPError as error:
-        print(f"ppp: {error}", file=sys.stderr)
+        _say(str(error))
         return 2
-    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+    except BrokenPipeError:  # the reader, such as `head`, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + getattr(signal, "SIGPIPE", 13)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        print(f"ppp: {where}{error.strerror or error}", file=sys.stderr)
+        _say(f"{where}{error.strerror or error}")
         return 2
-    except KeyboardInterrupt as stop:
-        print("ppp: interrupted", *stop.args[:1], sep="; ", file=sys.stderr)
-        return 130
     return 0
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def _say(*words: str) -> None:
+    with contextlib.suppress(OSError):  # nobody may be listening
+        print("ppp: " + "; ".join(words), file=sys.stderr, flush=True)
+
+
+def _ours(error: BaseException) -> str:
+    """Keep the traceback of what nobody foresaw in a file, and say where."""
+    kind = type(error).__name__
+    line = f"{kind}: {error}".strip().partition("\n")[0][:300].rstrip(": ")
+    try:
+        handle, path = tempfile.mkstemp(prefix="ppp-fault-", suffix=".txt")
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(shlex.join(["ppp", *sys.argv[1:]]) + "\n")
+            traceback.print_exception(error, file=file)
+    except OSError:
+        return f"{line}: this is a fault of ppp; please report it"
+    return f"{line}: this is a fault of ppp; please report it, with {path}"

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import ast
-import contextlib
 import hashlib
 import json
-import os
-import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from companion import processes
+from ppp import files
 from ppp.errors import ParameterError, PPPError, unknown
 from ppp.experiments import parameters
 
@@ -34,17 +35,20 @@ class NotebookError(PPPError):
 
 
 class NotebookFailed(RuntimeError):
-    """A notebook's own code failed; the text is its traceback and where the copy is.
+    """A notebook's own code failed; the text is its traceback.
 
     Attributes
     ----------
     reason : str
         The error in one line.
+    content : bytes
+        The notebook as far as it got; empty if nothing of it ran.
     """
 
-    def __init__(self, text: str, reason: str = "") -> None:
+    def __init__(self, text: str, reason: str = "", content: bytes = b"") -> None:
         super().__init__(text)
         self.reason = reason or text.strip().partition("\n")[0]
+        self.content = content
 
 
 def find(name: str, folder: Path | None = None) -> Path:
@@ -220,29 +224,33 @@ def digest(values: Mapping[str, Any]) -> str:
 
 
 def execute(
-    notebook: Path, output: Path, values: Mapping[str, Any], results: Path | None = None
+    notebook: Path,
+    output: Path,
+    values: Mapping[str, Any],
+    results: Path | None = None,
+    named: Path | None = None,
 ) -> None:
-    """Run a notebook with these parameters.
+    """Run a notebook with these parameters, into a folder that the caller puts in its place.
 
     Parameters
     ----------
     notebook : Path
         The source, left as it is.
     output : Path
-        The executed notebook, written when all of it ran. After a failure the notebook as
-        far as it got lies beside it as ``STEM.failed.ipynb``, and no `output`.
+        The executed notebook, written when all of it ran.
     values : mapping of str to object
         Checked parameters, from :func:`merge`.
     results : Path, optional
         The folder that the notebook's parameter ``results``, if it has one, is set to.
-        An earlier one is kept until the run succeeds.
+    named : Path, optional
+        Where that folder will be in the end, which is what the executed notebook tells.
 
     Raises
     ------
     NotebookError
-        A cell refused its input with a :class:`PPPError`: one line, and nothing is left.
+        A cell refused its input with a :class:`PPPError`: one line.
     NotebookFailed
-        With the cell and its traceback.
+        With the cell, its traceback, and the notebook as far as it got.
     """
     import nbformat
     import papermill
@@ -250,47 +258,78 @@ def execute(
     from traitlets.config import Config
 
     values = dict(values)
-    failed = output.with_name(f"{output.stem}.failed.ipynb")
-    partial = output.with_name(f".{output.stem}.part.ipynb")
-    with contextlib.ExitStack() as stack:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        stack.callback(_remove_if_empty, output.parent)
-        stack.callback(partial.unlink, missing_ok=True)
-        if results is not None:
-            stack.enter_context(_replacing(results))
-            if "results" in defaults(notebook):
-                values["results"] = results.as_posix()
-        # Kernels that start at the same time may take each other's ports; files they cannot.
-        sockets = stack.enter_context(tempfile.TemporaryDirectory(prefix="ppp-"))
-        source = nbformat.read(notebook, as_version=4)
-        source.metadata.setdefault("papermill", {})
+    output.parent.mkdir(parents=True, exist_ok=True)
+    if results is not None:
+        results.mkdir(parents=True, exist_ok=True)
+        if "results" in defaults(notebook):
+            values["results"] = results.as_posix()
+    source = nbformat.read(notebook, as_version=4)
+    source.metadata.setdefault("papermill", {})
+    # Kernels that start at the same time may take each other's ports; files they cannot.
+    with tempfile.TemporaryDirectory(prefix="ppp-") as sockets:
+        partial = Path(sockets, "partial.ipynb")
+        config = Config(
+            KernelManager={
+                "transport": "ipc",
+                "ip": f"{sockets}/kernel",
+                "connection_file": f"{sockets}/kernel.json",
+            },
+            NotebookClient={"kernel_manager_class": "companion.kernels.KernelManager"},
+        )
         try:
-            papermill.execute_notebook(
-                source,
-                # papermill formats the path, so that a brace in it must be doubled
-                str(partial).replace("{", "{{").replace("}", "}}"),
-                values,
-                kernel_name=KERNEL,
-                progress_bar={"desc": notebook.stem, "file": sys.stderr},
-                # A kernel that is told to end may complain of an interrupt.
-                extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
-                config=Config(KernelManager={"transport": "ipc", "ip": f"{sockets}/kernel"}),
+            _undisturbed(
+                lambda: papermill.execute_notebook(
+                    source,
+                    str(partial),
+                    values,
+                    kernel_name=KERNEL,
+                    progress_bar={"desc": notebook.stem, "file": sys.stderr},
+                    # A kernel that is told to end may complain of an interrupt.
+                    extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
+                    config=config,
+                )
             )
         except (papermill.PapermillExecutionError, DeadKernelError) as error:
             if getattr(error, "ename", "") in _refusals():
                 raise NotebookError(
                     f"{notebook.name} refused its parameters: {error.evalue}"
                 ) from None
-            kept = ""
-            if partial.exists():
-                os.replace(partial, failed)
-                kept = f"; as far as it got: {failed}"
-            text = f"{str(error).strip()}\n\nnotebook {notebook.name} failed{kept}"
+            text = f"{str(error).strip()}\n\nnotebook {notebook.name} failed"
             name, value = getattr(error, "ename", ""), str(getattr(error, "evalue", ""))
             reason = f"{name}: {value.strip().partition(chr(10))[0]}" if name else ""
-            raise NotebookFailed(text, reason) from None
-        os.replace(partial, output)
-        failed.unlink(missing_ok=True)
+            content = partial.read_bytes() if partial.exists() else b""
+            raise NotebookFailed(text, reason, content) from None
+        text = partial.read_text(encoding="utf-8")
+        if results is not None and named is not None:
+            text = _renamed(text, results.as_posix(), named.as_posix())
+        files.write(output, text.encode())
+
+
+def _undisturbed(work: Callable[[], object]) -> None:
+    """Do something in another thread: there nbclient cannot take signals from this program."""
+    done: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            work()
+            done.set_result(None)
+        except BaseException as error:
+            done.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        done.result()
+    except KeyboardInterrupt:
+        processes.end_children()
+        raise
+
+
+def _renamed(text: str, old: str, new: str) -> str:
+    """Replace a path in the text of a notebook, also where it stands in code in quotes."""
+    for _ in range(3):
+        text = text.replace(old, new)
+        old, new = (json.dumps(path, ensure_ascii=False)[1:-1] for path in (old, new))
+    return text
 
 
 def _refusals() -> set[str]:
@@ -301,30 +340,6 @@ def _refusals() -> set[str]:
         names.add(found.__name__)
         classes += found.__subclasses__()
     return names
-
-
-def _remove_if_empty(folder: Path) -> None:
-    with contextlib.suppress(OSError):
-        folder.rmdir()
-
-
-@contextlib.contextmanager
-def _replacing(folder: Path) -> Iterator[None]:
-    """Empty `folder` for a run; if that fails, what it wrote goes and the old comes back."""
-    previous = folder.with_name(f".{folder.name}.previous")
-    if previous.exists():  # a run was killed: what it left in the folder is half a result
-        shutil.rmtree(folder, ignore_errors=True)
-    elif folder.exists():
-        os.replace(folder, previous)
-    folder.mkdir(parents=True)
-    try:
-        yield
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        if previous.exists():
-            os.replace(previous, folder)
-        raise
-    shutil.rmtree(previous, ignore_errors=True)
 
 
 _OFFLINE_PAGE = """{% extends 'lab/index.html.j2' %}
@@ -354,9 +369,4 @@ def render(notebook: Path, page: Path) -> None:
     }
     exporter = HTMLExporter(raw_template=_OFFLINE_PAGE, embed_images=True)
     html, _ = exporter.from_notebook_node(nbformat.read(notebook, as_version=4), resources)
-    partial = page.with_name(f".{page.name}.part")
-    try:
-        partial.write_text(html, encoding="utf-8")
-        os.replace(partial, page)
-    finally:
-        partial.unlink(missing_ok=True)
+    files.write(page, html.encode())

@@ -54,6 +54,7 @@ def checkout(tmp_path):
         "ppp/experiments/__init__.py",
         "ppp/experiments/parameters.py",
         "ppp/experiments/datasets.py",
+        "ppp/experiments/outputs.py",
         "ppp/experiments/downloads.py",
     )
     for name in (*used, "Snakefile", "constraints.txt", "CITATION.cff"):
@@ -81,7 +82,7 @@ def profiles(checkout, n):
 
 
 def command(*arguments):
-    return [sys.executable, "-m", "companion.cli", *arguments]
+    return [sys.executable, "-m", "companion", *arguments]
 
 
 def run(checkout, *arguments):
@@ -134,14 +135,14 @@ def test_two_builds_at_once_are_refused(checkout):
     (checkout / "build").mkdir()
     with open(checkout / "build" / ".lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(book.BookError, match="another build"):
+        with pytest.raises(book.PPPError, match="at work here"):
             book.build(book.Build(checkout, "quick"))
 
 
 def test_a_source_that_changes_while_a_chapter_runs_is_noticed(checkout, monkeypatch):
     wanted = book.Build(checkout, "quick")
 
-    def execute(notebook, output, values, results):
+    def execute(notebook, output, values, results, named):
         write(output, "Toy")
         edit(notebook, "an unlucky number", "unlucky")
 
@@ -253,8 +254,8 @@ def test_book(checkout):
     failed = build(checkout)
     assert failed.returncode == 2
     assert "an unlucky number" in failed.stderr
-    left = sorted(path.name for path in executed.parent.glob("*.ipynb"))
-    assert any(name.endswith(".failed.ipynb") for name in left)
+    assert list((checkout / "build" / "quick" / "failed").glob("*.ipynb"))
+    assert nbformat.read(executed, 4)  # the old one, whole
     assert "Measured on 9 windows" in (html(checkout) / "intro.html").read_text()
 
 
@@ -349,7 +350,7 @@ def test_a_killed_build_loses_and_spoils_nothing(checkout, tmp_path_factory):
     assert build(undisturbed).returncode == 0
     assert timeless(contents(html(checkout))) == timeless(contents(html(undisturbed)))
     left = sorted(path.name for path in (checkout / "build" / "quick").iterdir())
-    assert [name for name in left if name.startswith(".rendering")] == []
+    assert [name for name in left if name.startswith(".making-")] == []
     assert len([name for name in left if name.startswith(".html-")]) == 1
     print(f"killed {killed} of {killed + finished} builds, which take {usual:.1f} s undisturbed")
 
@@ -370,7 +371,7 @@ def test_two_builds_at_once(checkout):
     said = [one.communicate()[0] for one in both]
     assert sorted(one.returncode for one in both) == [0, 2]
     (refused,) = [text for one, text in zip(both, said) if one.returncode]
-    assert refused.count("\n") == 1 and "another build is going on" in refused
+    assert refused.count("\n") == 1 and "'ppp build' is at work here (process " in refused
     assert whole(checkout, [8]) == 8
 
 

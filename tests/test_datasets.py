@@ -610,7 +610,7 @@ def test_a_redirection_to_a_host_that_is_down_stops_no_other_file(get, server, n
 def command(*arguments, **options):
     environment = os.environ | {"no_proxy": "*"}
     return subprocess.Popen(
-        [sys.executable, "-m", "companion.cli", "fetch", *map(str, arguments)],
+        [sys.executable, "-m", "companion", "fetch", *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

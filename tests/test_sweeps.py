@@ -364,7 +364,7 @@ def wait_for(condition, seconds=60):
 
 
 def command(swept, place, *words):
-    line = [sys.executable, "-m", "companion.cli", "sweep", "run", str(swept.path)]
+    line = [sys.executable, "-m", "companion", "sweep", "run", str(swept.path)]
     return subprocess.Popen(
         [*line, "--output", str(place), *words],
         cwd=notebooks.ROOT,

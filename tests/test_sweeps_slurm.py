@@ -72,7 +72,7 @@ def test_a_sweep_on_slurm_survives_a_drained_node_and_a_killed_job(tmp_path_fact
     sweep = Sweep.read(path)
     assert len(sweep.runs) == RUNS
     there, here = Folder(folder / "there"), Folder(folder / "here")
-    line = [sys.executable, "-m", "companion.cli", "sweep", "run", str(path), "--jobs", "4"]
+    line = [sys.executable, "-m", "companion", "sweep", "run", str(path), "--jobs", "4"]
     line += ["--output", str(there.path), "--cluster", str(profile(folder / "profile"))]
 
     def finished():

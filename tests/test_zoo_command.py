@@ -72,7 +72,7 @@ def test_a_strange_folder_is_told_in_one_line(capsys, tmp_path):
     (folder / "thesis.txt").touch()
     run = "--family vgg --padding zeros --seed 0 --out"
     assert cli.main(["zoo", "train", *run.split(), str(tmp_path)]) == 2
-    assert "1 of 1 runs failed; the first: plane-vgg-zeros-seed0" in capsys.readouterr().err
+    assert "holds 'plane-vgg-zeros-seed0'" in capsys.readouterr().err
     assert [path.name for path in folder.iterdir()] == ["thesis.txt"]
 
 
@@ -132,7 +132,7 @@ def test_the_command_line_starts_without_torch():
 def test_an_interrupt_of_the_command_stops_all_its_processes(tmp_path):
     out = tmp_path / "runs"
     options = f"--family vgg --padding zeros --seed 0 --seed 1 --seed 2 --jobs 2 --out {out}"
-    command = [sys.executable, "-m", "companion.cli", "zoo", "train", *options.split()]
+    command = [sys.executable, "-m", "companion", "zoo", "train", *options.split()]
     process = subprocess.Popen(
         command, stderr=subprocess.PIPE, text=True, start_new_session=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},

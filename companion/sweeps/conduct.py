@@ -14,21 +14,24 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 import psutil
 import yaml
 
-from companion import notebooks, staleness
+from companion import notebooks, processes, staleness
 from companion.quantities import show_bytes, show_seconds
 from companion.sweeps import job
 from companion.sweeps.spec import NotebookTarget, Run, SweepError, show
 from companion.sweeps.state import DONE, FAILED, MISSING, RUNNING, STALE, Status, living
 from ppp import files
 from ppp.errors import PPPError
+from ppp.experiments import outputs
 
 WORKFLOW = Path(__file__).parent / "workflow.smk"
+COMMAND = "ppp sweep"
+CANCEL = 60
+"""Seconds that Snakemake has to cancel the jobs of a cluster."""
 CLUSTERS = {"slurm": Path(__file__).parent / "slurm"}
 """Shipped profiles of Snakemake, by name."""
 
@@ -209,10 +212,7 @@ def run(
         Another command runs this sweep.
     """
     folder = status.folder
-    if folder.path.exists() and not folder.path.is_dir():
-        raise SweepError(f"--output {folder.path}: a file; expected a folder")
-    folder.path.mkdir(parents=True, exist_ok=True)
-    with _locked(folder.path) as lock:
+    with outputs.working(folder.path, COMMAND):
         _fetch(status.todo[:first])
         status = Status(status.sweep, folder, status.root)  # as things are now
         # What another machine has begun may be dead there; if not, the lock of the run is held.
@@ -222,7 +222,7 @@ def run(
             if todo:
                 ids = "\n".join(run.id for run in todo)
                 files.write(folder.path / "todo.txt", ids.encode())
-                _snakemake(status, todo, jobs, cluster, say, lock)
+                _snakemake(status, todo, jobs, cluster, say)
         except BaseException:
             with contextlib.suppress(PPPError, OSError):
                 Status(status.sweep, folder, status.root).gather()
@@ -232,9 +232,7 @@ def run(
     return after
 
 
-def _snakemake(
-    status: Status, todo: Sequence[Run], jobs: int, cluster: str, say, lock: IO[str]
-) -> None:
+def _snakemake(status: Status, todo: Sequence[Run], jobs: int, cluster: str, say) -> None:
     limits, path = status.sweep.limits, status.folder.path
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(WORKFLOW)]
     command += ["--directory", str(path)]
@@ -249,20 +247,17 @@ def _snakemake(
         command += _local_resources(limits)
     report = path / "snakemake.log"
     with report.open("wb") as log:
-        process = subprocess.Popen(
-            command,
-            cwd=notebooks.ROOT,
-            stdout=log,
-            stderr=log,
-            pass_fds=[lock.fileno()],  # the sweep is locked for as long as Snakemake lives
-        )
-        with _on_signals(_interrupt, signal.SIGTERM, signal.SIGHUP):
-            try:
-                _follow(status, todo, process, say)
-            except BaseException:
-                with _on_signals(signal.SIG_IGN, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                    _stop(process)
-                raise
+        process = processes.start(command, cwd=notebooks.ROOT, stdout=log, stderr=log)
+        try:
+            _follow(status, todo, process, say)
+        except BaseException:
+            if cluster:  # Snakemake cancels its jobs
+                processes.be_patient(CANCEL + processes.GRACE)
+                process.send_signal(signal.SIGINT)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(CANCEL)
+            processes.end_children(of=process.pid)
+            raise
     if left := [run for run in todo if not _ended(status, run)]:
         _end_runs(status, left)
         said = report.read_text(errors="replace").strip().splitlines() or ["it said nothing"]
@@ -281,37 +276,6 @@ def _end_runs(status: Status, runs: Sequence[Run]) -> None:
         with contextlib.suppress(psutil.Error):
             watcher.terminate()
     psutil.wait_procs(watchers, 30)
-
-
-def _stop(process: subprocess.Popen) -> None:
-    """End Snakemake and the runs of this machine; on a cluster, Snakemake cancels its jobs."""
-    family = []
-    with contextlib.suppress(psutil.NoSuchProcess):
-        family = psutil.Process(process.pid).children(recursive=True)
-    process.send_signal(signal.SIGINT)
-    for one in family:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            words = one.cmdline()
-            if "companion.sweeps.job" in words and "--work" not in words:
-                one.terminate()
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(60)
-    process.kill()
-
-
-@contextlib.contextmanager
-def _on_signals(action: Callable | signal.Handlers, *numbers: int) -> Iterator[None]:
-    """Let signals do something else for a while."""
-    before = {number: signal.signal(number, action) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, earlier in before.items():
-            signal.signal(number, earlier)
-
-
-def _interrupt(number: int, frame: object) -> None:
-    raise KeyboardInterrupt
 
 
 def _local_resources(limits) -> list[str]:
@@ -375,15 +339,3 @@ def _fetch(runs: Sequence[Run]) -> None:
 
         for name, weights in sorted(asked):
             networks.fetch_weights(name, weights)
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[IO[str]]:
-    with contextlib.ExitStack() as stack:
-        try:
-            lock = stack.enter_context(files.hold(folder / ".lock"))
-        except BlockingIOError:
-            raise SweepError(
-                f"another command runs the sweep in {folder}; wait for its end"
-            ) from None
-        yield lock

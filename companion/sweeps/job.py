@@ -15,7 +15,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -25,12 +24,12 @@ from typing import Any
 
 import psutil
 
-from companion import notebooks, staleness
-from companion.folders import replace_folder
+from companion import notebooks, processes, staleness
 from companion.quantities import show_bytes, show_seconds
 from companion.sweeps import spec, state
 from ppp import files
 from ppp.errors import PPPError
+from ppp.experiments import datasets, outputs
 
 LOOK = 0.2
 """Seconds between two looks at the time and memory of a run."""
@@ -65,6 +64,7 @@ def watch(folder: state.Folder, id: str) -> int:
     """Perform a run, and note how it ended; return the exit code."""
     _on_signals(_stop)
     _adopt()
+    processes.end_with_command(lambda: os.kill(os.getpid(), signal.SIGTERM))
     begun = time.monotonic()
     with contextlib.ExitStack() as stack:
         if not _held(folder.path / "locks" / id, stack):
@@ -263,7 +263,7 @@ def _finish(folder: state.Folder, id: str, record: dict[str, Any]) -> None:
     tables = [path for path in [*results.glob("*.csv"), results / spec.NUMBERS] if path.is_file()]
     record["tables"] = {path.name: files.sha256(path) for path in tables}
     files.write(work / "run.json", json.dumps(record).encode())
-    replace_folder(work, folder.run(id))
+    outputs.replace(work, folder.run(id))
     folder.failure(id).unlink(missing_ok=True)
     folder.done(id).parent.mkdir(parents=True, exist_ok=True)
     folder.done(id).touch()
@@ -308,17 +308,25 @@ def _gpu(wanted: bool) -> Iterator[str]:
         yield f"cuda:{found[0]}"
     else:
         with contextlib.ExitStack() as stack:
-            place = Path(tempfile.gettempdir(), f"ppp-gpus-{os.getuid()}")
+            place = _own_folder()
             while not (held := next((one for one in found if _held(place / one, stack)), "")):
                 time.sleep(LOOK)
             yield f"cuda:{held}"
 
 
+def _own_folder() -> Path:
+    """Return a folder that no other user of this machine can write, for the locks of its GPUs."""
+    place = datasets.cache() / "gpus"
+    place.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return place
+
+
 def _held(path: Path, stack: contextlib.ExitStack) -> bool:
     """Hold a lock for as long as `stack` lives, unless another process holds it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        stack.enter_context(files.hold(path))
-    except BlockingIOError:
+        stack.enter_context(outputs.held(path, "ppp sweep"))
+    except outputs.InUse:
         return False
     return True
 

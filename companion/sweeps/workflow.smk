@@ -8,6 +8,10 @@ import json
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(workflow.basedir).parents[1]))
+from companion.processes import end_with_command
+
+end_with_command()
 PLACES = {"checkout": str(Path(workflow.basedir).parents[1]), "folder": str(Path.cwd())}
 LIMITS = json.loads(Path("wanted.json").read_bytes())["limits"]
 
