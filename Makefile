@@ -6,36 +6,36 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 export PYTHONUTF8 := 1
+# They reach the shell through the environment, so that no character of theirs means anything to it.
+export PROFILE
+export VARIANT
 
 .PHONY: book serve test lint pdf course release clean
 .DEFAULT_GOAL := book
 
-# NAME=VALUE words become -p NAME VALUE
-CHANGES := $(foreach word,$(VARIANT),-p $(subst =, ,$(word)))
-
 book: $(INSTALLED)
-	@$(BIN)/ppp build --profile "$(PROFILE)" $(CHANGES)
+	@$(BIN)/ppp build --profile "$$PROFILE" --variant "$$VARIANT"
 
 serve: $(INSTALLED)
-	@test -f "build/$(PROFILE)/html/index.html" || { \
-	  echo "No pages yet: run 'make book PROFILE=$(PROFILE)' first." >&2; exit 2; }
-	$(BIN)/python -m http.server --bind 127.0.0.1 --directory "build/$(PROFILE)/html" 8000
+	@test -f "build/$$PROFILE/html/index.html" || { \
+	  echo "No pages yet: run 'make book PROFILE=$$PROFILE' first." >&2; exit 2; }
+	$(BIN)/python -m http.server --bind 127.0.0.1 --directory "build/$$PROFILE/html" 8000
 
 # Two workers with two threads each: threads that wait must sleep, or they take the other's core.
 test: $(INSTALLED)
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 pdf: book
-	@$(BIN)/ppp pdf --profile "$(PROFILE)" $(CHANGES)
+	@$(BIN)/ppp pdf --profile "$$PROFILE" --variant "$$VARIANT"
 
 course: $(INSTALLED)
-	@$(BIN)/ppp course --check
+	@$(BIN)/ppp course --check --force
 
 # From nothing: what is released was built by this commit alone.
 release: $(INSTALLED)
-	rm -rf "build/$(PROFILE)"
-	@$(BIN)/ppp build --profile "$(PROFILE)"
-	@$(BIN)/ppp release --profile "$(PROFILE)"
+	rm -rf "build/$$PROFILE"
+	@$(BIN)/ppp build --profile "$$PROFILE"
+	@$(BIN)/ppp release --profile "$$PROFILE" --force
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
