@@ -1,5 +1,5 @@
 # make book [PROFILE=quick|standard|paper] [VARIANT="padding=reflect n=64"], make serve,
-# make test, make lint, make pdf, make course, make release, make clean
+# make test, make test-nightly, make lint, make pdf, make course, make release, make clean
 PYTHON ?= python3
 PROFILE ?= standard
 VENV := .venv
@@ -10,7 +10,7 @@ export PYTHONUTF8 := 1
 export PROFILE
 export VARIANT
 
-.PHONY: book serve test lint pdf course release clean
+.PHONY: book serve test test-nightly lint pdf course release clean
 .DEFAULT_GOAL := book
 
 book: $(INSTALLED)
@@ -24,6 +24,11 @@ serve: $(INSTALLED)
 # Two workers with two threads each: threads that wait must sleep, or they take the other's core.
 test: $(INSTALLED)
 	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+# Also the tests that take long: more kills, more odd command lines.
+test-nightly: $(INSTALLED)
+	OMP_WAIT_POLICY=PASSIVE PPP_KILLS=20 PPP_SLURM_SEEDS=4 \
+	  $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m ""
 
 pdf: book
 	@$(BIN)/ppp pdf --profile "$$PROFILE" --variant "$$VARIANT"

@@ -296,7 +296,7 @@ def whole(checkout, versions):
     return n
 
 
-KILLS = int(os.environ.get("PPP_KILLS", "4"))
+KILLS = int(os.environ.get("PPP_KILLS", "1"))
 
 
 def timeless(pages_):

@@ -22,7 +22,7 @@ from PIL import Image
 from torchvision.models import Weights
 
 from companion import cli, staleness
-from ppp.errors import DataError, ParameterError, PictureError, WeightsError
+from ppp.errors import DataError, ParameterError, PictureError, PPPError, WeightsError
 from ppp.experiments import datasets, downloads, networks, parameters
 from ppp.experiments.datasets import fetch, read_list
 from ppp.experiments.downloads import SUMS, Item, Limits
@@ -697,7 +697,7 @@ def test_a_second_fetch_of_the_same_folder_is_refused(server, tmp_path):
     first = threading.Thread(target=fetch, args=(path, folder), kwargs=options, daemon=True)
     first.start()
     wait_for(lambda: server.count() == 1)
-    with pytest.raises(DataError, match="another fetch is at work there"):
+    with pytest.raises(PPPError, match="'ppp fetch' is at work here"):
         fetch(path, folder)
     server.go.set()
     first.join(10)

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 import ppp
 from ppp import files
 from ppp.errors import ParameterError, PPPError, WeightsError
-from ppp.experiments import training, zoo
+from ppp.experiments import outputs, training, zoo
 from ppp.experiments.networks import OPTIMAL, SHIPPED, load_network, manifest, rebuilt
 from ppp.experiments.training import Settings, evaluate, with_batch_statistics
 from ppp.experiments.zoo import PADDINGS, Observer, runs
@@ -246,6 +246,7 @@ def test_two_processes_give_what_one_gives_and_a_failure_loses_nothing(
     found = {}
     for jobs in (1, 2):
         folder = tmp_path / str(jobs) / "runs"
+        outputs.claim(folder, "ppp zoo train")
         strange = folder / "plane-resnet-zeros-seed0"
         strange.mkdir(parents=True)
         (strange / "thesis.txt").touch()
