@@ -65,8 +65,6 @@ class NotebookTarget:
         return list(self.base)
 
     def read(self, name: str, value: Any) -> Any:
-        if isinstance(value, str):
-            return notebooks.merge({name: None}, {name: value}, text=True)[name]
         return parameters.checked({name: value}, text=True)[name]
 
     def seed(self, seed: int) -> Values:
