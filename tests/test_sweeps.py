@@ -169,7 +169,7 @@ def test_measure_takes_the_options_of_its_command(toy):
         ("run: toy.ipynb\nseeds: 2\nprofile: fast", "unknown profile 'fast'"),
         ("run: measure\nseeds: 2", "measure needs a value for 'network'"),
         ("run: measure\nset: {network: a}\nseeds: 2\nprofile: quick", "measure has none"),
-        ("run: measure\nset: {network: a, window: x}\nseeds: 2", "--window x: expected a whole"),
+        ("run: measure\nset: {network: a, window: x}\nseeds: 2", "--window 'x': expected a whole"),
         ("run: toy.ipynb\nseeds: 200000", "more than 100,000 runs"),
         ("run: toy.ipynb\nseeds: 99999999", "more than 100,000 runs"),
         ("run: toy.ipynb\ngrid: {[n]: [1]}", "a key that is no word"),
@@ -203,7 +203,7 @@ def test_a_missing_file_and_bad_options_are_refused_in_one_line(toy, capsys):
     for words, says in [
         (["plan", str(toy / "none.yaml")], "none.yaml: No such file"),
         (["plan", str(path), "--jobs", "0"], "--jobs 0: expected a whole number"),
-        (["run", str(path), "--first", "x"], "--first x: expected a whole number"),
+        (["run", str(path), "--first", "x"], "--first 'x': expected a whole number"),
         (
             ["run", str(path), "--cluster", "slrum"],
             "--cluster 'slrum': expected slurm, or a folder",
