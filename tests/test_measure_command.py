@@ -344,6 +344,26 @@ def test_interrupted_command_goes_on(here, undrawn, monkeypatch, capsys, error):
     assert names(here) == ["net.py", "out", "photos", "whole"]
 
 
+@pytest.mark.parametrize("edited", ["net.py", "side.py"])
+def test_an_edited_network_begins_anew(here, monkeypatch, edited):
+    parts = {
+        "net.py": "from side import slope\n" + NET.replace("nn.ReLU()", "nn.LeakyReLU(slope())"),
+        "side.py": "def slope(): return 0.1\n",
+    }
+    parts["net.py"] = parts["net.py"].replace("slope())", "0.1 * slope())")
+    for name, text in parts.items():
+        Path(name).write_text(text)
+    with monkeypatch.context() as patched:
+        stopping(patched, 2, KeyboardInterrupt())
+        assert own("--output", "out") == 130
+    Path(edited).write_text(parts[edited].replace("0.1", "0.9"))
+    assert own("--output", "out") == own("--output", "fresh") == 0
+    found = [Path(name, "patterns.safetensors").read_bytes() for name in ("out", "fresh")]
+    assert found[0] == found[1]
+    about = json.loads(Path("out/measurement.json").read_text())["network"]["provenance"]
+    assert list(about["modules"]) == ["side.py"]
+
+
 # ---- what is refused
 
 
