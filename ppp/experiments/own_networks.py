@@ -101,7 +101,7 @@ def load_own(
         with _seeded(seed):
             network = _from_timm(name, window)
         return _ready(network, name, weights, seed)
-    file, factory = source(name)
+    file, _, factory = name.rpartition(":") if ".py:" in name else (name, "", "")
     path = documents.as_path(file, "network file", WeightsError)
     content = documents.read_bytes(path, "network file", error=WeightsError)
     folder = path.resolve().parent
@@ -123,20 +123,6 @@ def load_own(
     named = {Path(os.path.relpath(file, folder)).as_posix(): file for file in modules}
     network.provenance["modules"] = {file: modules[named[file]] for file in sorted(named)}
     return network
-
-
-def source(name: str) -> tuple[str, str]:
-    """Return the file and the factory that ``FILE.py:FACTORY`` names; no file of timm's.
-
-    Examples
-    --------
-    >>> source("nets/my_net.py:make_net"), source("resnet18")
-    (('nets/my_net.py', 'make_net'), ('', ''))
-    """
-    if not is_own(name) or name.startswith(_TIMM):
-        return "", ""
-    file, _, factory = name.rpartition(":") if ".py:" in name else (name, "", "")
-    return file, factory
 
 
 @contextmanager
