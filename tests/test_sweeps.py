@@ -188,7 +188,7 @@ def test_measure_takes_the_options_of_its_command(toy):
         ("run: toy.ipynb\nseeds: 2\nfigures: [{y: [n]}]", "figures, y ['n']: expected one name"),
         ("run: toy.ipynb\nseeds: 2\nfigures: [{y: n, log: z}]", "figures, log 'z'"),
         (f"run: toy.ipynb\nset: {{photos: {'a' * 5000}}}\nseeds: 1", "too long for a path"),
-        (f"run: toy.ipynb\n{'a' * 5000}: 1", "unknown key 'aaa"),
+        (f"run: toy.ipynb\n{'a' * 900}: 1", "unknown key 'aaa"),
         (f"run: toy.ipynb\ngrid: {{n: [{'9' * 5000}]}}", "expected an integer >= 2"),
         (f"run: toy.ipynb\nlimits: {{memory: '{'9' * 5000}'}}\nseeds: 1", "expected bytes"),
         ("run: toy.ipynb\nlimits: &a [*a]\nseeds: 1", "not YAML ('a' holds itself)"),
@@ -215,7 +215,7 @@ def test_a_missing_file_and_bad_options_are_refused_in_one_line(toy, capsys):
     path = toy / "good.yaml"
     path.write_text("run: toy.ipynb\nseeds: 1")
     for words, says in [
-        (["plan", str(toy / "none.yaml")], "none.yaml: No such file"),
+        (["plan", str(toy / "none.yaml")], "none.yaml cannot be read: No such file"),
         (["plan", str(path), "--jobs", "0"], "--jobs 0: expected a whole number"),
         (["run", str(path), "--first", "x"], "--first 'x': expected a whole number"),
         (
