@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ppp.errors import ParameterError, PPPError, unknown
+from ppp.errors import ParameterError, PPPError, first_words, unknown
 from ppp.experiments import (
     bhv_design,
     confounders,
@@ -184,10 +184,24 @@ def judge(
         if names and name not in names:
             continue
         if entry.tested:
-            verdicts.append(JUDGES[name](Path(data)))
+            verdicts.append(_judged(name, Path(data)))
         else:
             verdicts.append(Verdict(entry, NOT_TESTED, pd.DataFrame(), "no test has been written"))
     return verdicts
+
+
+def _judged(name: str, data: Path) -> Verdict:
+    try:
+        return JUDGES[name](data)
+    except PPPError:
+        raise
+    except Exception as error:  # a table of somebody else's can hold anything
+        if data == DATA:
+            raise
+        raise PPPError(
+            f"the tables in {data} cannot decide {name} ({type(error).__name__}: "
+            f"{first_words(error)}); expected those of the studies"
+        ) from None
 
 
 def table(verdicts: Sequence[Verdict]) -> pd.DataFrame:
