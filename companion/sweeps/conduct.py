@@ -18,7 +18,6 @@ from typing import IO
 
 import numpy as np
 import psutil
-import yaml
 
 from companion import notebooks, staleness
 from companion.quantities import show_bytes, show_seconds
@@ -27,6 +26,7 @@ from companion.sweeps.spec import NotebookTarget, Run, SweepError, show
 from companion.sweeps.state import DONE, FAILED, MISSING, RUNNING, STALE, Status, living
 from ppp import files
 from ppp.errors import PPPError
+from ppp.experiments import documents
 
 WORKFLOW = Path(__file__).parent / "workflow.smk"
 CLUSTERS = {"slurm": Path(__file__).parent / "slurm"}
@@ -157,7 +157,7 @@ def profile(cluster: str) -> Path:
     ------
     SweepError
     """
-    path = CLUSTERS.get(cluster, Path(cluster))
+    path = CLUSTERS.get(cluster) or documents.as_path(cluster, "--cluster", SweepError)
     if not any((path / name).is_file() for name in ("config.yaml", "config.v8+.yaml")):
         raise SweepError(
             f"--cluster {cluster!r}: expected {', '.join(CLUSTERS)}, or a folder with a profile of "
@@ -169,8 +169,8 @@ def profile(cluster: str) -> Path:
 def _executor(folder: Path) -> str:
     """Return the executor that a profile of Snakemake names."""
     for path in folder.glob("config*.yaml"):
-        found = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        if "executor" in found:
+        found = documents.read_yaml(path, "profile", error=SweepError)
+        if isinstance(found, dict) and "executor" in found:
             return str(found["executor"])
     return ""
 
