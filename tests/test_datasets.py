@@ -878,7 +878,7 @@ def test_what_is_no_path_is_refused_in_one_line(place, tmp_path, monkeypatch):
         assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
     if "\0" not in place:  # the environment can hold none
         monkeypatch.setenv("PPP_CACHE", place)
-        with pytest.raises(DataError, match="^PPP_CACHE "):
+        with pytest.raises(DataError, match=r"^PPP_CACHE "):
             datasets.located("urban100")
 
 

@@ -182,3 +182,19 @@ def test_the_start_needs_neither_torch_nor_pandas():
     code = "import sys, ppp.experiments.documents; print({'torch', 'pandas'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize("module", ["ledger", "turntable", "sweep_tables", "reliability"])
+def test_a_backend_that_matplotlib_lacks_is_told_in_one_line(module):
+    code = (
+        f"from ppp.errors import PPPError\ntry: import ppp.experiments.{module}\n"
+        "except PPPError as error: print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"MPLBACKEND": "bad"},
+    )
+    assert not done.stderr and done.stdout.count("\n") == (module != "reliability")
+    assert module == "reliability" or "take MPLBACKEND out of the environment" in done.stdout

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from ppp.errors import ParameterError, PPPError, first_words, unknown
 from ppp.experiments import (
@@ -23,6 +23,9 @@ from ppp.experiments import (
     zoo,
 )
 from ppp.experiments.claims import CLAIMS, NOT_TESTED, Verdict, claims
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 DATA = zoo.DATA
 """The folder of the shipped tables."""

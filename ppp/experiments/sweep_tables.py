@@ -11,16 +11,19 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet
-from matplotlib.figure import Figure
 
 from ppp.errors import DocumentError, PPPError, first_words, unknown
 from ppp.experiments import documents, figures
 from ppp.experiments.surroundings import mean_interval
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SHIPPED = Path(__file__).parents[2] / "data" / "sweeps" / "window-size"
 
