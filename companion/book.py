@@ -18,8 +18,8 @@ from typing import Any
 
 from companion import notebooks, processes, staleness
 from ppp import files
-from ppp.errors import ParameterError, PPPError, unknown
-from ppp.experiments import outputs
+from ppp.errors import ParameterError, PPPError, first_words, shown, unknown
+from ppp.experiments import documents, outputs
 
 _BUILD_BOOK = "from jupyter_book.cli.main import main; main()"
 
@@ -305,15 +305,14 @@ def read_numbers(results: Path) -> dict[str, int | float | str]:
     if not path.exists():
         return {}
     try:
-        found = json.loads(path.read_text(encoding="utf-8"), parse_constant=_not_a_number)
-        if not isinstance(found, dict):
-            raise ValueError("not an object")
+        found = documents.read_json(path, constant=_not_a_number)
         for name, value in found.items():
             if not name.isidentifier() or type(value) not in (int, float, str):
-                raise ValueError(f"{name!r} is {value!r}")
+                raise ValueError(f"{shown(name)} is {shown(value)}")
     except ValueError as error:
         raise BookError(
-            f"{path}: expected names with one finite number or text each ({error})"
+            f"{path}: expected names with one finite number or text each "
+            f"({first_words(error).removeprefix(f'{path} cannot be read: ')})"
         ) from None
     return found
 

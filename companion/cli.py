@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 from companion import notebooks, processes
 from companion.request import whole
-from ppp.errors import ParameterError, PPPError
-from ppp.experiments import outputs, parameters
+from ppp.errors import ParameterError, PPPError, first_words
+from ppp.experiments import documents, outputs, parameters
 
 if TYPE_CHECKING:
     from companion.book import Build
@@ -759,6 +759,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _main(arguments: Sequence[str] | None) -> int:
     try:
         options = _parser().parse_args(arguments)
+        for name, value in vars(options).items():
+            if isinstance(value, Path):
+                setattr(options, name, documents.as_path(value, name))
         COMMANDS[options.command].run(options)
         if sys.stdout:
             sys.stdout.flush()
@@ -785,8 +788,7 @@ def _say(*words: str) -> None:
 
 def _ours(error: BaseException) -> str:
     """Keep the traceback of what nobody foresaw in a file, and say where."""
-    kind = type(error).__name__
-    line = f"{kind}: {error}".strip().partition("\n")[0][:300].rstrip(": ")
+    line = f"{type(error).__name__}: {first_words(error)}"
     try:
         handle, path = tempfile.mkstemp(prefix="ppp-fault-", suffix=".txt")
         with os.fdopen(handle, "w", encoding="utf-8") as file:

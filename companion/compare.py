@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from collections.abc import Iterator
@@ -17,7 +18,8 @@ from markupsafe import Markup
 from companion import notebooks
 from companion.book import read_numbers
 from companion.templates import TEMPLATES
-from ppp.errors import PPPError
+from ppp.errors import PPPError, first_words
+from ppp.experiments import documents
 
 MOST_ROWS = 200
 """Of a table, how many rows are shown: those that exceed their intervals come first."""
@@ -86,10 +88,11 @@ class Run:
         """Return its tables by name."""
         found = {}
         for path in sorted(self.results.glob("*.csv")):
+            content = documents.read_bytes(path, "table", most=None, error=CompareError)
             try:
-                found[path.stem] = pd.read_csv(path)
+                found[path.stem] = pd.read_csv(io.BytesIO(content))
             except ValueError as error:
-                raise CompareError(f"{path}: not a table ({error})") from None
+                raise CompareError(f"{path}: not a table ({first_words(error)})") from None
         return found
 
     def numbers(self) -> dict[str, Any]:

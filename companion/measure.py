@@ -17,7 +17,7 @@ from tqdm import tqdm
 import ppp
 from companion import notebooks
 from companion.request import OWN, Request
-from ppp.errors import NullTestError, PictureError, SwapError
+from ppp.errors import NullTestError, PictureError, PPPError, SwapError, first_words
 from ppp.experiments import (
     files,
     layers as layer_choice,
@@ -164,7 +164,7 @@ def _measure(request: Request, output: Path, folder: Path, states: Path, say) ->
 
     photos, left_out = _photographs(request.photos)
     network = _network(request)
-    audit = ppp.audit(network.model, network.window)
+    audit = _audit(network)
     _check_schemes(request, audit)
     choice = layer_choice.choose(network.model, network.window, request.layers)
     say(f"layers    {', '.join(choice.layers)}  ({choice.rule})")
@@ -195,7 +195,9 @@ def _measure(request: Request, output: Path, folder: Path, states: Path, say) ->
     weights_sha256 = networks.weights_sha256(network.model)
     network.model.to(request.device)
     versions = results.footer()
-    identity = [asdict(request), weights_sha256, [p.sha256 for p in used], versions]
+    # All that decides the values, the code of a network's files too: other code begins anew.
+    made_of = [network.provenance, weights_sha256, [p.sha256 for p in used], versions]
+    identity = _plain([asdict(request), *made_of])
     kept = states / notebooks.digest({"of": identity})
     measurement = _measured(request, network, windows, choice, kept)
     done = Measured(
@@ -257,6 +259,18 @@ def _network(request: Request) -> networks.Network:
         mean=request.mean or network.mean,
         std=request.std or network.std,
     )
+
+
+def _audit(network: networks.Network) -> Audit:
+    try:
+        return ppp.audit(network.model, network.window)
+    except PPPError:
+        raise
+    except (RuntimeError, MemoryError) as error:  # mostly for want of memory
+        raise PPPError(
+            f"network {network.name!r} does not run on a window of {network.window} px: "
+            f"{first_words(error)}; give a smaller --window"
+        ) from None
 
 
 def _photographs(folder: str) -> tuple[list[Photograph], list[tuple[str, str]]]:

@@ -14,12 +14,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from companion import processes
 from ppp import files
-from ppp.errors import ParameterError, PPPError, unknown
-from ppp.experiments import parameters
+from ppp.errors import ParameterError, PPPError, shown, unknown
+from ppp.experiments import documents, parameters
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -66,7 +64,7 @@ def find(name: str, folder: Path | None = None) -> Path:
     NotebookError
         No notebook, or more than one, goes by this name.
     """
-    path = Path(name)
+    path = documents.as_path(name, "notebook", NotebookError)
     if path.suffix == ".ipynb":
         if not path.is_file():
             raise NotebookError(f"notebook {name}: no such file; give a path, a stem or a part")
@@ -93,11 +91,10 @@ def read(notebook: Path) -> NotebookNode:
     """
     import nbformat
 
+    text = documents.read_text(notebook, "notebook", error=NotebookError)
     try:
-        content = nbformat.read(notebook, as_version=4)
+        content = nbformat.reads(text, as_version=4)
         nbformat.validate(content)
-    except OSError:
-        raise
     except Exception as error:  # nbformat raises whatever its JSON and schema readers raise
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise NotebookError(f"notebook {notebook}: not a notebook ({reason[0]})") from None
@@ -144,7 +141,7 @@ def defaults(notebook: Path) -> dict[str, Any]:
                     values[name] = ast.literal_eval(line.value)
                 case _:
                     raise ValueError(f"line {line.lineno} of it")
-    except (ValueError, SyntaxError) as error:
+    except (ValueError, SyntaxError, RecursionError, MemoryError) as error:
         raise NotebookError(
             f"notebook {notebook}: its parameters cell may hold only lines 'name = literal', "
             f"each name once ({error})"
@@ -172,10 +169,10 @@ def profile_values(
         The profiles file; the checkout's ``profiles.yaml`` without it.
     """
     path = profiles or ROOT / "profiles.yaml"
-    known = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    known = _names(documents.read_yaml(path, error=ParameterError), path)
     if profile not in known:
         raise ParameterError(unknown("profile", profile, known))
-    changes = dict((known[profile] or {}).get(notebook.stem) or {})
+    changes = dict(_names(_names(known[profile], path).get(notebook.stem), path))
     if "profile" in values:
         changes.setdefault("profile", profile)
     try:
@@ -189,26 +186,19 @@ def merge(
 ) -> dict[str, Any]:
     """Return `changes` in the parameters' types, having refused what `values` lacks.
 
-    With `text`, every change is YAML text, as on the command line.
+    With `text`, every change is text, as on the command line.
     """
     for name in changes:
         if name not in values:
             raise ParameterError(unknown("parameter", name, values))
-    if text:
-        changes = {name: _read(name, value) for name, value in changes.items()}
     return parameters.checked(changes, text=text)
 
 
-def _read(name: str, text: str) -> Any:
-    """Read YAML text without guessing types: the parameter's kind knows them better.
-
-    ``no`` stays a name, and ``1e-3``, which YAML 1.1 takes for text, a number.
-    """
-    try:
-        value = yaml.load(text, Loader=yaml.BaseLoader)
-    except yaml.YAMLError:
-        raise ParameterError(f"parameter {name} = {text!r}: expected a value in YAML") from None
-    return value if isinstance(value, (list, str)) else text
+def _names(value: Any, path: Path) -> Mapping[str, Any]:
+    """Return a mapping of a profiles file, empty where nothing is given."""
+    if value is not None and not isinstance(value, dict):
+        raise ParameterError(f"{path.name}: {shown(value)}; expected names with values")
+    return value or {}
 
 
 def digest(values: Mapping[str, Any]) -> str:

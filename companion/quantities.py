@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from ppp.errors import ParameterError
+from ppp.errors import ParameterError, shown
 
 _BYTES = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
@@ -25,7 +25,8 @@ def read_bytes(name: str, text: str) -> int:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
     if not match or not 1 <= float(match[1]) * _BYTES[match[2].upper()] < 2**63:
         raise ParameterError(
-            f"{name} {text!r}: expected bytes above 0, such as 2G or 500M (K, M, G: powers of 1024)"
+            f"{name} {shown(text)}: expected bytes above 0, such as 2G or 500M (K, M, G: powers of "
+            "1024)"
         )
     return int(float(match[1]) * _BYTES[match[2].upper()])
 
@@ -44,7 +45,9 @@ def read_seconds(name: str, text: str) -> float:
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|min|h|d)", text.strip())
     if not match or not 0 < float(match[1]) * _SECONDS[match[2]] < 2**31:
-        raise ParameterError(f"{name} {text!r}: expected a time above 0, such as 90 s, 30 min, 2 h")
+        raise ParameterError(
+            f"{name} {shown(text)}: expected a time above 0, such as 90 s, 30 min, 2 h"
+        )
     return float(match[1]) * _SECONDS[match[2]]
 
 

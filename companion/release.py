@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import nbformat
-import yaml
 
 from companion.notebooks import KERNEL
 from ppp import files
 from ppp.errors import PPPError
-from ppp.experiments import outputs
+from ppp.experiments import documents, outputs
 
 if TYPE_CHECKING:
     from companion.book import Build
@@ -79,10 +78,7 @@ _CITED = ("title", "version", "license", "authors", "preferred-citation")
 
 def citation(path: Path) -> dict[str, Any]:
     """Read ``CITATION.cff``."""
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ReleaseError(f"{path}: not a citation file ({error})") from None
+    found = documents.read_yaml(path, "citation file", error=ReleaseError)
     given = found if isinstance(found, dict) else {}
     if lacking := [name for name in _CITED if name not in given]:
         raise ReleaseError(f"{path}: not a citation file: it lacks {', '.join(lacking)}")

@@ -31,6 +31,7 @@ _METRICS = {"mae": "MAE-PPP (σ)", "snr": "SNR-PPP"}
 _FACTS = {
     "source": "where from",
     "sha256": "SHA-256 of the weights' file",
+    "dtype": "precision of the weights' file",
     "file_sha256": "SHA-256 of the network's file",
     "padding": "padding it was made with",
     "seed": "seed of the weights",

@@ -11,11 +11,14 @@ from pathlib import Path
 
 from companion import notebooks
 from companion.quantities import read_bytes
-from ppp.errors import ParameterError
-from ppp.experiments import parameters
+from ppp.errors import ParameterError, shown
+from ppp.experiments import documents, parameters
 
 OWN = "own"
 """Among the schemes: the network as it is; a test keeps it equal to ppp.measurement.OWN."""
+
+_MANY = 2**31 - 1
+"""Windows, or pixels of a side, that nobody has."""
 
 
 @dataclass(frozen=True)
@@ -46,19 +49,21 @@ class Request:
             The first option that is not as expected, by name.
         """
         names = _listed("--layers", options.layers)
+        if options.photos:
+            documents.as_path(options.photos, "--photos", ParameterError)
         return cls(
             network=options.network,
             weights=options.weights,
             layers="auto" if names == ("auto",) else names,
             schemes=tuple(dict.fromkeys(map(_scheme, _listed("--schemes", options.schemes)))),
             photos=options.photos,
-            per_photo=whole("--per-photo", options.per_photo, 1),
-            window=None if options.window is None else whole("--window", options.window, 1),
+            per_photo=whole("--per-photo", options.per_photo, 1, _MANY),
+            window=None if options.window is None else whole("--window", options.window, 1, _MANY),
             mean=_three("--mean", options.mean),
             std=_three("--std", options.std, positive=True),
             seed=whole("--seed", options.seed, 0),
             device=_device(options.device),
-            batch_size=whole("--batch-size", options.batch_size, 1),
+            batch_size=whole("--batch-size", options.batch_size, 1, _MANY),
             memory=None if options.memory is None else read_bytes("--memory", options.memory),
         )
 
@@ -84,7 +89,7 @@ class Request:
 def _listed(option: str, text: str) -> tuple[str, ...]:
     names = tuple(part.strip() for part in text.split(","))
     if not all(names):
-        raise ParameterError(f"{option} {text!r}: expected names with commas between, a,b,c")
+        raise ParameterError(f"{option} {shown(text)}: expected names with commas between, a,b,c")
     return names
 
 
@@ -100,10 +105,19 @@ def _scheme(text: str) -> str:
     return str(Scheme.parse(text))
 
 
-def whole(option: str, value: int | str, least: int) -> int:
-    """Return a whole number that an option gives, or refuse it by the option's name."""
-    if type(value) is not int or value < least:
-        raise ParameterError(f"{option} {value}: expected a whole number of at least {least}")
+def whole(option: str, value: int | str, least: int, most: int = parameters.MOST) -> int:
+    """Return a whole number that an option gives, or refuse it by the option's name.
+
+    Examples
+    --------
+    >>> whole("--seed", 2**64, 0)
+    Traceback (most recent call last):
+    ppp.errors.ParameterError: --seed 18446744073709551616: expected a whole number of at most ...
+    """
+    if type(value) is not int or not least <= value <= most:
+        high = type(value) is int and value > most
+        bound = f"at most {most}" if high else f"at least {least}"
+        raise ParameterError(f"{option} {shown(value)}: expected a whole number of {bound}")
     return value
 
 
@@ -116,7 +130,9 @@ def _three(option: str, text: str | None, *, positive: bool = False) -> tuple[fl
         values = ()
     if len(values) != 3 or not all(math.isfinite(v) and (v > 0 or not positive) for v in values):
         kind = "three numbers above 0" if positive else "three numbers"
-        raise ParameterError(f"{option} {text!r}: expected {kind}, r,g,b, for pixels in [0, 1]")
+        raise ParameterError(
+            f"{option} {shown(text)}: expected {kind}, r,g,b, for pixels in [0, 1]"
+        )
     return values
 
 
@@ -131,7 +147,7 @@ def _device(text: str) -> str:
         torch.empty(1, device=text).cpu()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ParameterError(
-            f"--device {text!r} cannot be used: {first_line(error)}; expected cpu, or cuda where "
-            "there is one"
+            f"--device {shown(text)} cannot be used: {first_line(error)}; expected cpu, or cuda "
+            "where there is one"
         ) from None
     return text

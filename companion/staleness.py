@@ -23,7 +23,7 @@ from typing import Any
 from companion import notebooks
 from ppp import files
 from ppp.errors import PPPError
-from ppp.experiments import datasets, parameters
+from ppp.experiments import datasets, documents, parameters
 
 Key = dict[str, dict[str, str]]
 """Ingredients by kind: kind -> name -> digest, or the value itself if it is short."""
@@ -407,10 +407,9 @@ def changes(made: Key, wanted: Key) -> list[str]:
 def load(path: Path) -> Key | None:
     """Read a key, or nothing if there is none that can be read."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return documents.read_json(path)
+    except PPPError:
         return None
-    return found if isinstance(found, dict) else None
 
 
 def store(path: Path, made: Any) -> None:

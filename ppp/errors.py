@@ -8,6 +8,7 @@ prints that line and ends with exit code 2.
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Iterable
 
 
@@ -55,6 +56,53 @@ class ParameterError(PPPError):
     """An unknown notebook parameter, or a value it does not allow."""
 
 
+class DocumentError(PPPError):
+    """A path that is none, or a file that cannot be read as what it should be."""
+
+
+class _Repr(reprlib.Repr):
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxstring = self.maxother = self.maxlong = 160
+        self.maxlist = self.maxtuple = self.maxdict = self.maxset = 24
+        self.maxlevel = 3
+
+    def repr_int(self, x: int, level: int) -> str:
+        try:
+            return super().repr_int(x, level)
+        except ValueError:  # more digits than Python writes out
+            return f"a number of {x.bit_length()} bits"
+
+
+_REPR = _Repr()
+
+
+def shown(value: object, most: int = 240) -> str:
+    """Return a value as code writes it, in so many characters at most.
+
+    Examples
+    --------
+    >>> shown(["zeros", 0.5])
+    "['zeros', 0.5]"
+    >>> shown("a" * 1_000_000, 20)
+    "'aaaaaaaaaaaaaaaa..."
+    """
+    text = _REPR.repr(value)
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def first_words(error: BaseException, most: int = 200) -> str:
+    """Return what an error says in one short line, or its kind if it says nothing.
+
+    Examples
+    --------
+    >>> first_words(ValueError("a fault\\n  in line 2")), first_words(EOFError())
+    ('a fault in line 2', 'EOFError')
+    """
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
 def unknown(kind: str, given: object, allowed: Iterable[object]) -> str:
     """Say that `given` is not among `allowed`, with the nearest name if one is near.
 
@@ -64,7 +112,7 @@ def unknown(kind: str, given: object, allowed: Iterable[object]) -> str:
     "unknown padding 'refelct'; did you mean 'reflect'? known: zeros, reflect"
     """
     names = [str(name) for name in allowed]
-    near = difflib.get_close_matches(str(given), names, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(str(given)[:200], names, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    shown = names if len(names) <= 24 else [*names[:24], f"... ({len(names)} in all)"]
-    return f"unknown {kind} {given!r}; {hint}known: {', '.join(shown)}"
+    known = names if len(names) <= 24 else [*names[:24], f"... ({len(names)} in all)"]
+    return f"unknown {kind} {shown(given)}; {hint}known: {', '.join(known)}"

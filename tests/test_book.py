@@ -54,6 +54,7 @@ def checkout(tmp_path):
         "ppp/experiments/__init__.py",
         "ppp/experiments/parameters.py",
         "ppp/experiments/datasets.py",
+        "ppp/experiments/documents.py",
         "ppp/experiments/outputs.py",
         "ppp/experiments/downloads.py",
     )

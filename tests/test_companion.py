@@ -172,6 +172,39 @@ def test_defaults_and_merge(toy):
     assert notebooks.merge(values, {"schemes": "mean"}, text=True) == {"schemes": ["mean"]}
 
 
+TEXTS = ["set #2", "!tag x", "a: b", "'set'", '"set"', "- a", "&a", "*a", "a%b", "{a}", "no", "1e3"]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_texts_are_taken_as_they_stand(text, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path(text).mkdir()
+    values = {"photos": "", "weights": "random"}
+    asked = {"photos": text, "weights": f"{text}.pth"}
+    assert notebooks.merge(values, asked, text=True) == asked
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "zeros,constant(0.5)",
+        " zeros, constant(0.5) ",
+        "[zeros, constant(0.5)]",
+        "[ 'zeros', \"constant(0.5)\" , ]",
+    ],
+)
+def test_lists_are_written_with_brackets_or_without(text):
+    found = notebooks.merge({"schemes": []}, {"schemes": text}, text=True)
+    assert found == {"schemes": ["zeros", "constant(0.5)"]}
+    assert notebooks.merge({"layers": []}, {"layers": "[]"}, text=True) == {"layers": []}
+
+
+@pytest.mark.parametrize("text", ["[set #2, b]", "[a b, c]", "!t a", "a,,b", "[a, [b]]", "&a b"])
+def test_values_of_lists_are_taken_as_they_stand(text):
+    with pytest.raises(ParameterError, match="expected a name"):
+        notebooks.merge({"networks": []}, {"networks": text}, text=True)
+
+
 @pytest.mark.parametrize(
     ("cell", "tags", "says"),
     [
@@ -235,7 +268,10 @@ def test_params(toy, capsys):
         (["-p", "n", "1"], "parameter n = '1'"),
         (["-p", "n", "true"], "an integer >= 2"),
         (["-p", "schemes", "[zeros, refelct]"], "did you mean 'reflect'"),
-        (["-p", "schemes", "[zeros"], "a value in YAML"),
+        (["-p", "schemes", "[zeros"], "unknown padding '[zeros'"),
+        (["-p", "n", "9" * 10_000], "expected an integer >= 2"),
+        (["-p", "n", str(2**63)], "expected an integer >= 2"),
+        (["-p", "photograph", "~no-such-user/x"], "expected a name"),
         (["-p", "results", "x"], "--output"),
         (["--profile", "quik"], "did you mean 'quick'"),
         (["--output", "notebooks"], "holds '01-toy.ipynb', which 'ppp run' did not make"),

@@ -857,3 +857,44 @@ def test_a_refusal_of_the_command_is_one_line_and_code_2(
     assert cli.main(["fetch", *arguments]) == 2
     errors = capsys.readouterr().err
     assert errors.startswith("ppp: ") and errors.count("\n") == 1 and words in errors
+
+
+# ---- what is given as a place
+
+
+@pytest.mark.parametrize("place", ["~no-such-user/a", "a\0b", "a" * 5000])
+def test_what_is_no_path_is_refused_in_one_line(place, tmp_path, monkeypatch):
+    path = tmp_path / "list.txt"
+    path.write_text("https://example.org/a.png\n")
+    calls = [
+        (DataError, lambda: datasets.fetch(place)),
+        (DataError, lambda: datasets.fetch(path, place)),
+        (DataError, lambda: datasets.read_list(place)),
+        (PictureError, lambda: datasets.located(place)),
+    ]
+    for error, call in calls:
+        with pytest.raises(error) as caught:
+            call()
+        assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
+    if "\0" not in place:  # the environment can hold none
+        monkeypatch.setenv("PPP_CACHE", place)
+        with pytest.raises(DataError, match=r"^PPP_CACHE "):
+            datasets.located("urban100")
+
+
+def test_only_a_regular_file_is_a_list(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path, words in [(tmp_path / "pipe", "a pipe"), (tmp_path, "a folder")]:
+        with pytest.raises(DataError, match=f"list .* cannot be read: it is {words}"):
+            datasets.fetch(path, tmp_path / "to")
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\n", b"none\n"])
+def test_damaged_sums_are_told_in_one_line(tmp_path, content):
+    path = tmp_path / "list.txt"
+    path.write_text("https://example.org/a.png\n")
+    (tmp_path / "to").mkdir()
+    (tmp_path / "to" / datasets.SUMS).write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        datasets.fetch(path, tmp_path / "to")
+    assert datasets.SUMS in str(caught.value) and "\n" not in str(caught.value)

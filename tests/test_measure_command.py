@@ -345,6 +345,26 @@ def test_interrupted_command_goes_on(here, undrawn, monkeypatch, capsys, error):
     assert names(here) == ["net.py", "out", "photos", "whole"]
 
 
+@pytest.mark.parametrize("edited", ["net.py", "side.py"])
+def test_an_edited_network_begins_anew(here, monkeypatch, edited):
+    parts = {
+        "net.py": "from side import slope\n" + NET.replace("nn.ReLU()", "nn.LeakyReLU(slope())"),
+        "side.py": "def slope(): return 0.1\n",
+    }
+    parts["net.py"] = parts["net.py"].replace("slope())", "0.1 * slope())")
+    for name, text in parts.items():
+        Path(name).write_text(text)
+    with monkeypatch.context() as patched:
+        stopping(patched, 2, KeyboardInterrupt())
+        assert own("--output", "out") == 130
+    Path(edited).write_text(parts[edited].replace("0.1", "0.9"))
+    assert own("--output", "out") == own("--output", "fresh") == 0
+    found = [Path(name, "patterns.safetensors").read_bytes() for name in ("out", "fresh")]
+    assert found[0] == found[1]
+    about = json.loads(Path("out/measurement.json").read_text())["network"]["provenance"]
+    assert list(about["modules"]) == ["side.py"]
+
+
 # ---- what is refused
 
 
@@ -370,7 +390,11 @@ def test_interrupted_command_goes_on(here, undrawn, monkeypatch, capsys, error):
         ("net.py:make_net --photos net.py", "is a file; expected a folder"),
         ("net.py:make_net --window 99", "needs 104 x 104 px (height x width)"),
         ("net.py:make_net --window 0", "--window 0: expected a whole number of at least 1"),
-        ("net.py:make_net --window big", "--window big: expected a whole number"),
+        ("net.py:make_net --window 100000000000", "--window 100000000000: expected a whole"),
+        (f"net.py:make_net --seed {2**64}", f"--seed {2**64}: expected a whole number of at most"),
+        (f"net.py:make_net --seed {'9' * 9999}", "expected a whole number of at least 0"),
+        ("net.py:make_net --photos ~no-such-user/x", "--photos '~no-such-user/x': no such user"),
+        ("net.py:make_net --window big", "--window 'big': expected a whole number"),
         ("plane-vgg --window 8", "the model does not run on"),
         ("net.py:make_net --per-photo 0", "--per-photo 0: expected a whole number"),
         ("net.py:make_net --batch-size 0", "--batch-size 0: expected a whole number"),

@@ -2,6 +2,7 @@ import contextlib
 import hashlib
 import http.server
 import json
+import os
 import pickle
 import shutil
 import socket
@@ -431,3 +432,94 @@ def test_reading_back_equals_what_was_saved():
     state = load_network("plane-resnet", "trained").model.state_dict()
     for key, value in load_file(SHIPPED / record["file"]).items():
         assert torch.equal(state[key], value)
+
+
+# ---- kinds of numbers
+
+
+def _with(change, key="0.weight"):
+    """Return a small network, and its state with one tensor changed."""
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    state[key] = change(state[key])
+    return model, state
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda w: w.to(torch.complex64) * 1j, "0.weight is of complex64, not float32"),
+        (lambda w: w.to(torch.int8), "0.weight is of int8, not float32"),
+        (lambda w: w > 0, "0.weight is of bool, not float32"),
+        (lambda w: w.to_sparse(), "0.weight is sparse or nested"),
+        (lambda w: torch.empty_like(w, device="meta"), "0.weight is on the meta device"),
+        (
+            lambda w: torch.quantize_per_tensor(w, 0.1, 0, torch.qint8),
+            "0.weight is quantised (qint8)",
+        ),
+    ],
+)
+def test_weights_of_another_kind_are_refused_by_name(tmp_path, change, words):
+    model, state = _with(change)
+    before = networks.weights_sha256(model)
+    torch.save(state, tmp_path / "w.pth")
+    with pytest.raises(WeightsError) as caught:
+        networks.load_file(model, tmp_path / "w.pth")
+    assert words in str(caught.value) and "\n" not in str(caught.value)
+    assert networks.weights_sha256(model) == before
+
+
+def test_counters_are_whole_numbers(tmp_path):
+    model, state = _with(lambda n: n.float(), "1.num_batches_tracked")
+    torch.save(state, tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match="num_batches_tracked is of float32, not int64"):
+        networks.load_file(model, tmp_path / "w.pth")
+
+
+def test_keys_that_are_no_names_are_refused(tmp_path):
+    model, state = _with(lambda w: w)
+    torch.save(state | {7: torch.zeros(1)}, tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match="has a key 7; expected names of parameters"):
+        networks.load_file(model, tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_another_precision_is_taken_and_told(tmp_path, dtype):
+    model, state = _with(lambda w: w.to(dtype))
+    torch.save(state, tmp_path / "w.pth")
+    found = networks.load_file(model, tmp_path / "w.pth")
+    assert found["dtype"] == ", ".join(sorted(["float32", str(dtype).removeprefix("torch.")]))
+    assert torch.equal(model[0].weight, state["0.weight"].float())
+    torch.save(model.state_dict(), tmp_path / "w.pth")
+    assert "dtype" not in networks.load_file(model, tmp_path / "w.pth")
+
+
+def test_the_bytes_that_are_hashed_are_those_that_are_loaded(tmp_path, monkeypatch):
+    path = tmp_path / "w.pth"
+    model, state = _with(lambda w: w + 1)
+    torch.save(state, path)
+    content = path.read_bytes()
+    read = networks.documents.read_bytes
+
+    def replaced(*arguments, **options):
+        found = read(*arguments, **options)
+        path.write_bytes(b"other")
+        return found
+
+    monkeypatch.setattr(networks.documents, "read_bytes", replaced)
+    assert networks.load_file(model, path)["sha256"] == hashlib.sha256(content).hexdigest()
+    assert torch.equal(model[0].weight, state["0.weight"])
+
+
+def test_a_pipe_of_weights_is_refused_before_it_is_opened(tmp_path):
+    os.mkfifo(tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match="it is a pipe; expected a file"):
+        networks.load_file(torch.nn.Conv2d(3, 4, 3), tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"a": 1}', '{"a": {"file": 1}}', "{", "\xff"])
+def test_a_damaged_manifest_is_told_in_one_line(tmp_path, content):
+    (tmp_path / "manifest.json").write_bytes(content.encode("latin-1"))
+    with pytest.raises(WeightsError) as caught:
+        networks.load_network("plane-vgg", "trained", models=tmp_path)
+    assert "manifest" in str(caught.value) and "\n" not in str(caught.value)

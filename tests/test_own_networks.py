@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+import os
 import sys
 
 import pytest
@@ -95,6 +96,67 @@ def test_neighbours_can_be_imported_while_loading_only(file, tmp_path):
     del sys.modules["width_of_mine"]
 
 
+def test_what_a_network_imports_is_noted_and_its_own(file, tmp_path):
+    for width, folder in ((5, "a"), (6, "b")):
+        (tmp_path / folder / "parts").mkdir(parents=True)
+        file(f"from shared_width import extra\nwidth = {width} + extra\n", f"{folder}/side.py")
+        file("", f"{folder}/parts/__init__.py")
+        file("from torch import nn\n", f"{folder}/parts/late.py")
+        file("", f"{folder}/unused.py")
+        file(
+            "import sys\nfrom pathlib import Path\nfrom torch import nn\n"
+            "sys.path.append(str(Path(__file__).parents[1]))\nfrom side import width\n"
+            "class Net(nn.Conv2d):\n"
+            "    def __init__(self): super().__init__(3, width, 3)\n"
+            "    def forward(self, x):\n"
+            "        from parts import late\n"
+            "        return super().forward(x)\n",
+            f"{folder}/net.py",
+        )
+    file("extra = 0\n", "shared_width.py")
+    mine = sys.modules["side"] = type(sys)("side")  # the caller's, of the same name
+    mine.__file__ = str(tmp_path / "side.py")
+    before = list(sys.path)
+    try:
+        for folder, extra in (("a", 0), ("b", 0), ("a", 0), ("a", 1)):
+            file(f"extra = {extra}\n", "shared_width.py")  # of the same size, at the same time
+            network = load_own(f"{tmp_path / folder / 'net.py'}:Net", window=16)
+            assert network.model.out_channels == (5 if folder == "a" else 6) + extra
+            network.model(torch.zeros(1, 3, 16, 16))
+            found = network.provenance["modules"]
+            wanted = ("../shared_width.py", "parts/__init__.py", "parts/late.py", "side.py")
+            assert tuple(found) == wanted
+            for name, digest in found.items():
+                content = (tmp_path / folder / name).read_bytes()
+                assert digest == hashlib.sha256(content).hexdigest()
+            assert sys.modules["side"] is mine
+    finally:
+        sys.path[:] = before
+        del sys.modules["side"]
+
+
+def test_networks_that_have_no_values_yet(file, tmp_path):
+    path = file("import torch\ndef m(): return torch.nn.Conv2d(3, 4, 3, device='meta')\n")
+    assert "on the meta device, where weight has no values" in refused(f"{path}:m")
+    path = file("import torch\ndef m(): return torch.nn.LazyConv2d(4, 3)\n")
+    assert load_own(f"{path}:m", window=16).model.weight.shape == (4, 3, 3, 3)
+    save_file({"weight": torch.ones(4, 3, 3, 3)}, tmp_path / "w.safetensors")
+    text = refused(f"{path}:m", str(tmp_path / "w.safetensors"))
+    assert "weight has no shape before the network is run" in text
+
+
+def test_a_pipe_is_no_network_file(tmp_path):
+    os.mkfifo(tmp_path / "net.py")
+    assert "net.py cannot be read: it is a pipe" in refused(f"{tmp_path / 'net.py'}:m")
+    assert "no such user" in refused("~no-such-user/net.py:m")
+
+
+def test_an_interrupt_is_nobodys_fault(file):
+    path = file("def m(): raise KeyboardInterrupt\n")
+    with pytest.raises(KeyboardInterrupt):
+        load_own(f"{path}:m")
+
+
 @pytest.mark.parametrize(
     ("text", "factory", "words"),
     [
@@ -109,6 +171,8 @@ def test_neighbours_can_be_imported_while_loading_only(file, tmp_path):
         ("def m():\n    raise OSError('a\\nb')\n", "m", "fails: OSError: a (line 2)"),
         ("def m(depth, *, width, n=1): pass\n", "m", "needs arguments: depth, width;"),
         ("def m(): return 3\n", "m", "returns int; expected a torch.nn.Module"),
+        ("def m(): raise GeneratorExit\n", "m", "fails: GeneratorExit (line 1)"),
+        ("class E(BaseException): pass\nraise E('x')\n", "m", "imported: E: x (line 2)"),
         ("m = 3\n", "m", "is a int; expected a function that returns a network"),
         ("import torch\nm = torch.nn.ReLU()\n", "m", "is a ReLU; expected a function"),
     ],

@@ -35,7 +35,7 @@ def test_version_is_the_same_everywhere():
 def test_a_broken_citation_file(tmp_path, text):
     path = tmp_path / "CITATION.cff"
     path.write_text(text)
-    with pytest.raises(release.ReleaseError, match="not a citation file"):
+    with pytest.raises(release.ReleaseError, match="citation file"):
         release.citation(path)
 
 

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import platform
 from dataclasses import dataclass
@@ -87,7 +88,10 @@ def test_what_is_kept_is_there(tmp_path):
     assert found["kind"].tolist() == ["a", "a"] and found["seed"].tolist() == [1, 1]
     assert found["score"].tolist() == [np.pi + 1, 1 / 3]  # in full
     assert STUDY.seconds(run, tmp_path / "deep" / "er") == pytest.approx(12.3)
-    assert json.loads((place / "record.json").read_text()) == {
+    record = json.loads((place / "record.json").read_text())
+    for name, digest in record.pop("tables").items():
+        assert digest == hashlib.sha256((place / f"{name}.csv").read_bytes()).hexdigest()
+    assert record == {
         "kind": "a", "seed": 1, "seconds": 12.3, "torch": torch.__version__,
         "numpy": np.__version__, "python": platform.python_version(),
         "machine": platform.machine(), "threads": torch.get_num_threads(),
@@ -131,8 +135,38 @@ def test_a_run_that_is_kept_again_replaces_itself(folder):
     assert changed == {"a-0/scores.csv", "a-0/record.json"}
 
 
+@pytest.mark.parametrize("change", [lambda text: text[: len(text) // 2], lambda text: text[:-9]])
+def test_a_table_that_is_not_what_the_run_wrote_is_refused(folder, tmp_path, change):
+    path, data = folder / "a-1" / "scores.csv", tmp_path / "data"
+    path.write_text(change(path.read_text()))
+    assert f"{path} is damaged: it has SHA-256" in refused(
+        lambda: STUDY.collect(folder, data, RUNS)
+    )
+    assert not data.exists()
+
+
+def test_a_run_of_before_its_tables_were_hashed_is_collected(folder, tmp_path):
+    path = folder / "a-1" / "record.json"
+    record = json.loads(path.read_text())
+    del record["tables"]
+    path.write_text(json.dumps(record))
+    assert STUDY.collect(folder, tmp_path / "data", RUNS) == len(RUNS)
+    (folder / "a-1" / "scores.csv").write_text("score\n1\n")
+    assert "has no column 'kind'" in refused(lambda: STUDY.collect(folder, tmp_path / "x", RUNS))
+
+
 @pytest.mark.parametrize(
-    "content", [b"{", b"", b"[]", b"{}", b'{"seconds": "long"}', b'{"seconds": null}', b"\xff\xfe"]
+    "content",
+    [
+        b"{",
+        b"",
+        b"[]",
+        b'{"seconds": 1, "tables": 3}',
+        b"{}",
+        b'{"seconds": "long"}',
+        b'{"seconds": null}',
+        b"\xff\xfe",
+    ],
 )
 def test_a_damaged_record_names_its_file_and_nothing_is_written(folder, tmp_path, content):
     path = folder / "a-1" / "record.json"

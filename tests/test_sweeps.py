@@ -170,12 +170,15 @@ def test_measure_takes_the_options_of_its_command(toy):
         ("run: toy.ipynb\nseeds: 2\nprofile: fast", "unknown profile 'fast'"),
         ("run: measure\nseeds: 2", "measure needs a value for 'network'"),
         ("run: measure\nset: {network: a}\nseeds: 2\nprofile: quick", "measure has none"),
-        ("run: measure\nset: {network: a, window: x}\nseeds: 2", "--window x: expected a whole"),
+        ("run: measure\nset: {network: a, window: x}\nseeds: 2", "--window 'x': expected a whole"),
         ("run: toy.ipynb\nseeds: 200000", "more than 100,000 runs"),
         ("run: toy.ipynb\nseeds: 99999999", "more than 100,000 runs"),
         ("run: toy.ipynb\ngrid: {[n]: [1]}", "a key that is no word"),
         ("run: toy.ipynb\nset: {photos: nowhere}\nseeds: 1", "photos = 'nowhere': no such folder"),
-        ("run: toy.ipynb\nset: {photos: ~nobodyx/a}\nseeds: 1", "photos = '~nobodyx/a': Could not"),
+        (
+            "run: toy.ipynb\nset: {photos: ~nobodyx/a}\nseeds: 1",
+            "photos = '~nobodyx/a': no such user",
+        ),
         ("run: measure\nset: {network: a, photos: no}\nseeds: 1", "photos = 'no': no such folder"),
         ("run: measure\nset: {network: a, weights: a.pt}\nseeds: 1", "weights = 'a.pt': no such"),
         ("run: measure\nset: {network: a.py:f}\nseeds: 1", "network = 'a.py:f': no such file"),
@@ -185,6 +188,16 @@ def test_measure_takes_the_options_of_its_command(toy):
         ("run: toy.ipynb\nseeds: 2\nlimits: {time: 99999999999 d}", "limits, time '9999"),
         ("run: toy.ipynb\nseeds: 2\nfigures: [{y: [n]}]", "figures, y ['n']: expected one name"),
         ("run: toy.ipynb\nseeds: 2\nfigures: [{y: n, log: z}]", "figures, log 'z'"),
+        (f"run: toy.ipynb\nset: {{photos: {'a' * 5000}}}\nseeds: 1", "too long for a path"),
+        (f"run: toy.ipynb\n{'a' * 900}: 1", "unknown key 'aaa"),
+        (f"run: toy.ipynb\ngrid: {{n: [{'9' * 5000}]}}", "expected an integer >= 2"),
+        (f"run: toy.ipynb\nlimits: {{memory: '{'9' * 5000}'}}\nseeds: 1", "expected bytes"),
+        ("run: toy.ipynb\nlimits: &a [*a]\nseeds: 1", "not YAML ('a' holds itself)"),
+        (
+            "run: toy.ipynb\nlimits:\n- &a0 [b, b, b, b, b, b, b, b, b]\n"
+            + "".join(f"- &a{n + 1} [{', '.join([f'*a{n}'] * 9)}]\n" for n in range(9)),
+            "with its aliases written out",
+        ),
         ("run: [", "not YAML"),
         ("- a", "not YAML"),
     ],
@@ -195,6 +208,7 @@ def test_a_bad_file_is_refused_in_one_line(toy, capsys, text, says):
     assert cli.main(["sweep", "plan", str(path)]) == 2
     said = capsys.readouterr().err
     assert says in said and said.startswith(f"ppp: {path}: ") and said.count("\n") == 1
+    assert len(said) < 1500
     assert not (toy / "runs").exists()
 
 
@@ -202,9 +216,9 @@ def test_a_missing_file_and_bad_options_are_refused_in_one_line(toy, capsys):
     path = toy / "good.yaml"
     path.write_text("run: toy.ipynb\nseeds: 1")
     for words, says in [
-        (["plan", str(toy / "none.yaml")], "none.yaml: No such file"),
+        (["plan", str(toy / "none.yaml")], "none.yaml cannot be read: No such file"),
         (["plan", str(path), "--jobs", "0"], "--jobs 0: expected a whole number"),
-        (["run", str(path), "--first", "x"], "--first x: expected a whole number"),
+        (["run", str(path), "--first", "x"], "--first 'x': expected a whole number"),
         (
             ["run", str(path), "--cluster", "slrum"],
             "--cluster 'slrum': expected slurm, or a folder",
@@ -635,6 +649,52 @@ def test_a_measurement_is_a_run(toy):
     assert table["layer"].tolist() == ["layer1"] and table["window"].tolist() == [48]
     again = toy / "out" / "measured" / "runs" / swept.runs[0].id / "results" / "measurement.csv"
     assert len(table) == len(pd.read_csv(again)) and (table["mae"] > 0).all()
+
+
+NET = """\
+from torch import nn
+from parts.slopes import slope
+def make(): return nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.LeakyReLU(slope))
+"""
+
+
+def test_a_run_is_stale_when_a_module_of_its_network_changed(toy):
+    (toy / "parts").mkdir()
+    slopes, unused = toy / "parts" / "slopes.py", toy / "unused.py"
+    (toy / "net.py").write_text(NET)
+    slopes.write_text("slope = 0.1\n")
+    unused.write_text("")
+    text = "run: measure\nset: {network: 'net.py:make', per_photo: 1, layers: '1'}\n"
+    swept = sweep(toy, f"{text}grid: {{window: [16]}}", "own")
+    place = toy / "out" / "own"
+    assert states(run(swept, place)) == ["done"]
+    unused.write_text("# edited\n")
+    assert states(status(swept, place)) == ["done"]
+    before = (toy / "out" / "own" / "table.parquet").read_bytes()
+    slopes.write_text("slope = 0.9\n")
+    found = status(swept, place)
+    assert states(found) == ["stale"]
+    assert found.states[swept.runs[0].id].reason == f"module {slopes}: changed"
+    assert states(run(swept, place)) == ["done"]
+    assert (toy / "out" / "own" / "table.parquet").read_bytes() != before
+    slopes.unlink()
+    assert status(swept, place).states[swept.runs[0].id].reason == f"module {slopes}: gone"
+
+
+def test_only_a_regular_file_is_a_sweep(toy, capsys):
+    os.mkfifo(toy / "pipe.yaml")
+    (toy / "latin.yaml").write_bytes(b"run: \xff")
+    for path, says in [
+        (toy / "pipe.yaml", "it is a pipe"),
+        ("/dev/zero", "it is a device"),
+        (toy, "it is a folder"),
+        (toy / "latin.yaml", "not UTF-8"),
+        ("~no-such-user/a.yaml", "no such user"),
+        ("a" * 5000, "too long"),
+    ]:
+        assert cli.main(["sweep", "plan", str(path)]) == 2
+        said = capsys.readouterr().err
+        assert said.startswith("ppp: sweep file") and says in said and said.count("\n") == 1
 
 
 def test_names_of_weights_end_as_in_the_library():

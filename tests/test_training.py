@@ -1,3 +1,4 @@
+import hashlib
 import json
 import signal
 import subprocess
@@ -242,7 +243,7 @@ def test_a_folder_that_is_no_runs_is_refused(tmp_path):
         (tmp_path / "settings.json").write_text(text)
         with pytest.raises(ParameterError, match="give another folder"):
             train("resnet", **short, folder=tmp_path)
-    with pytest.raises(NotADirectoryError):
+    with pytest.raises(ParameterError, match="is a file; give the folder"):
         train("resnet", **short, folder=tmp_path / "thesis.txt")
 
 
@@ -313,6 +314,10 @@ def test_a_damaged_finished_run_is_refused_in_one_line(tmp_path):
         with pytest.raises(WeightsError, match="cannot be read") as caught:
             load_run(tmp_path)
         assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
+        for changed in (content[:-3], content + b"1\n"):
+            (tmp_path / name).write_bytes(changed)
+            with pytest.raises(WeightsError, match=f"{name} is not what the run wrote"):
+                load_run(tmp_path)
         (tmp_path / name).write_bytes(content)
     (tmp_path / "weights.safetensors").write_bytes(b"1234")
     with pytest.raises(WeightsError, match="cannot be read"):
@@ -470,7 +475,9 @@ def test_batch_statistics_come_from_windows_and_leave_the_model_alone(padding):
 def test_a_record_says_what_was_done(tmp_path):
     run = train("vgg", padding="reflect", seed=1, **short, folder=tmp_path)
     record = json.loads((tmp_path / "record.json").read_text())
-    assert record == run.record
+    for name, digest in record.pop("files").items():
+        assert digest == hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()
+    assert record == run.record == load_run(tmp_path).record
     assert record["steps"] == 3 and record["n_test"] == 8 and record["epochs"] == 0.75
     assert record["train_scenes"] == [1 << 24, (1 << 24) + 16]
     assert record["train_scenes"][1] <= record["test_scenes"][0]

@@ -363,6 +363,9 @@ def test_what_is_no_finished_run_is_not_collected(trained, data, tmp_path):
     (broken / stem / "weights.safetensors").write_bytes(b"12345678")
     unmeasured = one(tmp_path / "unmeasured", trained, stem)
     (unmeasured / stem / "rows.json").write_text("[]")
+    record = json.loads((unmeasured / stem / "record.json").read_text())
+    del record["files"]["rows.json"]
+    (unmeasured / stem / "record.json").write_text(json.dumps(record))
     for folder, words in (
         (tmp_path / "missing", "no finished run"),
         (unfinished, "no finished run"),

@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 import psutil
-import yaml
 
 from companion import notebooks, processes, staleness
 from companion.quantities import show_bytes, show_seconds
@@ -26,7 +25,7 @@ from companion.sweeps.spec import NotebookTarget, Run, SweepError, show
 from companion.sweeps.state import DONE, FAILED, MISSING, RUNNING, STALE, Status, living
 from ppp import files
 from ppp.errors import PPPError
-from ppp.experiments import outputs
+from ppp.experiments import documents, outputs
 
 WORKFLOW = Path(__file__).parent / "workflow.smk"
 COMMAND = "ppp sweep"
@@ -160,7 +159,7 @@ def profile(cluster: str) -> Path:
     ------
     SweepError
     """
-    path = CLUSTERS.get(cluster, Path(cluster))
+    path = CLUSTERS.get(cluster) or documents.as_path(cluster, "--cluster", SweepError)
     if not any((path / name).is_file() for name in ("config.yaml", "config.v8+.yaml")):
         raise SweepError(
             f"--cluster {cluster!r}: expected {', '.join(CLUSTERS)}, or a folder with a profile of "
@@ -172,8 +171,8 @@ def profile(cluster: str) -> Path:
 def _executor(folder: Path) -> str:
     """Return the executor that a profile of Snakemake names."""
     for path in folder.glob("config*.yaml"):
-        found = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        if "executor" in found:
+        found = documents.read_yaml(path, "profile", error=SweepError)
+        if isinstance(found, dict) and "executor" in found:
             return str(found["executor"])
     return ""
 

@@ -16,13 +16,17 @@ import yaml
 
 from companion import notebooks, staleness
 from companion.quantities import read_bytes, read_seconds
-from ppp.errors import ParameterError, PPPError, unknown
-from ppp.experiments import datasets, parameters
+from ppp import files
+from ppp.errors import ParameterError, PPPError, first_words, shown, unknown
+from ppp.experiments import datasets, documents, parameters
 
 MEASURE = "measure"
 """In the place of a notebook: ``ppp measure``."""
 
 NUMBERS = "numbers.json"
+
+MODULES = "modules.json"
+"""In the folder of a run: the SHA-256 of each of the user's modules that were imported."""
 WEIGHTS = (".safetensors", ".pth", ".pt")
 """What the names of files with weights end in; a test keeps it equal to the library's."""
 
@@ -65,8 +69,6 @@ class NotebookTarget:
         return list(self.base)
 
     def read(self, name: str, value: Any) -> Any:
-        if isinstance(value, str):
-            return notebooks.merge({name: None}, {name: value}, text=True)[name]
         return parameters.checked({name: value}, text=True)[name]
 
     def seed(self, seed: int) -> Values:
@@ -89,6 +91,9 @@ class NotebookTarget:
     def ingredients(self, library: staleness.Library) -> staleness.Key:
         cells = staleness.code_cells(self.path)
         return staleness.ingredients(library.root, cells, library, f"notebook {self.path}")
+
+    def imported(self, settings: Mapping[str, Any], folder: Path) -> dict[str, str]:
+        return {}
 
     def sources(self) -> list[Path]:
         return [self.path]
@@ -121,7 +126,7 @@ class MeasureTarget:
 
     def read(self, name: str, value: Any) -> Any:
         if name == "network" and str(value).startswith("-"):
-            raise ParameterError(f"network {value!r}: expected a name, or FILE.py:FACTORY")
+            raise ParameterError(f"network {shown(value)}: expected a name, or FILE.py:FACTORY")
         return self._request({name: value})[name]
 
     def _request(self, changes: Mapping[str, Any]) -> Values:
@@ -137,13 +142,18 @@ class MeasureTarget:
         return {"photos": "folder", "weights": "weights", "network": "source"}.get(name, "")
 
     def given(self, settings: Mapping[str, Any]) -> dict[str, str]:
-        """Return the state of its files; of a network's own, every module in its folder."""
+        """Return the state of its files; which modules a network imports is known when it ran."""
         found = staleness.given({name: settings[name] for name in ("photos", "weights")})
-        source = Path(str(settings["network"]).partition(":")[0])
-        if source.suffix == ".py" and source.is_file():
-            for path in sorted(source.parent.glob("*.py")):
-                found[str(path)] = staleness.digest(path.read_bytes())
+        source = _source(str(settings["network"]))[0]
+        if source.endswith(".py") and Path(source).is_file():
+            found[source] = files.sha256(source)
         return found
+
+    def imported(self, settings: Mapping[str, Any], folder: Path) -> dict[str, str]:
+        """Return the SHA-256 of each module that a finished run's network imported, by path."""
+        source = Path(_source(str(settings["network"]))[0])
+        known = staleness.load(folder / MODULES) if source.suffix == ".py" else None
+        return {str(source.resolve().parent / name): one for name, one in (known or {}).items()}
 
     def ingredients(self, library: staleness.Library) -> staleness.Key:
         code = staleness.without_texts(self.sources()[0].read_text(encoding="utf-8"))
@@ -160,7 +170,9 @@ class MeasureTarget:
             name: tuple(value) if isinstance(value, list) else value
             for name, value in settings.items()
         }
-        measure.measure(request.Request(**measured), folder / "results", force=True)
+        done = measure.measure(request.Request(**measured), folder / "results", force=True)
+        if modules := done.network.provenance.get("modules"):
+            staleness.store(folder / MODULES, modules)
 
 
 Target = NotebookTarget | MeasureTarget
@@ -239,18 +251,16 @@ class Sweep:
         PPPError
             In one line: what is wrong, its value, what was expected.
         """
-        try:
-            text = path.read_text(encoding="utf-8")
-            content = yaml.load(text, Loader=_Loader)
-        except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-            raise SweepError(f"{path}: not YAML ({_first(error)})") from None
+        path = documents.as_path(path, "sweep file", SweepError)
+        text = documents.read_text(path, "sweep file", most=documents.MOST_YAML, error=SweepError)
+        content = documents.parse_yaml(text, str(path), loader=_Loader, error=SweepError)
         try:
             return _sweep(path, content, text)
         except PPPError as error:
-            raise SweepError(f"{path}: {error}") from None
+            raise SweepError(f"{path}: {first_words(error, 1000)}") from None
 
 
-class _Loader(yaml.BaseLoader):
+class _Loader(documents.Texts):
     """Keeps every value a text, whose type the parameter knows; refuses a key given twice."""
 
     def construct_mapping(self, node, deep=False):
@@ -274,9 +284,9 @@ def _figure(given: Any) -> dict[str, str]:
     found = _mapping("figures", given, _FIGURE, need=("y",))
     for name, value in found.items():
         if not isinstance(value, str):
-            raise SweepError(f"figures, {name} {value!r}: expected one name")
+            raise SweepError(f"figures, {name} {shown(value)}: expected one name")
     if found.get("log", "") not in ("", "x", "y", "xy"):
-        raise SweepError(f"figures, log {found['log']!r}: expected x, y or xy")
+        raise SweepError(f"figures, log {shown(found['log'])}: expected x, y or xy")
     return found
 
 
@@ -289,7 +299,7 @@ def _sweep(path: Path, content: Any, text: str) -> Sweep:
     name = known.get("name", path.stem)
     if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]{0,63}", name):
         raise SweepError(
-            f"name {name!r}: expected letters, digits, '_', '-' and '.', at most 64; without "
+            f"name {shown(name)}: expected letters, digits, '_', '-' and '.', at most 64; without "
             "'name' it is the file's"
         )
     target = _target(known, path.parent)
@@ -308,7 +318,7 @@ def _sweep(path: Path, content: Any, text: str) -> Sweep:
 def _target(known: Mapping[str, Any], folder: Path) -> Target:
     run, profile = known["run"], known.get("profile", "standard")
     if not isinstance(run, str):
-        raise SweepError(f"run {run!r}: expected a notebook, or measure")
+        raise SweepError(f"run {shown(run)}: expected a notebook, or measure")
     if run == MEASURE:
         if "profile" in known:
             raise SweepError("profile: measure has none; give its options under 'set'")
@@ -350,9 +360,11 @@ def _varied(
     def check(where: str, names: Mapping[str, Any]) -> None:
         for name in names:
             if name in fixed:
-                raise SweepError(f"{where}: {name!r} is under 'set' already; leave one out")
+                raise SweepError(f"{where}: {shown(name)} is under 'set' already; leave one out")
             if name in taken:
-                raise SweepError(f"{where}: {name!r} is what 'seeds' gives already; leave one out")
+                raise SweepError(
+                    f"{where}: {shown(name)} is what 'seeds' gives already; leave one out"
+                )
 
     if "grid" in known:
         grid = _mapping("grid", known["grid"])
@@ -397,7 +409,7 @@ def _read(target: Target, where: str, given: Mapping[str, Any], folder: Path) ->
         if name not in target.names:
             raise ParameterError(f"{where}: {unknown('parameter', name, target.names)}")
         if isinstance(value, dict) or value is None:
-            raise ParameterError(f"{where}: {name} = {value!r}: expected a value or a list")
+            raise ParameterError(f"{where}: {name} = {shown(value)}: expected a value or a list")
         try:
             values[name] = target.read(name, _placed(target, name, value, folder))
         except PPPError as error:
@@ -408,23 +420,27 @@ def _read(target: Target, where: str, given: Mapping[str, Any], folder: Path) ->
 def _placed(target: Target, name: str, value: Any, folder: Path) -> Any:
     """Make the path of a file or folder whole, as seen from `folder`; it must be there."""
     place = target.place(name)
-    if not place or not isinstance(value, str) or not value or "\0" in value:
+    if not place or not isinstance(value, str) or not value:
         return value
-    file, colon, rest = value.partition(":") if place == "source" else (value, "", "")
+    file, colon, rest = _source(value) if place == "source" else (value, "", "")
     if place == "weights" and not (file.endswith(WEIGHTS) or "/" in file):
         return value  # a name: random, trained, IMAGENET1K_V1
     if place == "source" and not file.endswith(".py"):
         return value
-    try:
-        there = (folder / Path(file).expanduser()).resolve()
-    except RuntimeError as error:  # no such user
-        raise SweepError(f"{name} = {value!r}: {error}") from None
+    there = (folder / documents.as_path(file, f"{name} =", SweepError)).resolve()
     if place == "folder" and value in datasets.SETS and not there.is_dir():
         return value
     if not (there.is_dir() if place == "folder" else there.is_file()):
         what = "folder" if place == "folder" else "file"
-        raise SweepError(f"{name} = {value!r}: no such {what} ({there}); give one that is there")
+        raise SweepError(
+            f"{name} = {shown(value)}: no such {what} ({there}); give one that is there"
+        )
     return f"{there}{colon}{rest}"
+
+
+def _source(network: str) -> tuple[str, str, str]:
+    """Split ``FILE.py:FACTORY`` into the file, a colon and the factory."""
+    return network.rpartition(":") if ".py:" in network else (network, "", "")
 
 
 def _seed(target: Target, seed: int) -> Values:
@@ -447,7 +463,9 @@ def _seeds(given: Any) -> list[int]:
     if not texts or not all(
         isinstance(one, str) and re.fullmatch(r"\d{1,9}", one) for one in texts
     ):
-        raise SweepError(f"seeds {given!r}: expected a whole number, how many, or a list of seeds")
+        raise SweepError(
+            f"seeds {shown(given)}: expected a whole number, how many, or a list of seeds"
+        )
     if not isinstance(given, list) and int(given) > MOST:
         raise SweepError(f"seeds {given}: more than {MOST:,} runs; expected fewer: split the sweep")
     seeds = [int(one) for one in texts] if isinstance(given, list) else list(range(int(given)))
@@ -460,10 +478,10 @@ def _limits(given: Any) -> Limits:
     known = _mapping("limits", given, [one.name for one in fields(Limits)])
     threads = known.get("threads", "1")
     if not isinstance(threads, str) or not re.fullmatch(r"[1-9]\d{0,3}", threads):
-        raise SweepError(f"limits, threads {threads!r}: expected a whole number of at least 1")
+        raise SweepError(f"limits, threads {shown(threads)}: expected a whole number of at least 1")
     gpu = known.get("gpu", "false")
     if gpu not in ("true", "false"):
-        raise SweepError(f"limits, gpu {gpu!r}: expected true or false")
+        raise SweepError(f"limits, gpu {shown(gpu)}: expected true or false")
     return Limits(
         int(threads),
         read_bytes("limits, memory", str(known["memory"])) if "memory" in known else None,
@@ -474,13 +492,15 @@ def _limits(given: Any) -> Limits:
 
 def _table(name: Any) -> str:
     if not isinstance(name, str) or not re.fullmatch(r"[\w.-]+\.csv|numbers\.json", name):
-        raise SweepError(f"table {name!r}: expected NAME.csv, a table of the results, or {NUMBERS}")
+        raise SweepError(
+            f"table {shown(name)}: expected NAME.csv, a table of the results, or {NUMBERS}"
+        )
     return name
 
 
 def _mapping(where: str, given: Any, known: Sequence[str] = (), need: Sequence[str] = ()) -> Values:
     if not isinstance(given, dict):
-        raise SweepError(f"{where}: {given!r}; expected names with values")
+        raise SweepError(f"{where}: {shown(given)}; expected names with values")
     for name in given:
         if known and name not in known:
             raise SweepError(f"{where}: {unknown('key', name, known)}")
@@ -491,7 +511,7 @@ def _mapping(where: str, given: Any, known: Sequence[str] = (), need: Sequence[s
 
 def _list(where: str, given: Any) -> list[Any]:
     if not isinstance(given, list):
-        raise SweepError(f"{where}: {given!r}; expected a list, [a, b]")
+        raise SweepError(f"{where}: {shown(given)}; expected a list, [a, b]")
     return given
 
 
@@ -499,11 +519,6 @@ def _id(target: Target, settings: Mapping[str, Any]) -> str:
     told = {name: value for name, value in settings.items() if name not in target.how}
     text = json.dumps([target.kind, target.name, told], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def _first(error: Exception) -> str:
-    text = str(error).strip().splitlines() or [type(error).__name__]
-    return " ".join(line.strip() for line in text[:2])
 
 
 def show(value: Any) -> str:

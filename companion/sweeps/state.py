@@ -4,7 +4,8 @@
 
     wanted.json      what all runs have in common; wanted/ID.json a run that is to be done
     keys/DIGEST.json what results depend on whatever the parameters
-    runs/ID/         a finished run: its results, and run.json
+    runs/ID/         a finished run: its results, run.json, and modules.json: what its network
+                     imported of the user's own
     failed/ID.json   why a run failed; logs/ID.log is what it printed
     work/ID/         a run under way, or what one that was broken off can go on from
     table.parquet    the rows of all finished runs
@@ -34,6 +35,7 @@ import pyarrow.parquet
 from companion import notebooks, staleness
 from companion.sweeps.spec import NUMBERS, Run, Sweep, SweepError, show
 from ppp import files
+from ppp.experiments import documents
 
 DONE, STALE, FAILED, MISSING, RUNNING = "done", "stale", "failed", "missing", "running"
 
@@ -109,6 +111,7 @@ class Status:
     def __init__(self, sweep: Sweep, folder: Folder, root: Path = notebooks.ROOT) -> None:
         self.sweep, self.folder, self.root = sweep, folder, root
         self._given: dict[str, dict[str, str]] = {}
+        self._hashes: dict[str, str] = {}
 
     @cached_property
     def ingredients(self) -> staleness.Key:
@@ -168,6 +171,8 @@ class Status:
             state = MISSING
         elif record.get("key") != self.key(run):
             state, reason = STALE, "; ".join(self._changes(record, run)[:3])
+        elif changed := self._changed_modules(run):
+            state, reason = STALE, "; ".join(changed[:3])
         elif damage := self._damage(run, record):
             state, reason, record = MISSING, damage, None
         if state == DONE:
@@ -188,6 +193,19 @@ class Status:
             {**before, "parameters": made.get("parameters", {}), "file": made.get("files", {})},
             {**self.ingredients, "parameters": wanted["parameters"], "file": wanted["files"]},
         )
+
+    def _changed_modules(self, run: Run) -> list[str]:
+        """Say which of the modules that a finished run's network imported are others now."""
+        found = []
+        modules = self.sweep.target.imported(run.settings, self.folder.run(run.id))
+        for path, known in modules.items():
+            if path not in self._hashes:
+                there = Path(path).is_file()
+                self._hashes[path] = files.sha256(path) if there else "gone"
+            if self._hashes[path] != known:
+                how = "gone" if self._hashes[path] == "gone" else "changed"
+                found.append(f"module {path}: {how}")
+        return found
 
     def _damage(self, run: Run, record: Mapping[str, Any]) -> str:
         """Say what is wrong with the files of a finished run, or nothing."""
@@ -332,7 +350,7 @@ def read_rows(path: Path, texts: Collection[str] = ()) -> pa.Table:
         column_types={name: pa.string() for name in texts},
     )
     try:
-        if path.stat().st_size == 0:
+        if documents.regular(path, error=SweepError).stat().st_size == 0:
             return pa.table({})
         found = pyarrow.csv.read_csv(path, convert_options=options)
     except pa.ArrowException as error:

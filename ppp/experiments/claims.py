@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
-import yaml
 
-from ppp.errors import ParameterError, unknown
+from ppp.errors import DocumentError, ParameterError, first_words, unknown
+from ppp.experiments import documents
 
 CLAIMS = Path(__file__).resolve().parents[2] / "data" / "claims.yaml"
 
@@ -118,12 +118,15 @@ def claims(path: str | Path = CLAIMS) -> dict[str, Claim]:
     >>> claims()["C8"].claim
     'PPP forms early in training.'
     """
-    listed = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    listed = documents.read_yaml(path, "claims")
     result = {}
-    for name, entry in listed.items():
-        numbers = {k: v for k, v in entry.items() if isinstance(v, int | float)}
-        texts = {k: " ".join(v.split()) for k, v in entry.items() if isinstance(v, str)}
-        result[name] = Claim(name, numbers=numbers, **texts)
+    try:
+        for name, entry in listed.items():
+            numbers = {k: v for k, v in entry.items() if isinstance(v, int | float)}
+            texts = {k: " ".join(v.split()) for k, v in entry.items() if isinstance(v, str)}
+            result[name] = Claim(name, numbers=numbers, **texts)
+    except (AttributeError, TypeError) as error:
+        raise DocumentError(f"claims {path}: not as expected ({first_words(error)})") from None
     return result
 
 

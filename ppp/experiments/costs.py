@@ -19,14 +19,13 @@ import numpy as np
 import pandas as pd
 import torch
 import torchvision
-import yaml
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.resnet import Bottleneck, ResNet
 
 import ppp
 from ppp.errors import ParameterError, unknown
-from ppp.experiments import bhv, networks, posenet, survey
+from ppp.experiments import bhv, documents, networks, posenet, survey
 from ppp.experiments.training import check_whole
 
 DATA = Path(__file__).resolve().parents[2] / "data"
@@ -115,7 +114,7 @@ def published() -> dict:
     >>> published()["recipe"]["epochs"]
     90
     """
-    return yaml.safe_load((DATA / "costs.yaml").read_text(encoding="utf-8"))
+    return documents.read_yaml(DATA / "costs.yaml")
 
 
 def build(name: str, device: str = "cpu") -> nn.Module:

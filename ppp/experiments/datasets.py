@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from ppp.errors import DataError, PictureError, PPPError, unknown
+from ppp.experiments import documents
 from ppp.experiments.downloads import SUMS, Item, Limits, download, missing, reason
 
 SETS = ("urban100",)
@@ -42,7 +43,8 @@ def cache() -> Path:
     """Return the folder of fetched sets: ``PPP_CACHE``, or this system's folder for caches."""
     import pooch
 
-    return Path(os.environ.get("PPP_CACHE") or pooch.os_cache("ppp-companion")).expanduser()
+    given = os.environ.get("PPP_CACHE") or pooch.os_cache("ppp-companion")
+    return documents.as_path(given, "PPP_CACHE", DataError)
 
 
 def located(photos: str | os.PathLike[str]) -> Path:
@@ -56,14 +58,14 @@ def located(photos: str | os.PathLike[str]) -> Path:
     Raises
     ------
     PictureError
-        A set that has not been fetched, or only in part.
+        No path; or a set that has not been fetched, or only in part.
 
     Examples
     --------
     >>> located("my-photographs").name
     'my-photographs'
     """
-    path = Path(photos).expanduser()
+    path = documents.as_path(photos, "folder", PictureError)
     name = os.fspath(photos)
     if name not in SETS or path.is_dir():
         return path
@@ -97,10 +99,7 @@ def read_list(path: str | Path) -> list[Item]:
     >>> read_list(_DATA / "urban100.txt")[99].name
     'img_100_SRF_2_HR.png'
     """
-    try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"list {path} cannot be read: {reason(error)}") from None
+    lines = documents.read_text(path, "list", error=DataError).splitlines()
     items: dict[str, Item] = {}
     for number, line in enumerate(lines, 1):
         if not line.strip() or line.lstrip().startswith("#"):
@@ -179,12 +178,13 @@ def fetch(
     if type(jobs) is not int or not 1 <= jobs <= 64:
         raise DataError(f"jobs = {jobs!r}; expected an integer from 1 to 64")
     name = os.fspath(what)
-    if name not in SETS and not Path(what).expanduser().is_file():
+    path = documents.as_path(what, "list", DataError)
+    if name not in SETS and not path.exists():
         raise DataError(unknown("set", name, [*SETS, "the path of a list"]))
     if name not in SETS and to is None:
         raise DataError(f"list {name}: no folder is given for its files; add --to FOLDER")
-    folder = Path(to or cache() / name).expanduser()
-    items = read_list(_DATA / f"{name}.txt" if name in SETS else Path(what).expanduser())
+    folder = documents.as_path(to or cache() / name, "--to", DataError)
+    items = read_list(_DATA / f"{name}.txt" if name in SETS else path)
     try:
         wanted = missing(items, folder)
         if wanted:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
 from ppp.errors import DataError
-from ppp.experiments import outputs
+from ppp.experiments import documents, outputs
 from ppp.files import sha256, write
 
 if TYPE_CHECKING:
@@ -339,10 +339,10 @@ class _Transfer:
     def _begun(self) -> int:
         """Return how many bytes are there that can be gone on from."""
         try:
-            about = json.loads(self.origin.read_text(encoding="utf-8"))
+            about = documents.read_json(self.origin)
             self.validator, self.total = str(about["validator"]), int(about["total"])
             size = self.part.stat().st_size
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError):
             return 0
         return size if self.validator and about["url"] == self.item.url else 0
 
@@ -378,7 +378,8 @@ def _onward(url: str, target: str) -> str:
 def _read_sums(folder: Path) -> dict[str, str]:
     """Return the recorded SHA-256 of each file."""
     path = folder / SUMS
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+    text = documents.read_text(path, error=DataError) if os.path.lexists(path) else ""
+    lines = text.splitlines(keepends=True)
     found = {}
     for number, line in enumerate(lines, 1):
         entry = re.fullmatch(r"([0-9a-f]{64}) [ *](.+)\n", line)

@@ -21,7 +21,15 @@ from itertools import product
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-import matplotlib.style
+from ppp.errors import PPPError, first_words, unknown
+
+try:
+    import matplotlib.style
+except ValueError as error:
+    raise PPPError(
+        f"matplotlib cannot be used: {first_words(error)}; take MPLBACKEND out of the environment"
+    ) from None
+
 import numpy as np
 import pandas as pd
 import seaborn as sns
@@ -44,7 +52,6 @@ from matplotlib.ticker import (
 )
 from mpl_toolkits.mplot3d.art3d import Poly3DCollection
 
-from ppp.errors import PPPError, unknown
 from ppp.experiments import files
 from ppp.experiments.surroundings import mean_interval
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
 
-from ppp.errors import WeightsError
+from ppp.errors import WeightsError, first_words
+from ppp.experiments import documents
 from ppp.files import write
 
 
@@ -41,16 +44,35 @@ def packed(path: str | Path, frame: pd.DataFrame, digits: int | None = 7) -> byt
     return content.getvalue()
 
 
-def read_table(path: str | Path) -> pd.DataFrame:
+def read_table(path: str | Path, *, columns: Iterable[str] = (), sha256: str = "") -> pd.DataFrame:
     """Read a table; only an empty cell is a missing value.
+
+    Parameters
+    ----------
+    path : path-like
+    columns : iterable of str
+        Columns that it must have.
+    sha256 : str
+        Of the file, where that is known.
 
     Raises
     ------
     WeightsError
-        The file is missing or damaged.
+        The file is missing or damaged, or lacks a column.
     """
+    content = documents.read_bytes(path, most=None, error=WeightsError)
+    if sha256 and (found := hashlib.sha256(content).hexdigest()) != sha256:
+        raise WeightsError(
+            f"{path} is damaged: it has SHA-256 {found[:12]}..., not {sha256[:12]}... as when it "
+            "was written"
+        )
+    packing = "gzip" if str(path).endswith(".gz") else None
     try:
-        return pd.read_csv(path, keep_default_na=False, na_values=[""])
+        table = pd.read_csv(
+            io.BytesIO(content), keep_default_na=False, na_values=[""], compression=packing
+        )
     except (OSError, ValueError, EOFError, zlib.error) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise WeightsError(f"{path} cannot be read: {reason}") from None
+        raise WeightsError(f"{path} cannot be read: {first_words(error)}") from None
+    if lacking := [name for name in columns if name not in table]:
+        raise WeightsError(f"{path} cannot be read: it has no column {lacking[0]!r}")
+    return table

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
-from matplotlib.figure import Figure
 
-from ppp.errors import ParameterError, PPPError, unknown
+from ppp.errors import ParameterError, PPPError, first_words, unknown
 from ppp.experiments import (
     bhv_design,
     confounders,
@@ -23,6 +23,9 @@ from ppp.experiments import (
     zoo,
 )
 from ppp.experiments.claims import CLAIMS, NOT_TESTED, Verdict, claims
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 DATA = zoo.DATA
 """The folder of the shipped tables."""
@@ -184,10 +187,24 @@ def judge(
         if names and name not in names:
             continue
         if entry.tested:
-            verdicts.append(JUDGES[name](Path(data)))
+            verdicts.append(_judged(name, Path(data)))
         else:
             verdicts.append(Verdict(entry, NOT_TESTED, pd.DataFrame(), "no test has been written"))
     return verdicts
+
+
+def _judged(name: str, data: Path) -> Verdict:
+    try:
+        return JUDGES[name](data)
+    except PPPError:
+        raise
+    except Exception as error:  # a table of somebody else's can hold anything
+        if data == DATA:
+            raise
+        raise PPPError(
+            f"the tables in {data} cannot decide {name} ({type(error).__name__}: "
+            f"{first_words(error)}); expected those of the studies"
+        ) from None
 
 
 def table(verdicts: Sequence[Verdict]) -> pd.DataFrame:

@@ -7,8 +7,9 @@ against a SHA-256 where one is known.
 from __future__ import annotations
 
 import hashlib
-import json
+import io
 import re
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlparse
@@ -18,7 +19,8 @@ import torchvision
 from safetensors.torch import load as load_safetensors
 from torch import Tensor, nn
 
-from ppp.errors import LayerError, PPPError, WeightsError, unknown
+from ppp.errors import LayerError, PPPError, WeightsError, first_words, shown, unknown
+from ppp.experiments import documents
 from ppp.experiments.datasets import online
 
 SHIPPED = Path(__file__).resolve().parents[2] / "data" / "networks"
@@ -393,10 +395,12 @@ def manifest(models: str | Path | None = None) -> dict[str, dict]:
     'zeros'
     """
     path = Path(models or SHIPPED) / "manifest.json"
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise WeightsError(f"manifest {path} cannot be read: {_line(error)}") from None
+    found = documents.read_json(path, "manifest", error=WeightsError)
+    for stem, entry in found.items():
+        texts = [entry.get(name) for name in ("file", "sha256")] if isinstance(entry, dict) else []
+        if not texts or not all(isinstance(text, str) for text in texts):
+            raise WeightsError(f"manifest {path}: {stem} names no file with its sha256")
+    return found
 
 
 def _plane_name(name: str) -> tuple[str, str]:
@@ -559,12 +563,12 @@ def fetch(weights, *, folder: str | Path | None = None) -> Path:
             path.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(url, str(path), match[1])
         except RuntimeError as error:  # torch.hub's report of a wrong hash
-            raise WeightsError(f"{url} is not the expected file: {_line(error)}") from None
+            raise WeightsError(f"{url} is not the expected file: {first_words(error)}") from None
         except (OSError, ValueError) as error:
             raise WeightsError(
-                f"{url} could not be reached ({_line(error)}); give the path of a local file"
+                f"{url} could not be reached ({first_words(error)}); give the path of a local file"
             ) from None
-    found = _sha256(_bytes(path))
+    found = _sha256(documents.read_bytes(path, most=None, error=WeightsError))
     if not found.startswith(match[1]):
         raise WeightsError(
             f"{path} has SHA-256 {found}, expected {match[1]}...; delete it to download it again"
@@ -573,7 +577,10 @@ def fetch(weights, *, folder: str | Path | None = None) -> Path:
 
 
 def load_file(model: nn.Module, weights: str | Path) -> dict[str, object]:
-    """Put the weights of a file into a network; every key and shape must match.
+    """Put the weights of a file into a network; every key, shape and kind of number must match.
+
+    Floating-point numbers of another precision are taken, and told; the bytes that are hashed
+    are those that are loaded.
 
     Parameters
     ----------
@@ -585,23 +592,26 @@ def load_file(model: nn.Module, weights: str | Path) -> dict[str, object]:
     Returns
     -------
     dict
-        ``source``, the file's name, and its ``sha256``.
+        ``source``, the file's name, and its ``sha256``; the ``dtype`` of numbers that are no
+        float32.
 
     Raises
     ------
     WeightsError
         A file that is missing, holds more than tensors, or does not fit; the first keys that
-        are missing, too many, or of another shape are named.
+        are missing, too many, or of another shape or kind are named.
 
     Examples
     --------
     >>> load_file(small_vgg(), SHIPPED / "plane-vgg-zeros-seed0.safetensors")["source"]
     'plane-vgg-zeros-seed0.safetensors'
     """
-    path = Path(weights).expanduser()
+    path = documents.as_path(weights, "weights", WeightsError)
     state, sha256 = _read(path)
     _load(model, state, path)
-    return {"source": path.name, "sha256": sha256}
+    kinds = {_dtype(value) for value in state.values() if value.is_floating_point()}
+    cast = {"dtype": ", ".join(sorted(kinds))} if kinds - {"float32"} else {}
+    return {"source": path.name, "sha256": sha256} | cast
 
 
 def weights_sha256(model: nn.Module) -> str:
@@ -623,7 +633,7 @@ def weights_sha256(model: nn.Module) -> str:
 
 def _read(path: Path, expected: str = "") -> tuple[dict[str, Tensor], str]:
     """Read a state dict and its SHA-256; a hash that differs is refused before parsing."""
-    content = _bytes(path)
+    content = documents.read_bytes(path, most=None, error=WeightsError)
     found = _sha256(content)
     if expected and found != expected:
         raise WeightsError(
@@ -632,16 +642,35 @@ def _read(path: Path, expected: str = "") -> tuple[dict[str, Tensor], str]:
     try:
         if path.suffix == ".safetensors":
             return load_safetensors(content), found
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # of kinds that are refused below
+            state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # each format has its own exceptions for a broken file
         raise WeightsError(
-            f"{path} (SHA-256 {found}) is no file of tensors alone: {_line(error)}"
+            f"{path} (SHA-256 {found}) is no file of tensors alone: {first_words(error)}"
         ) from None
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise WeightsError(f"{path} (SHA-256 {found}) holds no state dict of tensors")
+    for key, value in state.items():
+        if not isinstance(key, str):
+            raise WeightsError(f"{path} has a key {shown(key)}; expected names of parameters")
+        if kind := _unusable(value):
+            raise WeightsError(f"{path}: {key} is {kind}; save it as a dense tensor with values")
     return state, found
+
+
+def _unusable(value: Tensor) -> str:
+    """Say what a tensor is that no parameter can be, or nothing."""
+    if value.is_meta:
+        return "on the meta device, without values"
+    if value.is_quantized:
+        return f"quantised ({_dtype(value)})"
+    return "" if value.layout == torch.strided and not value.is_nested else "sparse or nested"
+
+
+def _dtype(value: Tensor) -> str:
+    return str(value.dtype).removeprefix("torch.")
 
 
 def _load(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:
@@ -659,6 +688,11 @@ def _load(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:
         for key, value in own.items()
         if key in state and state[key].shape != value.shape
     ]
+    bad += [
+        f"{key} is of {_dtype(state[key])}, not {_dtype(value)}"
+        for key, value in own.items()
+        if key in state and not _castable(state[key], value)
+    ]
     if bad:
         more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
         raise WeightsError(
@@ -668,17 +702,10 @@ def _load(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:
     model.load_state_dict(state, strict=False)
 
 
-def _bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise WeightsError(f"{path} cannot be read: {error.strerror}") from None
+def _castable(value: Tensor, to: Tensor) -> bool:
+    """Only precision may be lost: numbers stay floating-point, whole, complex or truth values."""
+    return value.dtype == to.dtype or (value.is_floating_point() and to.is_floating_point())
 
 
 def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
-
-
-def _line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return (lines[0] if lines else type(error).__name__)[:200]

@@ -6,17 +6,24 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import os
+import site
 import sys
+import sysconfig
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from ppp.errors import PPPError, WeightsError, unknown
+from ppp.experiments import documents
 from ppp.experiments.networks import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -47,7 +54,9 @@ def load_own(
     """Make a network with the user's own code, or with timm.
 
     The file is run: give only code that you trust. Its folder is importable meanwhile, so that
-    it can use its neighbours.
+    it can use its neighbours. What it imports from there, or from elsewhere outside of
+    installed packages, belongs to the network: it is read anew, never from a cache, and its
+    SHA-256 is noted.
 
     Parameters
     ----------
@@ -65,13 +74,15 @@ def load_own(
     -------
     Network
         In evaluation mode, float32, on the CPU; no layers of interest; the normalisation of
-        ImageNet, or what timm says.
+        ImageNet, or what timm says. Its provenance holds ``file``, ``file_sha256``, and
+        ``modules``: the SHA-256 of each module that was imported, by its path from the file's
+        folder.
 
     Raises
     ------
     WeightsError
         No such file or factory; a file or a factory that raises, needs arguments, or gives no
-        network; weights that do not fit.
+        network, or one on the meta device; weights that do not fit.
     PPPError
         The network does not run on (1, 3, window, window).
 
@@ -86,71 +97,180 @@ def load_own(
     if weights != "random" and not weights.endswith(SUFFIXES):
         known = ("random", "a path to a .safetensors or .pth file")
         raise WeightsError(f"network {name!r}: {unknown('weights', weights, known)}")
+    if name.startswith(_TIMM):
+        with _seeded(seed):
+            network = _from_timm(name, window)
+        return _ready(network, name, weights, seed)
+    file, _, factory = name.rpartition(":") if ".py:" in name else (name, "", "")
+    path = documents.as_path(file, "network file", WeightsError)
+    content = documents.read_bytes(path, "network file", error=WeightsError)
+    folder = path.resolve().parent
+    with _importable(folder) as modules:
+        with _seeded(seed):
+            model = _from_file(path, content, factory, file)
+        digest = hashlib.sha256(content).hexdigest()
+        network = Network(
+            model,
+            name,
+            weights,
+            (),
+            window or _WINDOW,
+            IMAGENET_MEAN,
+            IMAGENET_STD,
+            {"file": path.name, "file_sha256": digest},
+        )
+        network = _ready(network, name, weights, seed)  # it may import more when it is run
+    named = {Path(os.path.relpath(file, folder)).as_posix(): file for file in modules}
+    network.provenance["modules"] = {file: modules[named[file]] for file in sorted(named)}
+    return network
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        made = _from_timm if name.startswith(_TIMM) else _from_file
-        network = made(name, window)
+        yield
+
+
+def _ready(network: Network, name: str, weights: str, seed: int) -> Network:
+    """Return a network with its weights, having seen it run."""
     model = network.model
+    for key, value in [*model.named_parameters(), *model.named_buffers()]:
+        if value.is_meta:
+            raise WeightsError(
+                f"network {name!r} is on the meta device, where {key} has no values; expected one "
+                "on the CPU"
+            )
+        if weights != "random" and is_lazy(value):
+            raise WeightsError(
+                f"network {name!r}: {key} has no shape before the network is run, so that no "
+                "weights can be loaded; run it once in the factory"
+            )
     if weights == "random":
         network.provenance.update(source=f"as {name} makes it", seed=seed)
     else:
         network.provenance.update(load_file(model, weights))
-    model.cpu().float().eval()
+    shape = (1, 3, network.window, network.window)
     try:
+        model.cpu().float().eval()
         with torch.no_grad():
-            model(torch.zeros(1, 3, network.window, network.window))
-    except Exception as error:  # whatever the user's code raises
-        shape = (1, 3, network.window, network.window)
+            model(torch.zeros(shape))
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # whatever the user's code raises
         raise PPPError(
             f"network {name!r} does not run on an input of shape {shape}: {_kind(error)}; give "
             "the window that it is made for"
         ) from None
-    return Network(
-        model,
-        name,
-        weights,
-        (),
-        network.window,
-        network.mean,
-        network.std,
-        network.provenance,
-    )
+    return replace(network, weights=weights)
 
 
-def _from_file(name: str, window: int | None) -> Network:
-    file, _, factory = name.rpartition(":") if ".py:" in name else (name, "", "")
-    path = Path(file).expanduser()
+def _from_file(path: Path, content: bytes, factory: str, file: str) -> nn.Module:
+    module = _run(path, content)
+    make = _factory(module, factory, file)
     try:
-        source = path.read_bytes()
-    except OSError as error:
-        raise WeightsError(f"network file {file} cannot be read: {error.strerror}") from None
-    with _importable(path.resolve().parent):
-        module = _run(path, source)
-        make = _factory(module, factory, file)
-        try:
-            model = make()
-        except (Exception, SystemExit) as error:
-            raise WeightsError(
-                f"factory {factory!r} of {file} fails: {_kind(error)}{_line_in(path, error)}"
-            ) from None
+        model = make()
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        raise WeightsError(
+            f"factory {factory!r} of {file} fails: {_kind(error)}{_line_in(path, error)}"
+        ) from None
     if not isinstance(model, nn.Module):
         raise WeightsError(
             f"factory {factory!r} of {file} returns {type(model).__name__}; expected a "
             "torch.nn.Module"
         )
-    provenance = {"file": path.name, "file_sha256": hashlib.sha256(source).hexdigest()}
-    return Network(model, name, "", (), window or _WINDOW, IMAGENET_MEAN, IMAGENET_STD, provenance)
+    return model
+
+
+# ------------------------------------------------------------------- what a network imports
+
+
+_PLACES = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+_INSTALLED = tuple(
+    os.path.realpath(place) + os.sep
+    for place in [*_PLACES, *site.getsitepackages(), site.getusersitepackages()]
+)
+_OURS = ("ppp", "companion")
+
+
+def _is_local(name: str, file: str | None) -> bool:
+    """Tell whether a module is the user's own: not installed, and none of this project's."""
+    installed = not file or os.path.realpath(file).startswith(_INSTALLED)
+    return not installed and name.partition(".")[0] not in _OURS
+
+
+class _Source(SourceFileLoader):
+    """Runs a module from the very bytes whose SHA-256 it notes, never from a cache."""
+
+    def __init__(self, name: str, path: str, modules: dict[str, str]) -> None:
+        super().__init__(name, path)
+        self.modules = modules
+
+    def get_code(self, fullname: str) -> CodeType:
+        content = documents.read_bytes(self.path, "module", error=WeightsError)
+        self.modules[os.path.realpath(self.path)] = hashlib.sha256(content).hexdigest()
+        return self.source_to_code(content, self.path)
+
+
+class _Finder:
+    """Finds modules where they lie, and notes those that are the user's own."""
+
+    def __init__(self, modules: dict[str, str]) -> None:
+        self.modules = modules
+        self.names: list[str] = []
+
+    def find_spec(self, name, path=None, target=None) -> ModuleSpec | None:
+        spec = PathFinder.find_spec(name, path, target)
+        if spec is None or not spec.has_location or not _is_local(name, spec.origin):
+            return spec
+        self.names.append(name)
+        if type(spec.loader) is SourceFileLoader:
+            spec.loader = _Source(name, spec.origin, self.modules)
+        else:  # compiled
+            content = documents.read_bytes(spec.origin, "module", error=WeightsError)
+            self.modules[os.path.realpath(spec.origin)] = hashlib.sha256(content).hexdigest()
+        return spec
+
+
+_EARLIER: set[str] = set()
+"""Names of modules that the networks loaded so far imported."""
 
 
 @contextmanager
-def _importable(folder: Path) -> Iterator[None]:
+def _importable(folder: Path) -> Iterator[dict[str, str]]:
+    """Let modules of a folder be imported; give the SHA-256 of each of the user's own, by file.
+
+    Modules of another network are forgotten first, and modules of the caller's that go by the
+    name of a neighbour set aside: a network gets its own.
+    """
+    for name in _EARLIER:
+        sys.modules.pop(name, None)
+    _EARLIER.clear()
+    neighbours = {name.partition(".")[0] for name in os.listdir(folder)}
+    aside = {
+        name: module
+        for name, module in sys.modules.items()
+        if name.partition(".")[0] in neighbours
+        and name != "__main__"
+        and _is_local(name, getattr(module, "__file__", None))
+    }
+    for name in aside:
+        del sys.modules[name]
+    modules: dict[str, str] = {}
+    finder = _Finder(modules)
     sys.path.insert(0, str(folder))
+    sys.meta_path.insert(0, finder)
     importlib.invalidate_caches()
     try:
-        yield
+        yield modules
     finally:
+        sys.meta_path.remove(finder)
         if str(folder) in sys.path:
             sys.path.remove(str(folder))
+        _EARLIER.update({*finder.names} - aside.keys())
+        sys.modules.update(aside)
 
 
 def _run(path: Path, source: bytes) -> ModuleType:
@@ -160,7 +280,9 @@ def _run(path: Path, source: bytes) -> ModuleType:
     sys.modules[module.__name__] = module  # where dataclasses look for it
     try:
         exec(compile(source, str(path), "exec"), module.__dict__)
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         del sys.modules[module.__name__]
         raise WeightsError(
             f"network file {path} cannot be imported: {_kind(error)}{_line_in(path, error)}"

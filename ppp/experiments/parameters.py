@@ -9,12 +9,13 @@ from __future__ import annotations
 import contextlib
 import math
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from ppp.errors import ParameterError, PPPError, unknown
-from ppp.experiments import datasets
+from ppp.errors import ParameterError, PPPError, shown, unknown
+from ppp.experiments import datasets, documents
 
 PROFILES = ("quick", "standard", "paper")
 
@@ -35,6 +36,9 @@ IMAGES = ("photographs", "plane", "black", "white", "noise")
 GPUS = ("A100 80GB", "V100 16GB")
 PRECISIONS = ("single", "mixed")
 
+MOST = 2**63 - 1
+"""Largest integer that NumPy, PyTorch and tables take alike."""
+
 
 class Kind(Protocol):
     """What a parameter may be."""
@@ -46,7 +50,7 @@ class Kind(Protocol):
         """Return `value` in the parameter's own type, or raise ``ValueError``."""
 
     def parse(self, value: Any) -> Any:
-        """Check a value whose numbers are still text, as the command line gives them."""
+        """Check a value that is still text, as the command line gives it."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +82,9 @@ class Folder:
         return "a folder" + (f', or "" for {self.default}' if self.default else "")
 
     def check(self, value: Any) -> str:
-        if not isinstance(value, str) or "\0" in value or not (value or self.default):
+        if not isinstance(value, str) or not (value or self.default):
             raise ValueError(f"expected {self.describe()}")
+        documents.as_path(value, "folder")
         if value and self.exists and not datasets.located(value).is_dir():
             raise ValueError("no such folder; expected " + self.describe())
         return value
@@ -130,10 +135,10 @@ class Integer:
     """An integer of a closed range; ``bool`` is none."""
 
     low: int
-    high: float = math.inf
+    high: int = MOST
 
     def describe(self) -> str:
-        top = f", <= {self.high}" if self.high < math.inf else ""
+        top = f", <= {self.high}" if self.high < MOST else ""
         return f"an integer >= {self.low}{top}"
 
     def check(self, value: Any) -> int:
@@ -143,7 +148,7 @@ class Integer:
 
     def parse(self, value: Any) -> int:
         whole = isinstance(value, str) and re.fullmatch(r"[+-]?\d+(_\d+)*", value.strip())
-        return self.check(int(value) if whole else value)
+        return self.check(int(value) if whole and len(value) < 100 else value)
 
 
 @dataclass(frozen=True)
@@ -159,7 +164,7 @@ class Float:
         return " ".join(["a number", ", ".join(bounds)]).strip()
 
     def check(self, value: Any) -> float:
-        number = type(value) in (int, float) and math.isfinite(value)
+        number = type(value) in (int, float) and abs(value) <= sys.float_info.max
         if not number or not self.low <= value <= self.high:
             raise ValueError(f"expected {self.describe()}")
         return float(value)
@@ -207,9 +212,9 @@ class ListOf:
         return self._each(value, self.kind.check)
 
     def parse(self, value: Any) -> list[Any]:
-        """Also take one value, or several with commas between them, for a list."""
+        """Also take ``a``, ``a,b`` and ``[a, b]``, each value as it stands or in quotes."""
         if isinstance(value, str):
-            value = [part.strip() for part in value.split(",")] if value.strip() else []
+            value = [_unquoted(part.strip()) for part in _parts(value.strip())]
         return self._each(value, self.kind.parse)
 
     def _each(self, value: Any, check: Any) -> list[Any]:
@@ -221,6 +226,17 @@ class ListOf:
         if self.increasing and values != sorted(values):
             raise ValueError("expected the values in increasing order")
         return values
+
+
+def _parts(text: str) -> list[str]:
+    if text.startswith("[") and text.endswith("]"):
+        text = text[1:-1].strip().removesuffix(",")
+    return text.split(",") if text else []
+
+
+def _unquoted(text: str) -> str:
+    quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "\"'"
+    return text[1:-1] if quoted else text
 
 
 @dataclass(frozen=True)
@@ -320,8 +336,9 @@ def checked(values: Mapping[str, Any], *, text: bool = False) -> dict[str, Any]:
     values : mapping of str to object
         Parameter names and values.
     text : bool
-        Whether numbers may still be text, as on the command line: ``"3"`` is then an
-        integer, and ``"zeros,reflect"`` a list.
+        Whether values may still be text, as on the command line: ``"3"`` is then an integer,
+        and ``"zeros,reflect"`` or ``"[zeros, reflect]"`` a list. The text of a name, a folder
+        or a file is taken as it stands.
 
     Returns
     -------
@@ -343,7 +360,7 @@ def checked(values: Mapping[str, Any], *, text: bool = False) -> dict[str, Any]:
         try:
             result[name] = kind.parse(value) if text else kind.check(value)
         except (ValueError, PPPError) as error:
-            raise ParameterError(f"parameter {name} = {value!r}: {error}") from None
+            raise ParameterError(f"parameter {name} = {shown(value)}: {error}") from None
     return result
 
 

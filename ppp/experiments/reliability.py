@@ -13,7 +13,6 @@ from itertools import chain, combinations
 
 import numpy as np
 import pandas as pd
-import pingouin
 from scipy import stats
 
 from ppp.errors import ParameterError
@@ -235,6 +234,8 @@ def _icc(grid: np.ndarray) -> tuple[float, float, float]:
         return 1.0, 1.0, 1.0
     network, trial = np.indices(grid.shape)
     frame = {"network": network.ravel(), "trial": trial.ravel(), "score": grid.ravel()}
+    import pingouin  # which loads matplotlib, whatever is asked for
+
     usual = dict(pingouin.options)
     # Not rounded: a test compares the ends with a threshold.
     pingouin.options.update({"round": None, "round.column.CI95": None})

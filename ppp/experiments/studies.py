@@ -15,7 +15,8 @@ import pandas as pd
 import torch
 
 from ppp.errors import PPPError, WeightsError
-from ppp.experiments import files, jobs as pool, outputs
+from ppp.experiments import documents, files, jobs as pool, outputs
+from ppp.files import sha256
 
 _RECORD = "record.json"
 
@@ -70,10 +71,24 @@ class Study:
         place.mkdir(parents=True, exist_ok=True)
         for name, content in (contents or {}).items():
             files.write(place / name, content)
+        digests = {}
         for name, table in headed(head, tables).items():
             files.write_table(place / f"{name}.csv", table, digits=None)
-        facts = head | {"seconds": round(seconds, 1)} | _versions()
+            digests[name] = sha256(place / f"{name}.csv")
+        facts = head | {"seconds": round(seconds, 1)} | _versions() | {"tables": digests}
         files.write(place / _RECORD, (json.dumps(facts, indent=1) + "\n").encode())
+
+    def read(self, run: Any, folder: str | Path, name: str) -> pd.DataFrame:
+        """Read a table of a finished run.
+
+        Raises
+        ------
+        PPPError
+            It is missing, or is not what the run wrote.
+        """
+        place = Path(folder) / run.stem
+        known = self._record(place).get("tables", {})  # the first runs have none
+        return files.read_table(place / f"{name}.csv", columns=self.key, sha256=known.get(name, ""))
 
     def perform(
         self,
@@ -136,10 +151,10 @@ class Study:
                 f"{missing[0].stem}; train them first"
             )
         found = {
-            name: joined(files.read_table(folder / run.stem / f"{name}.csv") for run in wanted)
-            for name in self.tables
+            name: joined(self.read(run, folder, name) for run in wanted) for name in self.tables
         }
         records = [self._record(folder / run.stem) for run in wanted]
+        records = [{k: v for k, v in facts.items() if k != "tables"} for facts in records]
         contents = {
             file: files.packed(file, found[name], digits=self.digits.get(name, 7))
             for name, file in self.tables.items()
@@ -159,7 +174,7 @@ class Study:
         there = Path(data) / "runs.csv"
         if there.is_file():
             held = files.read_table(there)
-            if not {*self.key} <= {*held.columns}:
+            if not {*self.key} <= {*held.columns} or held[[*self.key]].isna().any(axis=None):
                 raise PPPError(f"{there} is no list of runs; give another folder")
             held = {self.run(*row) for row in held[[*self.key]].itertuples(index=False)}
             if others := held - {*wanted}:
@@ -173,11 +188,14 @@ class Study:
     @staticmethod
     def _record(place: Path) -> dict[str, Any]:
         try:
-            record = json.loads((place / _RECORD).read_text(encoding="utf-8"))
+            record = documents.read_json(place / _RECORD)
+            if not isinstance(record.get("tables", {}), dict):
+                raise ValueError("its tables are no names with hashes")
             return record | {"seconds": float(record["seconds"])}
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError) as error:
+            told = str(error).removeprefix(f"{place / _RECORD} cannot be read: ")
             raise WeightsError(
-                f"{place / _RECORD} cannot be read: {error}; delete its folder to train again"
+                f"{place / _RECORD} cannot be read: {told}; delete its folder to train again"
             ) from None
 
 

@@ -286,8 +286,8 @@ def _told(run: Run, folder: str | Path) -> str:
         began, row = time.perf_counter(), examine(run.model)
         table = pd.DataFrame([row])[[column for column in COLUMNS if column not in STUDY.key]]
         STUDY.keep(run, folder, {"survey": table}, time.perf_counter() - began)
-    row = files.read_table(Path(folder) / run.stem / "survey.csv").iloc[0]
-    return f"{run.model}: {row['outcome']}"
+    rows = STUDY.read(run, folder, "survey")
+    return f"{run.model}: {', '.join(map(str, rows['outcome']))}"
 
 
 def collect(folder: str | Path, data: str | Path, wanted: Sequence[Run] | None = None) -> int:
@@ -314,7 +314,7 @@ def table(data: str | Path = DATA) -> pd.DataFrame:
     >>> "outcome" in table()
     True
     """
-    return files.read_table(Path(data) / "survey.csv")
+    return files.read_table(Path(data) / "survey.csv", columns=COLUMNS)
 
 
 def refusals(rows: pd.DataFrame) -> pd.Series:

@@ -7,20 +7,23 @@ that it varies are its *factors*, the values of one its *levels*. ``ppp sweep ru
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet
-import yaml
-from matplotlib.figure import Figure
 
-from ppp.errors import PPPError, unknown
-from ppp.experiments import figures
+from ppp.errors import DocumentError, PPPError, first_words, unknown
+from ppp.experiments import documents, figures
 from ppp.experiments.surroundings import mean_interval
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SHIPPED = Path(__file__).parents[2] / "data" / "sweeps" / "window-size"
 
@@ -69,7 +72,9 @@ class SweepTables:
     @property
     def asked(self) -> list[dict[str, str]]:
         """Return the figures that the sweep's file asks for, as :meth:`by_factor` takes them."""
-        return (yaml.load(self.spec, yaml.BaseLoader) or {}).get("figures", [])
+        spec = documents.parse_yaml(self.spec, f"sweep {self.name!r}", loader=documents.Texts)
+        found = spec.get("figures", []) if isinstance(spec, dict) else []
+        return [one for one in found if isinstance(one, dict) and "y" in one]
 
     def states(self) -> pd.DataFrame:
         """Count runs and add up time, by state.
@@ -248,24 +253,26 @@ def load(folder: str | Path = "") -> SweepTables:
     >>> load().factors
     ['network', 'window', 'seed']
     """
-    folder = Path(folder).expanduser() if folder else SHIPPED
-    tables: dict[str, pa.Table] = {}
-    for name in ("table", "runs"):
+    folder = documents.as_path(folder, "folder") if folder else SHIPPED
+    tables: dict[str, pd.DataFrame] = {}
+    about: Mapping[bytes, bytes] = {}
+    for name, needed in (("table", ()), ("runs", ("run", *ABOUT_A_RUN))):
         path = folder / f"{name}.parquet"
         try:
-            tables[name] = pyarrow.parquet.read_table(path)
-        except (OSError, pa.ArrowException) as error:
+            found = pyarrow.parquet.read_table(documents.regular(path))
+            about = found.schema.metadata or {}
+            tables[name] = found.to_pandas()
+            if lacking := [column for column in needed if column not in tables[name]]:
+                raise DocumentError(f"it has no column {lacking[0]!r}")
+            title = about.get(b"ppp_name", os.fsencode(folder.name)).decode()
+            text = about.get(b"ppp_sweep", b"").decode()
+        except (OSError, ValueError, pa.ArrowException) as error:
+            told = first_words(error).removeprefix(f"{path} cannot be read: ")
             raise PPPError(
-                f"{path} cannot be read ({str(error).splitlines()[0]}); give the folder that "
-                "'ppp sweep run' wrote, or run 'ppp sweep table'"
+                f"{path} cannot be read ({told}); give the folder that 'ppp sweep run' wrote, or "
+                "run 'ppp sweep table'"
             ) from None
-    about: Mapping[bytes, bytes] = tables["runs"].schema.metadata or {}
-    return SweepTables(
-        about.get(b"ppp_name", folder.name.encode()).decode(),
-        about.get(b"ppp_sweep", b"").decode(),
-        tables["table"].to_pandas(),
-        tables["runs"].to_pandas(),
-    )
+    return SweepTables(title, text, tables["table"], tables["runs"])
 
 
 def run_times(tables: SweepTables) -> Figure:

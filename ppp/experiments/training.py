@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import csv
+import hashlib
 import io
 import json
 import math
@@ -27,8 +28,8 @@ from safetensors.torch import load as load_safetensors, save as save_safetensors
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ppp.errors import ParameterError, WeightsError, unknown
-from ppp.experiments import files
+from ppp.errors import DocumentError, ParameterError, WeightsError, first_words, shown, unknown
+from ppp.experiments import documents, files
 from ppp.experiments.networks import (
     FAMILIES,
     OPTIMAL,
@@ -395,25 +396,27 @@ class _Folder:
         self.path = path
         mine = {**asdict(settings), "n_test": n_test, "observed": sorted(marks)}
         note = path / "settings.json"
-        try:
-            found = json.loads(note.read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        if path.exists() and not path.is_dir():
+            raise ParameterError(f"{path} is a file; give the folder of a run, or a new one")
+        if not note.exists():
             begun = f".{note.name}."  # what a run leaves that was killed at its very start
             if path.is_dir() and not all(p.name.startswith(begun) for p in path.iterdir()):
                 raise ParameterError(
                     f"folder {path} holds files but no settings.json, so it is no run's; "
                     "give an empty or a new folder"
-                ) from None
+                )
             files.write(note, _json(mine))
             return
-        except ValueError:
+        try:
+            found = documents.read_json(note, kind=object)
+        except DocumentError:
             raise ParameterError(f"{note} is damaged; give another folder") from None
         if found != mine:
             other = [k for k in mine if not isinstance(found, dict) or found.get(k) != mine[k]]
             name = other[0] if other else "settings"
             theirs = found.get(name) if isinstance(found, dict) else found
             raise ParameterError(
-                f"folder {path} belongs to a run with {name} = {theirs!r}, not "
+                f"folder {path} belongs to a run with {name} = {shown(theirs)}, not "
                 f"{mine.get(name)!r}; give another folder, or the settings that it was begun with"
             )
 
@@ -448,11 +451,16 @@ class _Folder:
     def finish(self, run: Run) -> None:
         """Write the results; the record last, which marks the run as finished."""
         weights = {k: v.contiguous() for k, v in run.model.state_dict().items()}
-        files.write(self.path / "weights.safetensors", save_safetensors(weights))
-        files.write(self.path / "log.csv", _csv(run.log))
-        files.write(self.path / "rows.json", _json(run.rows))
-        files.write(self.path / "tensors.safetensors", save_safetensors(run.tensors))
-        files.write(self.path / "record.json", _json(run.record))
+        contents = {
+            "weights.safetensors": save_safetensors(weights),
+            "log.csv": _csv(run.log),
+            "rows.json": _json(run.rows),
+            "tensors.safetensors": save_safetensors(run.tensors),
+        }
+        for name, content in contents.items():
+            files.write(self.path / name, content)
+        digests = {name: _sha256(content) for name, content in contents.items()}
+        files.write(self.path / "record.json", _json(run.record | {"files": digests}))
         (self.path / "state.pt").unlink(missing_ok=True)
 
 
@@ -466,19 +474,25 @@ def load_run(folder: str | Path) -> Run:
     """
     folder = Path(folder)
     try:
-        record = json.loads((folder / "record.json").read_text(encoding="utf-8"))
-        rows = json.loads((folder / "rows.json").read_text(encoding="utf-8"))
-        with open(folder / "log.csv", encoding="utf-8", newline="") as table:
-            log = [
-                {k: int(v) if k == "step" else float(v) for k, v in row.items()}
-                for row in csv.DictReader(table)
-            ]
-        tensors = load_safetensors((folder / "tensors.safetensors").read_bytes())
+        record = documents.read_json(folder / "record.json")
+        known = record.pop("files", {})  # the first runs have none
+
+        def read(name: str) -> bytes:
+            content = documents.read_bytes(folder / name, most=None)
+            if known.get(name, found := _sha256(content)) != found:
+                raise WeightsError(f"{name} is not what the run wrote: its SHA-256 is another")
+            return content
+
+        rows = json.loads(read("rows.json"))
+        log = [
+            {"step": int(row["step"]), **{k: float(v) for k, v in row.items() if k != "step"}}
+            for row in csv.DictReader(io.StringIO(read("log.csv").decode()))
+        ]
+        tensors = load_safetensors(read("tensors.safetensors"))
         model = FAMILIES[record["family"]](len(SHAPES), record["padding"], seed=record["seed"])
-        model.load_state_dict(load_safetensors((folder / "weights.safetensors").read_bytes()))
+        model.load_state_dict(load_safetensors(read("weights.safetensors")))
     except Exception as error:  # each format has its own exceptions for a broken file
-        reason = str(error).strip().partition("\n")[0][:120] or type(error).__name__
-        raise WeightsError(f"run {folder} cannot be read: {reason}") from None
+        raise WeightsError(f"run {folder} cannot be read: {first_words(error)}") from None
     return Run(model.eval(), log, record, rows, tensors)
 
 
@@ -634,6 +648,10 @@ def _plain(value: object) -> bool:
 
 def _json(value: object) -> bytes:
     return (json.dumps(value, indent=1, sort_keys=isinstance(value, dict)) + "\n").encode()
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _csv(rows: list[dict[str, float]]) -> bytes:

@@ -463,7 +463,7 @@ def _merged(data: Path, name: str, frames: Iterable[pd.DataFrame]) -> pd.DataFra
     path = data / "dynamics" / name
     new = pd.concat(frames, ignore_index=True)
     if path.exists():
-        old = files.read_table(path)
+        old = files.read_table(path, columns=new.columns)
         new = pd.concat([old[~old["run"].isin(new["run"])], new], ignore_index=True)
     return new.sort_values(["run", "step"], kind="stable", ignore_index=True)
 
@@ -520,9 +520,10 @@ def verify(data: str | Path = DATA, *, n_test: int = 0) -> list[str]:
     entries = manifest(data / "networks")
     table = trajectories(data)
     lines = []
-    needed = ("family", "padding", "seed", "observed", "test_accuracy", "n_test")
+    needed = {"family": str, "padding": str, "seed": int, "observed": list, "n_test": int}
+    needed["test_accuracy"] = float
     for stem, entry in tqdm(entries.items(), "networks", disable=not n_test, leave=False):
-        if lacking := [name for name in needed if name not in entry]:
+        if lacking := [name for name in needed if not isinstance(entry.get(name), needed[name])]:
             raise WeightsError(f"{stem}: the manifest does not say its {lacking[0]}")
         name = f"plane-{entry['family']}-{entry['padding']}"
         network = load_network(name, "trained", seed=entry["seed"], models=data / "networks")
@@ -578,7 +579,7 @@ def trajectories(data: str | Path = DATA) -> pd.DataFrame:
     >>> sorted(trajectories()["family"].unique())
     ['resnet', 'vgg']
     """
-    return files.read_table(Path(data) / "dynamics" / "trajectories.csv.gz")
+    return files.read_table(Path(data) / "dynamics" / "trajectories.csv.gz", columns=_TABLE)
 
 
 def select(
