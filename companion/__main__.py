@@ -15,7 +15,10 @@ def run() -> int:
     from companion.cli import main
 
     code = main()
-    if code >= 128:  # stopped: no thread that is left may hold it up
+    if code >= 128:  # stopped: no thread that is left may hold it up, no child outlive it
+        from companion.processes import end_children
+
+        end_children(wait=0.5)
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError, AttributeError):
                 stream.flush()
