@@ -9,7 +9,9 @@ Pictures, networks, training and figures are in :mod:`ppp.experiments`.
 import importlib
 
 _MODULES = {
+    "Completeness": "completeness",
     "PPPError": "errors",
+    "Optimal": "optimal",
     "Picture": "windows",
     "SCHEMES": "padding",
     "Windows": "windows",
@@ -18,6 +20,7 @@ _MODULES = {
     "cut_windows": "windows",
     "extract": "extraction",
     "measure": "measurement",
+    "optimal": "optimal",
     "pad": "padding",
     "size_needed": "windows",
     "with_padding": "swapping",

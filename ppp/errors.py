@@ -31,6 +31,10 @@ class MarginError(PPPError):
     """No finite margin, too-narrow surroundings, or a misaligned window."""
 
 
+class GridError(MarginError):
+    """Cells of a window and of a larger picture that do not lie at the same places."""
+
+
 class NullTestError(PPPError):
     """Cells that padding cannot touch differ between the two branches."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -12,16 +12,26 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from ppp.errors import MarginError, NullTestError, PictureError, PPPError, SwapError
-from ppp.extraction import Tap
+from ppp.completeness import Completeness, Trial
+from ppp.errors import MarginError, NullTestError, PictureError, PPPError, SwapError, unknown
+from ppp.extraction import Tap, gather, plain, require_eval, runs_twice
 from ppp.influence import Coverage, coverage as find_coverage
-from ppp.inventory import Audit, audit, first_line, require_eval
-from ppp.metrics import Estimate, Moments, Summary, merged, noise_floor, separated, summarise
+from ppp.inventory import Audit, audit, running
+from ppp.metrics import (
+    Estimate,
+    Moments,
+    Summary,
+    check_confidence,
+    merged,
+    noise_floor,
+    separated,
+    summarise,
+)
 from ppp.padding import Scheme
 from ppp.resumption import Kept, network_fingerprint
-from ppp.swapping import with_generator, with_padding
+from ppp.swapping import POOLS, with_generator, with_padding
 from ppp.tiles import Bound, bound
-from ppp.windows import Picture, Windows, gather
+from ppp.windows import Picture, Windows
 
 OWN = "own"
 """Name of the scheme "as the network is": nothing is swapped."""
@@ -87,6 +97,8 @@ class LayerResult:
     summary : Summary
         The metrics.
     null_test : NullTest
+    completeness : Completeness
+        Whether the listed padding sites are all there are, on noise and on a photograph.
     checkpoints : tuple of Checkpoint
     """
 
@@ -97,6 +109,7 @@ class LayerResult:
     influence: np.ndarray
     summary: Summary
     null_test: NullTest
+    completeness: Completeness
     checkpoints: tuple[Checkpoint, ...] = ()
 
     def magnitude(self) -> np.ndarray:
@@ -131,6 +144,8 @@ class Measurement(dict[tuple[str, str], LayerResult]):
                 "clean_cells": null.cells,
                 "null_largest": null.largest,
                 "null_relative": null.relative,
+                "completeness": str(result.completeness),
+                "completeness_relative": result.completeness.relative,
             }
             rows.append(row)
         return pd.DataFrame(rows)
@@ -184,7 +199,8 @@ def measure(
 
     Per picture, the network runs once on the picture (its optimal features, shared by all
     windows and all schemes) and once per scheme on every window. Memory does not depend
-    on the number of windows.
+    on the number of windows. One window more, of the first picture, runs with true values at
+    every listed padding: proof that nothing else pads (:mod:`ppp.completeness`).
 
     Parameters
     ----------
@@ -233,11 +249,13 @@ def measure(
     Raises
     ------
     MarginError
-        Misaligned window, too-narrow surroundings, or a layer without a finite margin.
+        Misaligned window, too-narrow surroundings, or a layer without a finite margin; as
+        GridError, features that depend on the input's size, the place or the batch.
     PictureError
         NaN, infinite or wrongly shaped pixels, or fewer than two windows.
     SwapError
-        A scheme is asked for and the network pads where no swap reaches, by name.
+        A scheme is asked for and the network pads where no swap reaches, by name, or
+        where nothing is listed; its own padding can be measured.
     NullTestError
         Features differ where padding cannot reach: the measurement would be wrong.
     ResumptionError
@@ -259,6 +277,9 @@ def measure(
         raise PPPError(f"batch_size {batch_size} and groups {groups} must be at least 1")
     if any(type(n) is not int or n < 2 for n in checkpoints):
         raise PPPError(f"checkpoints {list(checkpoints)!r}: expected integers of at least 2")
+    if pools not in POOLS:
+        raise PPPError(unknown("pools", pools, POOLS))
+    check_confidence(confidence)
     if keep is not None and checkpoints:
         raise PPPError("checkpoints are not kept in a folder; give either checkpoints or keep")
     Tap(model, layers)  # refuses unknown layers by name
@@ -268,10 +289,16 @@ def measure(
             f"coverage is of layers {list(reach)} at {reach.input_size} px; "
             f"the windows are {windows.size} px and the layers {list(layers)}"
         )
+    if reach.sites is None:
+        reach.sites = find_coverage(model, layers, windows.size).sites
     inventory = audit(model, windows.size)
+    for layer in layers:
+        if inventory.runs[layer] > 1:
+            raise runs_twice(layer)
     branches, generators = _branches(model, schemes, inventory, pools, seed)
     limit = None if memory is None else bound(model, layers, reach, memory)
     run = _Run(model, branches, generators, layers, reach, groups, distributions, limit)
+    run.compare(reach.proofs(layers))
     weight = next(model.parameters())
     settings = {
         "window_px": list(windows.size),
@@ -289,7 +316,7 @@ def measure(
         kept = Kept(keep, identity | settings)
         kept.restore(run)
     marks = sorted(set(checkpoints))
-    with exact_kernels() as kernels:
+    with plain(), exact_kernels() as kernels:
         for picture in windows:
             _check_picture(picture, windows.size)
             if kept and kept.skips(picture):
@@ -309,11 +336,12 @@ def measure(
                 start = stop
             if kept:
                 kept.save(run, picture)
-    if kept:
-        kept.close()
-    if run.n < 2:
-        raise PictureError(f"{run.n} window(s) given; a measurement needs at least 2")
-    result = run.result(confidence)
+        if kept:
+            kept.close()
+        if run.n < max(2, *marks, 0):
+            needed = f"checkpoint {marks[-1]} needs as many" if marks else "2 are needed"
+            raise PictureError(f"{run.n} window(s) given; {needed}")
+        result = run.result(confidence)
     result.audit, result.coverage = inventory, reach
     result.provenance = {
         "windows": run.n,
@@ -324,6 +352,7 @@ def measure(
         "dtype": str(weight.dtype),
         "threads": torch.get_num_threads(),
         "not_swapped": [f"{s.module}: {s.kind}" for s in inventory.unswappable(pools=True)],
+        "completeness": {layer: str(proof) for layer, proof in run.proofs.items()},
         **{f"{name}_before": state for name, state in kernels.items()},
     }
     return result
@@ -348,7 +377,11 @@ def _branches(
         if scheme is None or scheme == OWN:
             branches[OWN], generators[OWN] = with_generator(model, generator), generator
             continue
-        blocked = inventory.unswappable(pools=pools == "swap")
+        blocked = [
+            site
+            for site in inventory.unswappable(pools=pools == "swap")
+            if site.kind != "interpolation"
+        ]
         if blocked:
             site = blocked[0]
             raise SwapError(
@@ -388,8 +421,12 @@ class _Run:
         self, model, branches, generators, layers, reach, groups, distributions, limit
     ) -> None:
         self.reach, self.generators = reach, generators
-        self.optimal_tap = Tap(model, layers)
-        self.taps = {name: Tap(branch, layers) for name, branch in branches.items()}
+        self.optimal_tap = Tap(model, layers, to_the_end=False)
+        self.taps = {
+            name: Tap(branch, layers, to_the_end=False) for name, branch in branches.items()
+        }
+        self.proofs: dict[str, Completeness] = {}
+        self.tried = False
         keys = [(name, layer) for name in branches for layer in layers]
         self.moments = {key: [Moments() for _ in range(groups)] for key in keys}
         self.scales = {layer: [Moments() for _ in range(groups)] for layer in layers}
@@ -440,8 +477,33 @@ class _Run:
             )
             self.maps[layer] = output[0].clone()
 
-        self._forward(self.optimal_tap, pixels[None], consume)
+        with running(tuple(pixels.shape[1:])):
+            if self.tried:
+                self.optimal_tap(pixels[None], consume)
+            else:
+                self._try_completeness(pixels, (tops[0] - rows[0], lefts[0] - columns[0]), consume)
         self.tiles += 1
+
+    def _try_completeness(self, pixels: Tensor, place: tuple[int, int], consume) -> None:
+        """Run the optimal branch over the first tile of all, and try one of its windows."""
+        reach = self.reach.only(self.optimal_tap.layers)
+        trial = Trial(self.optimal_tap.model, reach, pixels[None], tuple(map(int, place)))
+        with trial.recorded():
+            self.optimal_tap(pixels[None], consume)
+        self.compare(trial.verdict({layer: trial.cut(layer, m) for layer, m in self.maps.items()}))
+        self.tried = True
+
+    def compare(self, proofs: dict[str, Completeness]) -> None:
+        """Take in a proof of each layer; refuse swapped schemes where it fails."""
+        for layer, proof in proofs.items():
+            self.proofs[layer] = proof.both(self.proofs.get(layer, proof))
+            swapped = [scheme for scheme in self.taps if scheme != OWN]
+            if swapped and not proof.shown:
+                raise SwapError(
+                    f"padding {swapped[0]} cannot be swapped in: up to layer {layer!r}, something "
+                    f"pads that the audit does not list, seen first in {proof.module!r}; measure "
+                    "the network's own padding with schemes=None"
+                )
 
     def _optimal(self, part: slice) -> dict[str, Tensor]:
         """Return the optimal features of some windows, shape (n, C, H, W) for each layer."""
@@ -470,7 +532,7 @@ class _Run:
         stride = self.reach.stride[axis]
         before, after = self.reach.margin[2:] if axis == 0 else self.reach.margin[:2]
         start = max(0, (int(offsets.min()) - before) // stride * stride)
-        stop = -(-(int(offsets.max()) + self.reach.input_size[axis] + after) // stride) * stride
+        stop = -(-(int(offsets.max()) + self.reach.tail[axis] + after) // stride) * stride
         return start, min(stop, size - (size - start) % stride)
 
     def _check_place(self, picture: Picture, *spans: tuple[int, int]) -> None:
@@ -494,7 +556,7 @@ class _Run:
             start, stop = spans[axis]
             lacking = max(
                 before - int(offsets.min()) + start,
-                int(offsets.max()) + self.reach.input_size[axis] + after - stop,
+                int(offsets.max()) + self.reach.tail[axis] + after - stop,
             )
             if lacking > 0:
                 raise MarginError(
@@ -502,17 +564,6 @@ class _Run:
                     f"{lacking} px more are needed; layers {list(self.reach)} need {before} px "
                     f"before and {after} px after the window"
                 )
-
-    @staticmethod
-    def _forward(tap: Tap, x: Tensor, consume: Callable[[str, Tensor], None]) -> None:
-        try:
-            tap(x, consume)
-        except PPPError:
-            raise
-        except Exception as error:
-            raise PPPError(
-                f"the model does not run on input of shape {tuple(x.shape)}: {first_line(error)}"
-            ) from error
 
     def step(self, part: slice) -> None:
         """Run one batch of windows through every branch and add its differences."""
@@ -548,7 +599,8 @@ class _Run:
                 if self.features:
                     self.features[key].update(output)
 
-            self._forward(tap, x, consume)
+            with running(self.reach.input_size):
+                tap(x, consume)
         self.n += len(x)
 
     def parts(self, group: int | None) -> dict[str, Moments]:
@@ -567,6 +619,7 @@ class _Run:
             "pictures": list(self.pictures),
             "null": list(self.null.values()),
             "peak": list(self.peak.values()),
+            "proofs": {layer: astuple(proof) for layer, proof in self.proofs.items()},
         }
 
     def set_counts(self, counts: dict) -> None:
@@ -575,6 +628,8 @@ class _Run:
         self.pictures = {name: order for order, name in enumerate(counts["pictures"])}
         self.null = dict(zip(self.null, counts["null"]))
         self.peak = dict(zip(self.peak, counts["peak"]))
+        self.compare({layer: Completeness(*proof) for layer, proof in counts["proofs"].items()})
+        self.tried = True
 
     def mark(self, confidence: float) -> None:
         """Keep what the estimate looks like now."""
@@ -621,6 +676,7 @@ class _Run:
                 influence=self.reach[layer].influence,
                 summary=summarise(groups, self.scales[layer], confidence=confidence),
                 null_test=null,
+                completeness=self.proofs[layer],
                 checkpoints=tuple(self.marks[scheme, layer]),
             )
         return measurement

@@ -20,6 +20,8 @@ _PAD_MODULES = {
     nn.CircularPad2d: "circular",
 }
 _POOLS = (nn.MaxPool2d, nn.AvgPool2d)
+POOLS = ("keep", "swap")
+"""What a swap may do with pooling layers."""
 
 
 class Pad2d(nn.Module):
@@ -186,8 +188,8 @@ def with_padding(
     (True, 'zeros')
     """
     scheme = Scheme.parse(scheme)
-    if pools not in ("keep", "swap"):
-        raise PPPError(unknown("pools", pools, ("keep", "swap")))
+    if pools not in POOLS:
+        raise PPPError(unknown("pools", pools, POOLS))
     named = list(model.named_modules())
     refused = [(name, why) for name, module in named if (why := refusal(module))]
     if refused:
