@@ -72,3 +72,8 @@ def unknown(kind: str, given: object, allowed: Iterable[object]) -> str:
     hint = f"did you mean {near[0]!r}? " if near else ""
     shown = names if len(names) <= 24 else [*names[:24], f"... ({len(names)} in all)"]
     return f"unknown {kind} {given!r}; {hint}known: {', '.join(shown)}"
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's text, for a one-line message."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from ppp.errors import PPPError
+from ppp.errors import PPPError, first_line
 from ppp.extraction import plain, require_eval
 from ppp.operators import ModuleStack, PaddedCall, watch
 from ppp.padding import Sides
@@ -170,11 +170,6 @@ def running(shape: tuple[int, int]) -> Iterator[None]:
         raise PPPError(
             f"the model does not run on a {shape[0]} x {shape[1]} input: {first_line(error)}"
         ) from error
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of an error's text, for a one-line message."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _sum(first: Sides, second: Sides) -> Sides:

@@ -295,7 +295,7 @@ def measure(
     for layer in layers:
         if inventory.runs[layer] > 1:
             raise runs_twice(layer)
-    branches, generators = _branches(model, schemes, inventory, pools, seed)
+    branches, generators = _branches(model, schemes, inventory, pools, seed, windows.size)
     limit = None if memory is None else bound(model, layers, reach, memory)
     run = _Run(model, branches, generators, layers, reach, groups, distributions, limit)
     run.compare(reach.proofs(layers))
@@ -364,6 +364,7 @@ def _branches(
     inventory: Audit,
     pools: str,
     seed: int,
+    size: tuple[int, int],
 ) -> tuple[dict[str, nn.Module], dict[str, torch.Generator]]:
     """Return the network under each scheme, and the source of its random padding."""
     listed = [schemes] if schemes is None or isinstance(schemes, str | Scheme) else list(schemes)
@@ -392,6 +393,17 @@ def _branches(
             raise PPPError("padding nan marks cells and cannot be measured; see ppp.coverage")
         name = str(Scheme.parse(scheme))
         branches[name] = with_padding(model, scheme, generator=generator, pools=pools)
+        draws = generator.get_state()
+        swapped = audit(branches[name], size)
+        generator.set_state(draws)
+        for site in swapped:
+            pooled = site.kind in ("max-pool", "average-pool", "ceil_mode", "interpolation")
+            if not pooled and site.fill not in (name, "zeros" if name == "constant" else name):
+                raise SwapError(
+                    f"padding {name} does not take effect at {site.module!r} ({site.kind}), which "
+                    f"pads with {site.fill} in the copy too; measure the network's own padding "
+                    "with schemes=None"
+                )
         generators[name] = generator
     return branches, generators
 
@@ -665,7 +677,7 @@ class _Run:
                     f"null test failed in layer {layer!r} under {scheme}: cells that padding "
                     f"cannot touch differ by {largest:.3g} ({relative:.1e} of the largest "
                     "feature); the network depends on the input's size or on the batch, or pads in "
-                    "hidden ways"
+                    f"hidden ways (list of paddings complete: {self.proofs[layer]})"
                 )
             total = merged(groups)
             measurement[scheme, layer] = LayerResult(

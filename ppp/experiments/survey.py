@@ -19,10 +19,9 @@ import torchvision
 from torch import nn
 
 import ppp
-from ppp.errors import ParameterError, PPPError, unknown
+from ppp.errors import ParameterError, PPPError, first_line, unknown
 from ppp.experiments import files, jobs as pool, layers, networks, plane
 from ppp.experiments.studies import Study
-from ppp.inventory import first_line
 
 DATA = Path(__file__).resolve().parents[2] / "data" / "torchvision"
 SCHEMES = ("zeros", "reflect", "replicate", "circular", "randn")
