@@ -133,11 +133,13 @@ class Trial:
         if relative is None or not self._middle_agrees(relative):
             height, width = self.reach.input_size
             y, x = least_steps(self.reach)
+            uneven = height % y or width % x
+            other = f", or try a window of a multiple of {y} x {x} px" if uneven else ""
             raise GridError(
                 f"layer {first!r} depends on where a cell lies, on the input's size or on the "
                 f"batch: even with true values at all padding, module {module!r} gives other "
                 f"features on a {height} x {width} window than on a larger picture there; choose "
-                f"a layer before it, or try a window of a multiple of {y} x {x} px"
+                f"a layer before it{other}"
             )
         return {
             layer: proof if proof.shown else replace(proof, module=module)

@@ -33,6 +33,8 @@ from ppp.swapping import POOLS, with_generator, with_padding
 from ppp.tiles import Bound, bound
 from ppp.windows import Picture, Windows
 
+PROOF = ["completeness", "completeness_relative"]
+"""Columns of a table of results that tell of the proof and hold no result."""
 OWN = "own"
 """Name of the scheme "as the network is": nothing is swapped."""
 _NULL_TOLERANCE = 1e-4

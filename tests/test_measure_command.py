@@ -364,7 +364,7 @@ def test_interrupted_command_goes_on(here, undrawn, monkeypatch, capsys, error):
         ("net.py:make_net --schemes nan", "--schemes nan: it marks cells"),
         ("net.py:functional --schemes zeros --window 16", "--schemes own measures it as it is"),
         ("net.py:everywhere --window 16", "no layer of Sequential can be measured; the first"),
-        ("net.py:hidden --layers 1 --window 16", "null test failed in layer '1'"),
+        ("net.py:hidden --layers 1 --window 16", "layer '1' depends on where a cell lies, on the"),
         ("net.py:make_net --photos none", "no folder 'none'"),
         ("net.py:make_net --photos net.py", "is a file; expected a folder"),
         ("net.py:make_net --window 99", "needs 104 x 104 px (height x width)"),

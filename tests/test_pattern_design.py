@@ -92,7 +92,7 @@ def test_fewer_scenes_are_the_first_of_more():
 
 
 def result(pattern: np.ndarray, influence: np.ndarray) -> LayerResult:
-    return LayerResult("zeros", "conv", pattern, pattern, influence, None, None)
+    return LayerResult("zeros", "conv", pattern, pattern, influence, None, None, None)
 
 
 def test_correlation_runs_over_channels_and_the_cells_padding_can_touch():
