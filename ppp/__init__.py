@@ -11,7 +11,7 @@ import importlib
 _MODULES = {
     "Completeness": "completeness",
     "PPPError": "errors",
-    "Optimal": "optimal",
+    "Optimal": "truth",
     "Picture": "windows",
     "SCHEMES": "padding",
     "Windows": "windows",
@@ -20,7 +20,7 @@ _MODULES = {
     "cut_windows": "windows",
     "extract": "extraction",
     "measure": "measurement",
-    "optimal": "optimal",
+    "optimal": "truth",
     "pad": "padding",
     "size_needed": "windows",
     "with_padding": "swapping",

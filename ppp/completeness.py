@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from ppp.errors import GridError, PPPError
 from ppp.extraction import Tap
 from ppp.inventory import input_channels, running
-from ppp.optimal import Truth
+from ppp.truth import Truth
 
 if TYPE_CHECKING:
     from ppp.influence import Coverage

@@ -20,8 +20,8 @@ from ppp.errors import GridError, MarginError
 from ppp.extraction import Tap, plain, require_eval
 from ppp.inventory import input_channels, input_shape, running
 from ppp.operators import ModuleStack, PaddedCall
-from ppp.optimal import Key, Site, keyed
 from ppp.padding import Sides
+from ppp.truth import Key, Site, keyed
 
 _STRIP = 128
 """Pixels across a strip run: only the other axis is probed."""
