@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
@@ -282,6 +282,14 @@ def measure(
     if pools not in POOLS:
         raise PPPError(unknown("pools", pools, POOLS))
     check_confidence(confidence)
+    marks = sorted(set(checkpoints))
+
+    def check_marks(n: int) -> None:
+        if marks and marks[-1] > n:
+            raise PictureError(f"checkpoint {marks[-1]} lies beyond the {n} windows given")
+
+    with suppress(TypeError):  # raised where their number is not known beforehand
+        check_marks(len(windows))
     if keep is not None and checkpoints:
         raise PPPError("checkpoints are not kept in a folder; give either checkpoints or keep")
     Tap(model, layers)  # refuses unknown layers by name
@@ -317,7 +325,6 @@ def measure(
         identity |= {"schemes": list(branches), "groups": groups, "distributions": distributions}
         kept = Kept(keep, identity | settings)
         kept.restore(run)
-    marks = sorted(set(checkpoints))
     with plain(), exact_kernels() as kernels:
         for picture in windows:
             _check_picture(picture, windows.size)
@@ -340,9 +347,9 @@ def measure(
                 kept.save(run, picture)
         if kept:
             kept.close()
-        if run.n < max(2, *marks, 0):
-            needed = f"checkpoint {marks[-1]} needs as many" if marks else "2 are needed"
-            raise PictureError(f"{run.n} window(s) given; {needed}")
+        if run.n < 2:
+            raise PictureError(f"{run.n} window(s) given; a measurement needs at least 2")
+        check_marks(run.n)
         result = run.result(confidence)
     result.audit, result.coverage = inventory, reach
     result.provenance = {

@@ -372,7 +372,7 @@ def summarise(
 
 def check_confidence(confidence: float) -> None:
     """Refuse a level that is none."""
-    if not 0 < confidence < 1:
+    if not isinstance(confidence, int | float) or not 0 < confidence < 1:
         raise PPPError(f"confidence is {confidence!r}; expected a level between 0 and 1, as 0.95")
 
 
