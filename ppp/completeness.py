@@ -278,6 +278,12 @@ def _at_some_stride(model: nn.Module, reach: Coverage) -> dict[str, Completeness
 
 
 def _on_noise(model: nn.Module, reach: Coverage) -> dict[str, Completeness]:
+    trial = on_noise(model, reach)
+    return trial.verdict(trial.larger())
+
+
+def on_noise(model: nn.Module, reach: Coverage) -> Trial:
+    """Return a trial with a window of noise, at an odd multiple of ``reach.stride``."""
     sites = [site for site in reach.sites if all(site.stride)]
     place, shape = [], []
     for axis, step in enumerate(reach.stride):
@@ -291,5 +297,4 @@ def _on_noise(model: nn.Module, reach: Coverage) -> dict[str, Completeness]:
     noise = torch.randn(
         1, input_channels(model), *shape, generator=torch.Generator().manual_seed(0)
     )
-    trial = Trial(model, reach, noise.to(weight.dtype), tuple(place), fill=0.0)
-    return trial.verdict(trial.larger())
+    return Trial(model, reach, noise.to(weight.dtype), tuple(place), fill=0.0)
