@@ -86,32 +86,58 @@ class LayerCoverage:
             A window that is misaligned with the stride, or whose surroundings are
             narrower than the margin.
         """
-        starts = []
-        for axis, offsets, side, before, after in (
-            ("vertical", tops, 0, self.touched[2], self.touched[3]),
-            ("horizontal", lefts, 1, self.touched[0], self.touched[1]),
-        ):
-            stride = self.stride[side]
-            offsets = np.asarray(offsets)
-            if (offsets % stride).any():
-                wrong = int(offsets[offsets % stride != 0][0])
-                raise MarginError(
-                    f"window at {axis} offset {wrong} px is misaligned with layer {self.layer!r}: "
-                    f"offsets must be multiples of its total stride {stride}"
-                )
-            first = offsets // stride
-            lacking = max(
-                before - int(first.min()),
-                int(first.max()) + self.influence.shape[side] + after - map_size[side],
-            )
-            if lacking > 0:
-                raise MarginError(
-                    f"surroundings too narrow for layer {self.layer!r}: {lacking * stride} px more "
-                    f"are needed on the {axis} axis (margin {before * stride} px before, "
-                    f"{after * stride} px after the window)"
-                )
-            starts.append(first)
-        return starts[0], starts[1]
+        left, right, top, bottom = self.touched
+        height, width = self.influence.shape
+        y, x = self.stride
+        name = f"layer {self.layer!r}"
+        rows = first_cells(name, "vertical", tops, y, (top, height + bottom), map_size[0])
+        columns = first_cells(name, "horizontal", lefts, x, (left, width + right), map_size[1])
+        return rows, columns
+
+
+def first_cells(
+    name: str, axis: str, offsets: np.ndarray, stride: int, reach: tuple[int, int], size: int
+) -> np.ndarray:
+    """Return the first cell of each window on an axis, or refuse one that has no place.
+
+    Parameters
+    ----------
+    name, axis : str
+        For the message.
+    offsets : ndarray of int, shape (n,)
+        Of the windows, in pixels.
+    stride : int
+        Pixels between cells.
+    reach : (before, after)
+        Cells needed before a window's first one, and from it on.
+    size : int
+        Cells there are.
+
+    Raises
+    ------
+    MarginError
+        A misaligned window, or too narrow surroundings.
+
+    Examples
+    --------
+    >>> first_cells("layer '0'", "vertical", np.array([8, 12]), 4, (1, 9), 12)
+    array([2, 3])
+    """
+    offsets = np.asarray(offsets)
+    if (offsets % stride).any():
+        raise MarginError(
+            f"window at {axis} offset {int(offsets[offsets % stride != 0][0])} px is misaligned "
+            f"with {name}: offsets must be multiples of its total stride {stride}"
+        )
+    first = offsets // stride
+    lacking = max(reach[0] - int(first.min()), int(first.max()) + reach[1] - size)
+    if lacking > 0:
+        raise MarginError(
+            f"surroundings too narrow for {name}: {lacking * stride} px more are needed on the "
+            f"{axis} axis, {reach[0] * stride} px before a window and {reach[1] * stride} px from "
+            "its first pixel on"
+        )
+    return first
 
 
 class Coverage(dict[str, LayerCoverage]):

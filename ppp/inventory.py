@@ -177,22 +177,24 @@ def _sum(first: Sides, second: Sides) -> Sides:
     return left, right, top, bottom
 
 
+_OWNERS = {
+    "convolution": (nn.Conv2d, nn.ConvTranspose2d),
+    "transposed": (nn.Conv2d, nn.ConvTranspose2d),
+    "pad": (nn.Conv2d, nn.ConvTranspose2d, Pad2d),
+    "max-pool": nn.MaxPool2d,
+    "average-pool": nn.AvgPool2d,
+    "unfold": nn.Unfold,
+    "interpolation": nn.Upsample,
+}
+"""The modules that pad by themselves, by the kind of call that they make."""
+
+
 def _site(call: PaddedCall, stack: ModuleStack) -> PaddingSite:
     module = stack.module
-    own = module is not None and (
-        (
-            call.kind in ("convolution", "transposed", "pad")
-            and isinstance(module, nn.Conv2d | nn.ConvTranspose2d)
-        )
-        or (call.kind == "max-pool" and isinstance(module, nn.MaxPool2d))
-        or (call.kind == "average-pool" and isinstance(module, nn.AvgPool2d))
-        or (call.kind == "unfold" and isinstance(module, nn.Unfold))
-        or (call.kind == "interpolation" and isinstance(module, nn.Upsample))
-        or (
-            call.kind == "pad" and (isinstance(module, Pad2d) or current_scheme(module) is not None)
-        )
-    )
     kind, fill, name = call.kind, call.fill, stack.name
+    own = isinstance(module, _OWNERS[kind]) or (
+        kind == "pad" and module is not None and current_scheme(module) is not None
+    )
     if isinstance(module, Pad2d) and name.endswith(".border"):
         kind, fill, name = "convolution", str(module.scheme), name.removesuffix(".border")
     if own and kind == "pad" and isinstance(module, nn.Conv2d):
@@ -203,24 +205,13 @@ def _site(call: PaddedCall, stack: ModuleStack) -> PaddingSite:
         kind = "ceil_mode"
     if not own:
         reason = "a function call inside a forward; no module to replace"
-    elif kind == "ceil_mode":
+    elif call.ceil_mode:
         reason = "an overhang that takes no scheme"
     elif kind in ("unfold", "interpolation"):
         reason = f"{kind} takes no scheme"
-    elif call.ceil_mode:
-        reason = "ceil_mode adds an overhang that takes no scheme"
-    elif isinstance(module, PaddedConv2d | Pad2d):
-        reason = ""
     else:
-        reason = refusal(module) or ""
-    return PaddingSite(
-        module=name,
-        kind=kind,
-        origin="module" if own else "functional",
-        fill=fill,
-        declared=call.declared,
-        used=call.used,
-        ceil_mode=call.ceil_mode,
-        swappable=not reason,
-        reason=reason,
-    )
+        swapped = isinstance(module, PaddedConv2d | Pad2d)
+        reason = "" if swapped else refusal(module) or ""
+    origin = "module" if own else "functional"
+    used = call.declared, call.used, call.ceil_mode
+    return PaddingSite(name, kind, origin, fill, *used, not reason, reason)

@@ -408,7 +408,7 @@ def test_certify_refuses_too_narrow_surroundings(strided, top, left, axis):
     with pytest.raises(MarginError) as caught:
         layer.certify((16, 16), np.array([top]), np.array([left]))
     assert f"4 px more are needed on the {axis} axis" in str(caught.value)
-    assert "margin 4 px before" in str(caught.value)
+    assert "4 px before a window" in str(caught.value)
 
 
 def test_certify_refuses_windows_beyond_the_far_side():

@@ -16,7 +16,7 @@ import ppp
 from companion import cli, measure, quantities, report
 from ppp import measurement
 from ppp.experiments import networks, photographs
-from ppp.measurement import NullTest
+from ppp.results import NullTest
 
 NET = """\
 from torch import nn

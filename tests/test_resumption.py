@@ -16,7 +16,7 @@ from torch import nn
 import ppp
 from ppp import files
 from ppp.errors import PPPError, ResumptionError
-from ppp.measurement import flat
+from ppp.results import flat
 from ppp.windows import Picture, Windows
 
 SIZE, LAYERS = 20, ["1", "3"]

@@ -34,7 +34,8 @@ from ppp.experiments.studies import Study, joined
 from ppp.experiments.training import check_whole
 from ppp.experiments.zoo import PADDINGS, SEEDS
 from ppp.influence import Coverage
-from ppp.measurement import PROOF, LayerResult, Measurement, measure
+from ppp.measurement import measure
+from ppp.results import PROOF, LayerResult, Measurement
 from ppp.windows import Windows, cut_windows, size_needed
 
 DATA = Path(__file__).resolve().parents[2] / "data" / "patterns"
