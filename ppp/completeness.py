@@ -13,7 +13,6 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
@@ -109,27 +108,31 @@ class Trial:
         height, width = cells.influence.shape
         return map_[:, y : y + height, x : x + width]
 
+    def differences(self, expected: dict[str, Tensor]) -> dict[str, Tensor | None]:
+        """Run the window with its true values; return each layer's differences by cell."""
+        found: dict[str, Tensor] = {}
+        with self.truth.injected():
+            self.tap(self.window, lambda layer, out: found.__setitem__(layer, out[0].clone()))
+        return {layer: _differences(found[layer], map_) for layer, map_ in expected.items()}
+
+    def proofs(self, differences: dict[str, Tensor | None]) -> dict[str, Completeness]:
+        worst = {k: math.inf if d is None else float(d.max()) for k, d in differences.items()}
+        return {layer: Completeness(value, self.tolerance) for layer, value in worst.items()}
+
     def verdict(self, expected: dict[str, Tensor]) -> dict[str, Completeness]:
-        """Run the window with its true values and compare every layer.
+        """Compare every layer; where one differs, name the module at which it begins.
 
         Raises
         ------
         GridError
             The features differ in the middle of a map too: no padding can be the reason.
         """
-        found: dict[str, Tensor] = {}
-        with self.truth.injected():
-            self.tap(self.window, lambda layer, out: found.__setitem__(layer, out[0].clone()))
-        proofs = {}
-        for layer, map_ in expected.items():
-            relative = _differences(found[layer], map_)
-            worst = math.inf if relative is None else float(relative.max())
-            proofs[layer] = Completeness(worst, self.tolerance)
-        if all(proof.shown for proof in proofs.values()):
+        differences = self.differences(expected)
+        proofs = self.proofs(differences)
+        first = next((layer for layer, proof in proofs.items() if not proof.shown), None)
+        if first is None:
             return proofs
-        first = next(layer for layer, proof in proofs.items() if not proof.shown)
-        relative = _differences(found[first], expected[first])
-        module, relative = self._first_that_differs() or (first, relative)
+        module, relative = self._first_that_differs() or (first, differences[first])
         if relative is None or not self._middle_agrees(relative):
             height, width = self.reach.input_size
             y, x = least_steps(self.reach)
@@ -259,27 +262,27 @@ def least_steps(reach: Coverage) -> tuple[int, int]:
 
 
 def _at_some_stride(model: nn.Module, reach: Coverage) -> dict[str, Completeness]:
-    y, x = least_steps(reach)
-    for n in itertools.count():
-        reach.stride = y << n, x << n
-        try:
-            proofs = _on_noise(model, reach)
-        except GridError:
-            if max(reach.stride) >= _LARGEST:
-                raise
-            continue
-        for m in range(n):  # perhaps only one axis needs the larger stride
-            for fewer in ((y << m, x << n), (y << n, x << m)):
-                reach.stride, whole = fewer, reach.stride
-                with suppress(GridError):
-                    return _on_noise(model, reach)
-                reach.stride = whole
-        return proofs
+    reach.stride = y, x = least_steps(reach)
+    most = max(0, math.ceil(math.log2(_LARGEST / max(y, x))))
+    try:
+        trial = on_noise(model, reach)
+        return trial.verdict(trial.larger())
+    except GridError:
+        if not _moved(model, reach, (y << most, x << most)):
+            raise
+    pairs = sorted(
+        itertools.product(range(most + 1), repeat=2), key=lambda pair: (max(pair), sum(pair))
+    )
+    steps = ((y << rows, x << columns) for rows, columns in pairs[1:])
+    return next(filter(None, (_moved(model, reach, step) for step in steps)))
 
 
-def _on_noise(model: nn.Module, reach: Coverage) -> dict[str, Completeness]:
+def _moved(model: nn.Module, reach: Coverage, step: tuple[int, int]) -> dict[str, Completeness]:
+    """Return the proofs with another stride if all hold, none otherwise."""
+    reach.stride = step
     trial = on_noise(model, reach)
-    return trial.verdict(trial.larger())
+    proofs = trial.proofs(trial.differences(trial.larger()))
+    return proofs if all(proof.shown for proof in proofs.values()) else {}
 
 
 def on_noise(model: nn.Module, reach: Coverage) -> Trial:
