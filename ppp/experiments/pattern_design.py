@@ -211,7 +211,7 @@ def measure_run(model: nn.Module, run: Run) -> dict[str, pd.DataFrame]:
     Returns
     -------
     dict of str to DataFrame
-        "metrics": data, and the columns of :meth:`ppp.measurement.Measurement.table`.
+        "metrics": data, and the columns of :meth:`ppp.results.Measurement.table`.
         "growth": scheme, layer and, for each half of the plane, that table's row after n
         scenes, plug_in (mean of d^2, the power with its bias) and separated. "halves": data,
         scheme, layer, n (windows in each half), r; for data "photographs and plane", the
