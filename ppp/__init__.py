@@ -3,7 +3,8 @@
 The core: :mod:`ppp.padding` (schemes), :mod:`ppp.inventory` (every padding of a network),
 :mod:`ppp.swapping` (swap schemes), :mod:`ppp.influence` (what padding can touch),
 :mod:`ppp.truth` (true values in the place of padding), :mod:`ppp.completeness` (proof that
-nothing unlisted pads), :mod:`ppp.windows` and :mod:`ppp.measurement` (one pass over windows), :mod:`ppp.metrics`.
+nothing unlisted pads), :mod:`ppp.windows` and :mod:`ppp.measurement` (one pass over
+windows), :mod:`ppp.results`, :mod:`ppp.metrics`.
 Pictures, networks, training and figures are in :mod:`ppp.experiments`.
 """
 

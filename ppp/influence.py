@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from ppp.completeness import Completeness, prove
 from ppp.errors import GridError, MarginError
@@ -328,9 +329,9 @@ class _Probe:
 
     def _before(self, function: object, args: tuple) -> None:
         """Keep NaN from operators that other libraries bring: they may read anywhere by it."""
-        if function.namespace in ("aten", "prims"):
+        if getattr(function, "namespace", "aten") in ("aten", "prims"):
             return
-        tensors = [a for a in args if isinstance(a, Tensor) and a.is_floating_point()]
+        tensors = [a for a in tree_leaves(args) if isinstance(a, Tensor) and a.is_floating_point()]
         if any(bool(a.isnan().any()) for a in tensors):
             kind = type(self.stack.module).__name__
             raise MarginError(

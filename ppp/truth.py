@@ -17,7 +17,7 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ppp.errors import PPPError
+from ppp.errors import GridError, PPPError
 from ppp.extraction import Tap, gather, plain, require_eval
 from ppp.operators import ModuleStack, PaddedCall, watch
 from ppp.padding import Sides
@@ -172,8 +172,16 @@ class Optimal:
 
         with plain(), self.truth.recorded():
             Tap(model, self.layers)(pixels[None], consume)
+        for site in self.sites:
+            if site.key not in self.truth.values:
+                raise GridError(
+                    f"no true values at {site.module!r} ({site.kind}): its map does not follow the "
+                    "picture's; choose layers before it"
+                )
 
-    def features(self, true: Iterable[Site] | None = None) -> dict[str, Tensor]:
+    def features(
+        self, true: Iterable[Site] | None = None, model: nn.Module | None = None
+    ) -> dict[str, Tensor]:
         """Return the layers' features of the windows, with true values at some sites.
 
         Parameters
@@ -181,10 +189,12 @@ class Optimal:
         true : iterable of Site, optional
             Sites that get their true values, by default all; at the others the network
             pads as it does. With none, the features are those of algorithmic padding.
+        model : nn.Module, optional
+            The network under another scheme, from :func:`ppp.with_padding` with pools kept.
         """
         found: dict[str, Tensor] = {}
-        with plain(), self.truth.injected(true):
-            Tap(self.model, self.layers)(
+        with plain(), self.truth.injected(true, model):
+            Tap(model or self.model, self.layers)(
                 self.windows, lambda layer, output: found.__setitem__(layer, output.clone())
             )
         return found

@@ -407,6 +407,17 @@ def test_with_none_the_network_pads_as_it_does(truth):
     assert torch.equal(optimal.features([])["3"], expected)
 
 
+@pytest.mark.parametrize("scheme", ["reflect", "randn", "constant(0.5)"])
+def test_sites_of_a_swapped_network_get_their_true_values_too(truth, scheme):
+    model, optimal = truth
+    swapped = ppp.with_padding(model, scheme, generator=seeded())
+    everywhere = optimal.features(model=swapped)["3"]
+    torch.testing.assert_close(everywhere, optimal.maps["3"], rtol=1e-5, atol=1e-6)
+    if scheme != "randn":
+        expected = ppp.extract(swapped, optimal.windows, ["3"])["3"]
+        assert torch.equal(optimal.features([], swapped)["3"], expected)
+
+
 def test_one_site_alone_reaches_as_far_as_a_network_in_which_only_it_pads(truth):
     _, optimal = truth
     reached = []
