@@ -43,6 +43,8 @@ class LayerCoverage:
         Input pixels between neighbouring cells.
     touched : (left, right, top, bottom)
         Cells that padding can touch on each side of a large input.
+    surplus : (y, x)
+        Cells of a map beyond its input's pixels over the stride, negative without padding.
     completeness : Completeness or None
         Whether the network's listed sites explain all its padding up to this layer.
     """
@@ -51,6 +53,7 @@ class LayerCoverage:
     influence: np.ndarray
     stride: tuple[int, int]
     touched: Sides
+    surplus: tuple[int, int] = (0, 0)
     completeness: Completeness | None = None
 
     @property
@@ -172,11 +175,12 @@ class Coverage(dict[str, LayerCoverage]):
     @property
     def tail(self) -> tuple[int, int]:
         """Pixels (y, x) from a window's first to the last that its cells stand for."""
-        cells = [c.influence.shape for c in self.values()]
-        strides = [c.stride for c in self.values()]
         y, x = (
-            max([size, *(shape[axis] * stride[axis] for shape, stride in zip(cells, strides))])
-            for axis, size in enumerate(self.input_size)
+            max(
+                size,
+                *((c.influence.shape[k] - c.surplus[k]) * c.stride[k] for c in self.values()),
+            )
+            for k, size in enumerate(self.input_size)
         )
         return y, x
 
@@ -261,12 +265,12 @@ def coverage(
     with plain():
         influence = probe.run((height, width), border=(True, True))
         axes = [probe.margins(axis) for axis in (0, 1)]
-        found = []
+        layers_found = []
         for layer in probe.tap.layers:
-            (stride_y, top, bottom), (stride_x, left, right) = axes[0][layer], axes[1][layer]
-            sides = left, right, top, bottom
-            found.append(LayerCoverage(layer, influence[layer], (stride_y, stride_x), sides))
-        reach = Coverage(found, (height, width), sites=probe.sites((height, width)))
+            (y, top, bottom, rows), (x, left, right, columns) = (found[layer] for found in axes)
+            sides, surplus = (left, right, top, bottom), (rows, columns)
+            layers_found.append(LayerCoverage(layer, influence[layer], (y, x), sides, surplus))
+        reach = Coverage(layers_found, (height, width), sites=probe.sites((height, width)))
         proofs = prove(model, reach)
     for layer, proof in proofs.items():
         reach[layer] = replace(reach[layer], completeness=proof)
@@ -354,11 +358,11 @@ class _Probe:
                 self.spreads = f"{self.stack.name!r} ({kind}, {operator})"
         return out
 
-    def margins(self, axis: int) -> dict[str, tuple[int, int, int]]:
-        """Return layer -> (stride, touched cells before, touched cells after) on an axis."""
+    def margins(self, axis: int) -> dict[str, tuple[int, int, int, int]]:
+        """Return layer -> (stride, touched cells before and after, surplus) on an axis."""
         border = (axis == 0, axis == 1)
         cells: dict[int, dict[str, int]] = {}
-        found: dict[str, tuple[int, int, int]] = {}
+        found: dict[str, tuple[int, int, int, int]] = {}
         length = 256
         while length <= _LARGEST and len(found) < len(self.tap.layers):
             size = (length, _STRIP) if axis == 0 else (_STRIP, length)
@@ -375,7 +379,8 @@ class _Probe:
                 stride = self._stride(layer, length // 2, cells[length][layer] - half[layer])
                 reached = lines[layer].all(axis=1 - axis)
                 if length % stride == 0 and not nan.all() and not reached.all():
-                    found[layer] = (stride, *self._bands(layer, nan))
+                    surplus = len(nan) - length // stride
+                    found[layer] = (stride, *self._bands(layer, nan), surplus)
             length *= 2
         for layer in self.tap.layers:
             if layer not in found:

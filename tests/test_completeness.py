@@ -372,6 +372,15 @@ def test_a_window_that_is_no_multiple_of_the_stride_gets_room_for_all_its_cells(
         ppp.cut_windows(pictures, size, reach, per_picture=1, seed=0)
 
 
+@pytest.mark.parametrize(("padding", "surplus"), [(2, 2), (0, -2), (1, 0)])
+def test_cells_beyond_the_window_that_only_padding_makes_need_no_room(padding, surplus):
+    torch.manual_seed(0)
+    model = Sequential(Conv(3, 4, 3, padding=padding)).eval()
+    reach = ppp.coverage(model, ["0"], 16)
+    assert reach["0"].surplus == (surplus, surplus) and reach.tail == (16, 16)
+    assert ppp.size_needed(16, reach) == (16 + 2 * padding, 16 + 2 * padding)
+
+
 def test_of_two_proofs_the_weaker_counts():
     fine, weak = Completeness(1e-12, 1e-9), Completeness(2e-4, 1e-4, "stem")
     assert fine.both(weak) is weak and weak.both(fine) is weak and not weak.shown
