@@ -18,8 +18,7 @@ import torch
 import ppp
 from ppp.experiments.networks import load_network
 from ppp.experiments.plane import Scene, scenes
-from ppp.extraction import Tap
-from ppp.windows import gather
+from ppp.extraction import Tap, gather
 
 LAYERS = ("layer1", "layer2", "layer3", "layer4")
 SCHEMES = ("zeros", "reflect", "replicate", "circular", "randn")

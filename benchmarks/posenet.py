@@ -19,9 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ppp.experiments import posenet, posenet_design as design
-from ppp.extraction import extract
+from ppp.extraction import extract, gather
 from ppp.measurement import exact_kernels
-from ppp.windows import gather
 
 
 def plain(

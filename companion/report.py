@@ -26,6 +26,7 @@ HEAD = (
     "floor",
     "clean cells",
     "null test",
+    "completeness",
 )
 _METRICS = {"mae": "MAE-PPP (σ)", "snr": "SNR-PPP"}
 _FACTS = {
@@ -65,6 +66,7 @@ def rows(measurement: Measurement) -> list[tuple[str, ...]]:
                 _number(s.snr_floor),
                 str(found.null_test.cells),
                 _verdict(found.null_test),
+                "shown" if found.completeness.shown else "not shown",
             )
         )
     return [HEAD, *body]
@@ -103,14 +105,15 @@ def _verdicts(measurement: Measurement) -> list[dict[str, object]]:
     """Return what the null test, the worst of all schemes, and the certificate say by layer."""
     found = []
     for layer, reach in measurement.coverage.items():
-        tests = [r.null_test for r in measurement.values() if r.layer == layer]
-        worst = max(tests, key=lambda test: test.relative)
+        results = [r for r in measurement.values() if r.layer == layer]
+        worst = max((r.null_test for r in results), key=lambda test: test.relative)
         found.append(
             {
                 "layer": layer,
                 "made": worst.passed is not None,
                 "cells": worst.cells,
                 "largest": f"{worst.relative:.1g}",
+                "complete": results[0].completeness,
                 "margin": ", ".join(map(str, reach.margin)),
                 "stride": reach.stride[0],
             }

@@ -2,14 +2,18 @@
 
 The core: :mod:`ppp.padding` (schemes), :mod:`ppp.inventory` (every padding of a network),
 :mod:`ppp.swapping` (swap schemes), :mod:`ppp.influence` (what padding can touch),
-:mod:`ppp.windows` and :mod:`ppp.measurement` (one pass over windows), :mod:`ppp.metrics`.
+:mod:`ppp.truth` (true values in the place of padding), :mod:`ppp.completeness` (proof that
+nothing unlisted pads), :mod:`ppp.windows` and :mod:`ppp.measurement` (one pass over
+windows), :mod:`ppp.results`, :mod:`ppp.metrics`.
 Pictures, networks, training and figures are in :mod:`ppp.experiments`.
 """
 
 import importlib
 
 _MODULES = {
+    "Completeness": "completeness",
     "PPPError": "errors",
+    "Optimal": "truth",
     "Picture": "windows",
     "SCHEMES": "padding",
     "Windows": "windows",
@@ -18,6 +22,7 @@ _MODULES = {
     "cut_windows": "windows",
     "extract": "extraction",
     "measure": "measurement",
+    "optimal": "truth",
     "pad": "padding",
     "size_needed": "windows",
     "with_padding": "swapping",

@@ -32,6 +32,10 @@ class MarginError(PPPError):
     """No finite margin, too-narrow surroundings, or a misaligned window."""
 
 
+class GridError(MarginError):
+    """Cells of a window and of a larger picture that do not lie at the same places."""
+
+
 class NullTestError(PPPError):
     """Cells that padding cannot touch differ between the two branches."""
 
@@ -116,3 +120,8 @@ def unknown(kind: str, given: object, allowed: Iterable[object]) -> str:
     hint = f"did you mean {near[0]!r}? " if near else ""
     known = names if len(names) <= 24 else [*names[:24], f"... ({len(names)} in all)"]
     return f"unknown {kind} {shown(given)}; {hint}known: {', '.join(known)}"
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's text, for a one-line message."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ppp.errors import LayerError, unknown
+from ppp.errors import LayerError, PPPError, unknown
 
 Consume = Callable[[str, Tensor], None]
 
@@ -16,12 +18,37 @@ class _Finished(Exception):
     """Raised by a hook once every layer has been seen: the rest of the network is not run."""
 
 
+def runs_twice(layer: str) -> LayerError:
+    """Return what is said of a layer that has no single output."""
+    return LayerError(
+        f"layer {layer!r} runs more than once per forward pass; name a module that runs once, "
+        "such as the block around it"
+    )
+
+
+@contextmanager
+def plain() -> Iterator[None]:
+    """Run as a network runs by itself, whatever stands around the call.
+
+    Under ``torch.inference_mode`` operators cannot be watched, and under autocast features
+    are rounded to half precision. Gradients are not kept either.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.no_grad())
+        for device in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(device):
+                stack.enter_context(torch.autocast(device, enabled=False))
+        yield
+
+
 class Tap:
     """Hand the output of each named layer to a callback at the moment it is made.
 
     Nothing is stored, so a later in-place operation (a ReLU, a residual sum) cannot
-    change what the callback saw. The forward pass ends after the last named layer;
-    a classifier head that wants a fixed input size is never reached.
+    change what the callback saw. The forward pass ends after the last named layer. Only the
+    first one goes on, to see whether one of them runs again; what fails behind them, such as
+    a classifier head that wants a fixed input size, is no error.
 
     Parameters
     ----------
@@ -29,6 +56,8 @@ class Tap:
     layers : sequence of str
         Names as in ``model.named_modules()``; each must run once per forward pass and
         give one 4-D tensor (N, C, H, W).
+    to_the_end : bool
+        Whether the first pass goes on behind the last layer.
 
     Raises
     ------
@@ -44,7 +73,7 @@ class Tap:
     0 (1, 4, 6, 6)
     """
 
-    def __init__(self, model: nn.Module, layers: Sequence[str]) -> None:
+    def __init__(self, model: nn.Module, layers: Sequence[str], *, to_the_end: bool = True) -> None:
         if isinstance(layers, str):
             layers = [layers]
         modules = dict(model.named_modules())
@@ -58,19 +87,19 @@ class Tap:
         self.model = model
         self.layers = tuple(layers)
         self._modules = {layer: modules[layer] for layer in layers}
+        self._to_the_end = to_the_end
 
     def __call__(self, x: Tensor, consume: Consume) -> None:
         """Run `x` (N, C, H, W) through the network, calling ``consume(layer, output)``."""
         pending = set(self.layers)
         handles = []
+        repeated: list[LayerError] = []
 
         def hook(layer: str) -> Callable[..., None]:
             def seen(_module: nn.Module, _inputs: object, output: object) -> None:
                 if layer not in pending:
-                    raise LayerError(
-                        f"layer {layer!r} runs more than once per forward pass; "
-                        "name a module that runs once, such as the block around it"
-                    )
+                    repeated.append(runs_twice(layer))
+                    raise repeated[0]
                 if not isinstance(output, Tensor) or output.ndim != 4:
                     got = (
                         tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
@@ -78,9 +107,9 @@ class Tap:
                     raise LayerError(
                         f"layer {layer!r} gives {got}; expected feature maps (N, C, H, W)"
                     )
-                pending.discard(layer)
                 consume(layer, output.detach())
-                if not pending:
+                pending.discard(layer)
+                if not pending and not self._to_the_end:
                     raise _Finished
 
             return seen
@@ -88,14 +117,19 @@ class Tap:
         try:
             for layer, module in self._modules.items():
                 handles.append(module.register_forward_hook(hook(layer)))
-            with torch.no_grad():
-                self.model(x)
+            with plain():
+                self.model(x.clone() if x.is_inference() else x)
         except _Finished:
             return
+        except Exception:
+            if pending or repeated:
+                raise
         finally:
             for handle in handles:
                 handle.remove()
-        raise LayerError(f"layers {sorted(pending)} did not run in the forward pass")
+        if pending:
+            raise LayerError(f"layers {sorted(pending)} did not run in the forward pass")
+        self._to_the_end = False
 
 
 def extract(model: nn.Module, x: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
@@ -105,19 +139,55 @@ def extract(model: nn.Module, x: Tensor, layers: Sequence[str]) -> dict[str, Ten
     ----------
     model, layers
         As in :class:`Tap`.
+        The model in eval mode: in train mode a pass changes batch-norm statistics.
     x : Tensor, shape (N, C, H, W)
 
     Returns
     -------
     dict of str to Tensor, each of shape (N, C_k, H_k, W_k)
 
+    Raises
+    ------
+    LayerError, PPPError
+        As :class:`Tap`; a model in train mode.
+
     Examples
     --------
     >>> import torch
-    >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(inplace=True))
+    >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(inplace=True)).eval()
     >>> bool((extract(net, torch.randn(1, 3, 8, 8), ["0"])["0"] < 0).any())  # before the ReLU
     True
     """
+    require_eval(model)
     maps: dict[str, Tensor] = {}
-    Tap(model, layers)(x, lambda layer, output: maps.__setitem__(layer, output.clone()))
-    return {layer: maps[layer] for layer in Tap(model, layers).layers}
+    tap = Tap(model, layers)
+    with plain():
+        tap(x, lambda layer, output: maps.__setitem__(layer, output.clone()))
+    return {layer: maps[layer] for layer in tap.layers}
+
+
+def require_eval(model: nn.Module) -> None:
+    """Refuse a model in train mode: batch statistics tie every cell to every pixel."""
+    for name, module in model.named_modules():
+        if module.training and not list(module.children()):
+            raise PPPError(
+                f"the model is in train mode at {name or 'its root'!r}; call model.eval() first"
+            )
+
+
+def gather(map_: Tensor, rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) -> Tensor:
+    """Cut equally large pieces out of one map.
+
+    Parameters
+    ----------
+    map_ : Tensor, shape (C, H, W)
+    rows, columns : ndarray of int, shape (n,)
+        First cells.
+    shape : (h, w)
+
+    Returns
+    -------
+    Tensor, shape (n, C, h, w)
+    """
+    height, width = shape
+    return torch.stack([map_[:, y : y + height, x : x + width] for y, x in zip(rows, columns)])

@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fractions import Fraction
 
 import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
-from ppp.errors import MarginError, PPPError
-from ppp.extraction import Consume, Tap
-from ppp.inventory import first_line, input_channels, input_shape, require_eval
-from ppp.operators import ModuleStack, PaddedCall, watch
+from ppp.completeness import Completeness, prove
+from ppp.errors import GridError, MarginError
+from ppp.extraction import Tap, plain, require_eval
+from ppp.inventory import input_channels, input_shape, running
+from ppp.operators import ModuleStack, PaddedCall
 from ppp.padding import Sides
+from ppp.truth import Key, Site, keyed
 
 _STRIP = 128
 """Pixels across a strip run: only the other axis is probed."""
 _LARGEST = 4096
 """Pixels along a strip run beyond which a margin counts as infinite."""
-_TOLERANCE = 1e-4
-"""Float error of a feature, in units of the layer's largest."""
 
 
 @dataclass(frozen=True)
@@ -40,12 +43,18 @@ class LayerCoverage:
         Input pixels between neighbouring cells.
     touched : (left, right, top, bottom)
         Cells that padding can touch on each side of a large input.
+    surplus : (y, x)
+        Cells of a map beyond its input's pixels over the stride, negative without padding.
+    completeness : Completeness or None
+        Whether the network's listed sites explain all its padding up to this layer.
     """
 
     layer: str
     influence: np.ndarray
     stride: tuple[int, int]
     touched: Sides
+    surplus: tuple[int, int] = (0, 0)
+    completeness: Completeness | None = None
 
     @property
     def clean_fraction(self) -> float:
@@ -81,32 +90,58 @@ class LayerCoverage:
             A window that is misaligned with the stride, or whose surroundings are
             narrower than the margin.
         """
-        starts = []
-        for axis, offsets, side, before, after in (
-            ("vertical", tops, 0, self.touched[2], self.touched[3]),
-            ("horizontal", lefts, 1, self.touched[0], self.touched[1]),
-        ):
-            stride = self.stride[side]
-            offsets = np.asarray(offsets)
-            if (offsets % stride).any():
-                wrong = int(offsets[offsets % stride != 0][0])
-                raise MarginError(
-                    f"window at {axis} offset {wrong} px is misaligned with layer {self.layer!r}: "
-                    f"offsets must be multiples of its total stride {stride}"
-                )
-            first = offsets // stride
-            lacking = max(
-                before - int(first.min()),
-                int(first.max()) + self.influence.shape[side] + after - map_size[side],
-            )
-            if lacking > 0:
-                raise MarginError(
-                    f"surroundings too narrow for layer {self.layer!r}: {lacking * stride} px more "
-                    f"are needed on the {axis} axis (margin {before * stride} px before, "
-                    f"{after * stride} px after the window)"
-                )
-            starts.append(first)
-        return starts[0], starts[1]
+        left, right, top, bottom = self.touched
+        height, width = self.influence.shape
+        y, x = self.stride
+        name = f"layer {self.layer!r}"
+        rows = first_cells(name, "vertical", tops, y, (top, height + bottom), map_size[0])
+        columns = first_cells(name, "horizontal", lefts, x, (left, width + right), map_size[1])
+        return rows, columns
+
+
+def first_cells(
+    name: str, axis: str, offsets: np.ndarray, stride: int, reach: tuple[int, int], size: int
+) -> np.ndarray:
+    """Return the first cell of each window on an axis, or refuse one that has no place.
+
+    Parameters
+    ----------
+    name, axis : str
+        For the message.
+    offsets : ndarray of int, shape (n,)
+        Of the windows, in pixels.
+    stride : int
+        Pixels between cells.
+    reach : (before, after)
+        Cells needed before a window's first one, and from it on.
+    size : int
+        Cells there are.
+
+    Raises
+    ------
+    MarginError
+        A misaligned window, or too narrow surroundings.
+
+    Examples
+    --------
+    >>> first_cells("layer '0'", "vertical", np.array([8, 12]), 4, (1, 9), 12)
+    array([2, 3])
+    """
+    offsets = np.asarray(offsets)
+    if (offsets % stride).any():
+        raise MarginError(
+            f"window at {axis} offset {int(offsets[offsets % stride != 0][0])} px is misaligned "
+            f"with {name}: offsets must be multiples of its total stride {stride}"
+        )
+    first = offsets // stride
+    lacking = max(reach[0] - int(first.min()), int(first.max()) + reach[1] - size)
+    if lacking > 0:
+        raise MarginError(
+            f"surroundings too narrow for {name}: {lacking * stride} px more are needed on the "
+            f"{axis} axis, {reach[0] * stride} px before a window and {reach[1] * stride} px from "
+            "its first pixel on"
+        )
+    return first
 
 
 class Coverage(dict[str, LayerCoverage]):
@@ -117,6 +152,7 @@ class Coverage(dict[str, LayerCoverage]):
         layers: Sequence[LayerCoverage],
         input_size: tuple[int, int],
         stride: tuple[int, int] | None = None,
+        sites: tuple[Site, ...] | None = None,
     ) -> None:
         super().__init__((layer.layer, layer) for layer in layers)
         self.input_size = input_size
@@ -124,6 +160,29 @@ class Coverage(dict[str, LayerCoverage]):
         self.stride = stride or (math.lcm(*y), math.lcm(*x))
         """Pixels (y, x) by whose multiples a window may move: a multiple of all layers'
         strides, larger where a layer enlarges a coarser map again."""
+        self.sites = sites
+        """Every call that pads at this size; None if they are not known."""
+
+    def only(self, layers: Sequence[str]) -> Coverage:
+        """Return the coverage of some of the layers."""
+        return Coverage([self[name] for name in layers], self.input_size, self.stride, self.sites)
+
+    def proofs(self, layers: Sequence[str]) -> dict[str, Completeness]:
+        """Return the proofs of completeness of some layers, where there are any."""
+        found = {name: self[name].completeness for name in layers}
+        return {name: proof for name, proof in found.items() if proof is not None}
+
+    @property
+    def tail(self) -> tuple[int, int]:
+        """Pixels (y, x) from a window's first to the last that its cells stand for."""
+        y, x = (
+            max(
+                size,
+                *((c.influence.shape[k] - c.surplus[k]) * c.stride[k] for c in self.values()),
+            )
+            for k, size in enumerate(self.input_size)
+        )
+        return y, x
 
     @property
     def margin(self) -> Sides:
@@ -145,6 +204,7 @@ class Coverage(dict[str, LayerCoverage]):
                     "clean_cells": int((~layer.influence).sum()),
                     "clean_fraction": layer.clean_fraction,
                     "stride": layer.stride[0],
+                    "completeness": str(layer.completeness or "not tried"),
                     **{f"margin_{side}": pixels for side, pixels in sides.items()},
                 }
             )
@@ -158,9 +218,10 @@ def coverage(
 
     Every padding of the network (of modules, of function calls, of pools, of ceil_mode)
     is filled with NaN; a NaN in a map is a cell that padding can influence [ours]. Long
-    strips give the margin on each side. Every layer must also move with its input: random
-    pixels that are moved by ``Coverage.stride`` give the same features, moved; that stride
-    is doubled, up to 128 px, until they do. It runs on the CPU in float32.
+    strips give the margin on each side. Then a window of noise, with true values at every
+    listed padding, must give on every cell what a larger picture gives there
+    (:mod:`ppp.completeness`): nothing else pads, and the window may move by
+    ``Coverage.stride``. It runs on the CPU.
 
     Parameters
     ----------
@@ -179,9 +240,11 @@ def coverage(
     ------
     MarginError
         A layer without a finite margin: some cell of every input depends on all pixels
-        (squeeze-excitation, global pooling, attention, group norm, ...), or its features
-        depend on where it lies (a positional embedding, attention in windows). The message
-        names the layer and, in the first case, the module at which it happens.
+        (squeeze-excitation, global pooling, attention, group norm, ...). The message names
+        the layer and the module at which it happens.
+    GridError
+        Features depend on where a cell lies (a positional embedding, attention in windows),
+        on the input's size (padding by an amount that depends on it) or on the batch.
     LayerError, PPPError
         Unknown layer; a model in train mode or that does not run at this size.
 
@@ -199,17 +262,19 @@ def coverage(
     if weight.device.type != "cpu" or weight.dtype != torch.float32:
         model = copy.deepcopy(model).cpu().float()
     probe = _Probe(model, layers)
-    influence = probe.run((height, width), border=(True, True))
-    axes = [probe.margins(axis) for axis in (0, 1)]
-    found = []
-    for layer in probe.tap.layers:
-        (stride_y, top, bottom), (stride_x, left, right) = axes[0][layer], axes[1][layer]
-        found.append(
-            LayerCoverage(layer, influence[layer], (stride_y, stride_x), (left, right, top, bottom))
-        )
-    reach = Coverage(found, (height, width))
-    steps = probe.period(reach, 0), probe.period(reach, 1)
-    return Coverage(found, (height, width), steps)
+    with plain():
+        influence = probe.run((height, width), border=(True, True))
+        axes = [probe.margins(axis) for axis in (0, 1)]
+        layers_found = []
+        for layer in probe.tap.layers:
+            (y, top, bottom, rows), (x, left, right, columns) = (found[layer] for found in axes)
+            sides, surplus = (left, right, top, bottom), (rows, columns)
+            layers_found.append(LayerCoverage(layer, influence[layer], (y, x), sides, surplus))
+        reach = Coverage(layers_found, (height, width), sites=probe.sites((height, width)))
+        proofs = prove(model, reach)
+    for layer, proof in proofs.items():
+        reach[layer] = replace(reach[layer], completeness=proof)
+    return reach
 
 
 class _Probe:
@@ -220,6 +285,8 @@ class _Probe:
         self.channels = input_channels(model)
         self.stack = ModuleStack(model)
         self.spreads: str | None = None
+        self.calls: dict[tuple[int, int], dict[Key, tuple]] = {}
+        self.strips: dict[int, tuple[tuple[int, int], tuple[int, int]]] = {}
 
     def run(
         self,
@@ -241,7 +308,13 @@ class _Probe:
         rows, columns = (torch.nan if nan else 0.0 for nan in border)
         maps: dict[str, np.ndarray] = {}
 
-        def replace(call: PaddedCall) -> object:
+        calls: dict[Key, tuple] = {}
+        before_it: list[int] = []
+
+        def fill(key: Key, call: PaddedCall) -> object:
+            calls[key] = tuple(call.input.shape[-2:]), call.border, call.pads
+            if not call.pads:
+                return NotImplemented
             if border[0] == border[1]:
                 return call.run(F.pad(call.input, call.border, value=rows))
             left, right, top, bottom = call.border
@@ -250,21 +323,26 @@ class _Probe:
 
         def consume(layer: str, output: Tensor) -> None:
             maps[layer] = output.isnan().any(1).any(0).numpy()
+            before_it.append(len(calls))
 
-        with self.stack.watching(), watch(replace, self._after if explain else None):
-            self._pass(x, consume)
+        after = self._after if explain else None
+        with running(size), keyed(self.stack, fill, before=self._before, after=after):
+            self.tap(x, consume)
+        self.calls[size] = dict(itertools.islice(calls.items(), before_it[-1]))
         return maps
 
-    def _pass(self, x: Tensor, consume: Consume) -> None:
-        try:
-            self.tap(x, consume)
-        except PPPError:
-            raise
-        except Exception as error:
-            height, width = x.shape[2:]
-            raise PPPError(
-                f"the model does not run on a {height} x {width} input: {first_line(error)}"
-            ) from error
+    def _before(self, function: object, args: tuple) -> None:
+        """Keep NaN from operators that other libraries bring: they may read anywhere by it."""
+        if getattr(function, "namespace", "aten") in ("aten", "prims"):
+            return
+        tensors = [a for a in tree_leaves(args) if isinstance(a, Tensor) and a.is_floating_point()]
+        if any(bool(a.isnan().any()) for a in tensors):
+            kind = type(self.stack.module).__name__
+            raise MarginError(
+                f"no finite margin can be shown from {self.stack.name!r} ({kind}, {function}) on: "
+                "an operator from outside PyTorch, which may read wherever its inputs point; "
+                "choose layers before it"
+            )
 
     def _after(self, function: object, args: tuple, out: object) -> object:
         """Remember where a partly NaN input first became NaN everywhere."""
@@ -280,17 +358,20 @@ class _Probe:
                 self.spreads = f"{self.stack.name!r} ({kind}, {operator})"
         return out
 
-    def margins(self, axis: int) -> dict[str, tuple[int, int, int]]:
-        """Return layer -> (stride, touched cells before, touched cells after) on an axis."""
+    def margins(self, axis: int) -> dict[str, tuple[int, int, int, int]]:
+        """Return layer -> (stride, touched cells before and after, surplus) on an axis."""
         border = (axis == 0, axis == 1)
         cells: dict[int, dict[str, int]] = {}
-        found: dict[str, tuple[int, int, int]] = {}
+        found: dict[str, tuple[int, int, int, int]] = {}
         length = 256
         while length <= _LARGEST and len(found) < len(self.tap.layers):
             size = (length, _STRIP) if axis == 0 else (_STRIP, length)
             touched = {k: m.any(1 - axis) for k, m in self.run(size, border=border).items()}
             cells[length] = {layer: len(nan) for layer, nan in touched.items()}
             half = cells.get(length // 2)
+            if half:
+                shorter = (length // 2, _STRIP) if axis == 0 else (_STRIP, length // 2)
+                self.strips[axis] = shorter, size
             lines = self.run(size, border=(False, False), line=axis) if half else {}
             for layer, nan in touched.items():
                 if half is None or layer in found:
@@ -298,7 +379,8 @@ class _Probe:
                 stride = self._stride(layer, length // 2, cells[length][layer] - half[layer])
                 reached = lines[layer].all(axis=1 - axis)
                 if length % stride == 0 and not nan.all() and not reached.all():
-                    found[layer] = (stride, *self._bands(layer, nan))
+                    surplus = len(nan) - length // stride
+                    found[layer] = (stride, *self._bands(layer, nan), surplus)
             length *= 2
         for layer in self.tap.layers:
             if layer not in found:
@@ -311,46 +393,27 @@ class _Probe:
                 )
         return found
 
-    def period(self, reach: Coverage, axis: int) -> int:
-        """Return by how many pixels the input must move for every layer to move with it."""
-        before, after = reach.margin[2:] if axis == 0 else reach.margin[:2]
-        step, other = reach.stride[axis], reach.stride[1 - axis]
-        largest = step
-        while largest < _STRIP:
-            largest *= 2
-        length = -(-(before + after) // largest) * largest + 2 * largest
-        across = -(-_STRIP // other) * other
-        size = (length + largest, across) if axis == 0 else (across, length + largest)
-        x = torch.randn(1, self.channels, *size, generator=torch.Generator().manual_seed(0))
-        here: dict[str, Tensor] = {}
-        unlike: dict[str, float] = {}
+    def sites(self, size: tuple[int, int]) -> tuple[Site, ...]:
+        """Return every call that pads at the window's size, with the stride of its map."""
+        found = []
+        for key, (cells, border, pads) in self.calls[size].items():
+            if pads:
+                strides = (self._step(key, axis) for axis in (0, 1))
+                found.append(Site(*key, cells, border, tuple(strides)))
+        return tuple(found)
 
-        def compare(layer: str, output: Tensor) -> None:
-            first, last = reach[layer].touched[2:] if axis == 0 else reach[layer].touched[:2]
-            cells = step // reach[layer].stride[axis]
-            count = output.shape[2 + axis] - first - last - cells
-            expected = here[layer].narrow(2 + axis, first + cells, count)
-            largest = float((output.narrow(2 + axis, first, count) - expected).abs().max())
-            if not largest <= _TOLERANCE * float(expected.abs().max()):
-                unlike[layer] = largest
-
-        with watch(lambda call: call.run(F.pad(call.input, call.border))):
-            self._pass(
-                x.narrow(2 + axis, 0, length),
-                lambda layer, output: here.__setitem__(layer, output.clone()),
-            )
-            while step <= largest:
-                unlike.clear()
-                self._pass(x.narrow(2 + axis, step, length), compare)
-                if not unlike:
-                    return step
-                step *= 2
-        layer = next(name for name in self.tap.layers if name in unlike)
-        raise MarginError(
-            f"layer {layer!r} depends on where a cell lies: moved by {largest} px, its features "
-            f"differ by up to {unlike[layer]:.3g} far from all padding (a positional embedding, "
-            "or attention in windows that start at the border?); choose a layer before it"
-        )
+    def _step(self, key: Key, axis: int) -> Fraction:
+        """Return the pixels between the cells of a call's input; 0 if there is no such step."""
+        short, long = self.strips[axis]
+        try:
+            cells = self.calls[long][key][0][axis] - self.calls[short][key][0][axis]
+        except KeyError:
+            raise GridError(
+                f"layers {list(self.tap.layers)}: {key[0]!r} pads ({key[1]}) at one input size "
+                "and not at another, so that a window and a larger picture are worked on in "
+                "different ways; choose layers before it"
+            ) from None
+        return Fraction(long[axis] - short[axis], cells) if cells > 0 else Fraction(0)
 
     @staticmethod
     def _stride(layer: str, pixels: int, cells: int) -> int:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 
 import pandas as pd
 import torch
 from torch import nn
 
-from ppp.errors import PPPError
+from ppp.errors import PPPError, first_line
+from ppp.extraction import plain, require_eval
 from ppp.operators import ModuleStack, PaddedCall, watch
 from ppp.padding import Sides
 from ppp.swapping import Pad2d, PaddedConv2d, current_scheme, refusal
@@ -24,7 +28,8 @@ class PaddingSite:
         Name of the innermost module that was running.
     kind : str
         convolution, same, transposed, max-pool, average-pool, ceil_mode (an overhang and
-        nothing else), unfold, or pad (an explicit padding).
+        nothing else), interpolation (an enlargement whose border reads the outermost cells
+        again), unfold, or pad (an explicit padding).
     origin : {"module", "functional"}
         Whether the module itself pads, or a function call inside its ``forward``.
     fill : str
@@ -57,6 +62,9 @@ class PaddingSite:
 class Audit(tuple[PaddingSite, ...]):
     """The padding sites of a network, in the order in which they run."""
 
+    runs: Counter[str]
+    """How often each module ran."""
+
     def table(self) -> pd.DataFrame:
         """Return one row per site."""
         return pd.DataFrame(
@@ -64,9 +72,9 @@ class Audit(tuple[PaddingSite, ...]):
         )
 
     def unswappable(self, *, pools: bool = False) -> list[PaddingSite]:
-        """Return the sites that no swap replaces; pools count only if asked for."""
-        pooling = ("max-pool", "average-pool", "ceil_mode")
-        return [s for s in self if not s.swappable and (pools or s.kind not in pooling)]
+        """Return the sites that no swap replaces; pools and enlargements only if asked for."""
+        others = ("max-pool", "average-pool", "ceil_mode", "interpolation")
+        return [s for s in self if not s.swappable and (pools or s.kind not in others)]
 
 
 def input_shape(input_size: int | tuple[int, int]) -> tuple[int, int]:
@@ -144,31 +152,24 @@ def audit(model: nn.Module, input_size: int | tuple[int, int]) -> Audit:
         return NotImplemented
 
     channels, weight = input_channels(model), next(model.parameters())
-    x = torch.zeros(1, channels, *shape, device=weight.device, dtype=weight.dtype)
+    with plain(), running(shape), stack.watching(), watch(record):
+        model(torch.zeros(1, channels, *shape, device=weight.device, dtype=weight.dtype))
+    listed = Audit(found)
+    listed.runs = stack.runs
+    return listed
+
+
+@contextmanager
+def running(shape: tuple[int, int]) -> Iterator[None]:
+    """Say of any error that the model does not run on an input of this size."""
     try:
-        with torch.no_grad(), stack.watching(), watch(record):
-            model(x)
+        yield
     except PPPError:
         raise
     except Exception as error:
         raise PPPError(
             f"the model does not run on a {shape[0]} x {shape[1]} input: {first_line(error)}"
         ) from error
-    return Audit(found)
-
-
-def require_eval(model: nn.Module) -> None:
-    """Refuse a model in train mode: batch statistics tie every cell to every pixel."""
-    for name, module in model.named_modules():
-        if module.training and not list(module.children()):
-            raise PPPError(
-                f"the model is in train mode at {name or 'its root'!r}; call model.eval() first"
-            )
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of an error's text, for a one-line message."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _sum(first: Sides, second: Sides) -> Sides:
@@ -176,21 +177,24 @@ def _sum(first: Sides, second: Sides) -> Sides:
     return left, right, top, bottom
 
 
+_OWNERS = {
+    "convolution": (nn.Conv2d, nn.ConvTranspose2d),
+    "transposed": (nn.Conv2d, nn.ConvTranspose2d),
+    "pad": (nn.Conv2d, nn.ConvTranspose2d, Pad2d),
+    "max-pool": nn.MaxPool2d,
+    "average-pool": nn.AvgPool2d,
+    "unfold": nn.Unfold,
+    "interpolation": nn.Upsample,
+}
+"""The modules that pad by themselves, by the kind of call that they make."""
+
+
 def _site(call: PaddedCall, stack: ModuleStack) -> PaddingSite:
     module = stack.module
-    own = module is not None and (
-        (
-            call.kind in ("convolution", "transposed", "pad")
-            and isinstance(module, nn.Conv2d | nn.ConvTranspose2d)
-        )
-        or (call.kind == "max-pool" and isinstance(module, nn.MaxPool2d))
-        or (call.kind == "average-pool" and isinstance(module, nn.AvgPool2d))
-        or (call.kind == "unfold" and isinstance(module, nn.Unfold))
-        or (
-            call.kind == "pad" and (isinstance(module, Pad2d) or current_scheme(module) is not None)
-        )
-    )
     kind, fill, name = call.kind, call.fill, stack.name
+    own = isinstance(module, _OWNERS[kind]) or (
+        kind == "pad" and module is not None and current_scheme(module) is not None
+    )
     if isinstance(module, Pad2d) and name.endswith(".border"):
         kind, fill, name = "convolution", str(module.scheme), name.removesuffix(".border")
     if own and kind == "pad" and isinstance(module, nn.Conv2d):
@@ -201,24 +205,13 @@ def _site(call: PaddedCall, stack: ModuleStack) -> PaddingSite:
         kind = "ceil_mode"
     if not own:
         reason = "a function call inside a forward; no module to replace"
-    elif kind in ("ceil_mode", "unfold"):
-        reason = (
-            "an overhang that takes no scheme" if kind == "ceil_mode" else "unfold takes no scheme"
-        )
     elif call.ceil_mode:
-        reason = "ceil_mode adds an overhang that takes no scheme"
-    elif isinstance(module, PaddedConv2d | Pad2d):
-        reason = ""
+        reason = "an overhang that takes no scheme"
+    elif kind in ("unfold", "interpolation"):
+        reason = f"{kind} takes no scheme"
     else:
-        reason = refusal(module) or ""
-    return PaddingSite(
-        module=name,
-        kind=kind,
-        origin="module" if own else "functional",
-        fill=fill,
-        declared=call.declared,
-        used=call.used,
-        ceil_mode=call.ceil_mode,
-        swappable=not reason,
-        reason=reason,
-    )
+        swapped = isinstance(module, PaddedConv2d | Pad2d)
+        reason = "" if swapped else refusal(module) or ""
+    origin = "module" if own else "functional"
+    used = call.declared, call.used, call.ceil_mode
+    return PaddingSite(name, kind, origin, fill, *used, not reason, reason)

@@ -3,150 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from contextlib import contextmanager, suppress
+from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from ppp.errors import MarginError, NullTestError, PictureError, PPPError, SwapError
-from ppp.extraction import Tap
-from ppp.influence import Coverage, coverage as find_coverage
-from ppp.inventory import Audit, audit, first_line, require_eval
-from ppp.metrics import Estimate, Moments, Summary, merged, noise_floor, separated, summarise
+from ppp.completeness import Completeness, Trial
+from ppp.errors import MarginError, NullTestError, PictureError, PPPError, SwapError, unknown
+from ppp.extraction import Tap, gather, plain, require_eval, runs_twice
+from ppp.influence import Coverage, coverage as find_coverage, first_cells
+from ppp.inventory import Audit, audit, running
+from ppp.metrics import (
+    Moments,
+    check_confidence,
+    merged,
+    noise_floor,
+    separated,
+    summarise,
+)
 from ppp.padding import Scheme
+from ppp.results import Checkpoint, LayerResult, Measurement, NullTest
 from ppp.resumption import Kept, network_fingerprint
-from ppp.swapping import with_generator, with_padding
+from ppp.swapping import POOLS, with_generator, with_padding
 from ppp.tiles import Bound, bound
-from ppp.windows import Picture, Windows, gather
+from ppp.windows import Picture, Windows
 
 OWN = "own"
 """Name of the scheme "as the network is": nothing is swapped."""
-_NULL_TOLERANCE = 1e-4
-
-
-@dataclass(frozen=True)
-class NullTest:
-    """Cells that padding cannot touch must not differ between the two branches.
-
-    Attributes
-    ----------
-    cells : int
-        Clean cells per channel; 0 means that the test cannot be made in this layer.
-    largest : float
-        Largest |D| on them.
-    relative : float
-        The same in units of the layer's largest |O|; above 1e-4 the test fails.
-    """
-
-    cells: int
-    largest: float
-    relative: float
-
-    @property
-    def passed(self) -> bool | None:
-        """Whether D is 0 up to float error; None without a clean cell."""
-        return self.relative <= _NULL_TOLERANCE if self.cells else None
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """The estimate after the first `n` windows.
-
-    `pattern` is the channel mean of ``|d|``, shape (H, W), and `floor` what it would be without
-    any pattern (:func:`ppp.metrics.noise_floor`); with ``distributions``,
-    `algorithmic` and `optimal` are the channel means of the mean features, and
-    `separated` the share of cells at which the two samples, taken as unpaired, differ at a
-    false-discovery rate of 5 %.
-    """
-
-    summary: Summary
-    pattern: np.ndarray
-    floor: np.ndarray
-    algorithmic: np.ndarray | None = None
-    optimal: np.ndarray | None = None
-    separated: float = float("nan")
-
-
-@dataclass(frozen=True)
-class LayerResult:
-    """PPP of one layer under one scheme.
-
-    Attributes
-    ----------
-    scheme, layer : str
-    pattern : ndarray of float32, shape (C, H, W)
-        Estimate d of PPP = E[A - O].
-    deviation : ndarray of float32, shape (C, H, W)
-        Standard deviation s of D over windows.
-    influence : ndarray of bool, shape (H, W)
-        Cells that padding can touch.
-    summary : Summary
-        The metrics.
-    null_test : NullTest
-    checkpoints : tuple of Checkpoint
-    """
-
-    scheme: str
-    layer: str
-    pattern: np.ndarray
-    deviation: np.ndarray
-    influence: np.ndarray
-    summary: Summary
-    null_test: NullTest
-    checkpoints: tuple[Checkpoint, ...] = ()
-
-    def magnitude(self) -> np.ndarray:
-        """Return the channel mean of ``|d|``, shape (H, W)."""
-        return np.abs(self.pattern).mean(0)
-
-
-class Measurement(dict[tuple[str, str], LayerResult]):
-    """(scheme, layer) -> :class:`LayerResult`, and where it came from.
-
-    With a single scheme, ``measurement["layer4"]`` works too.
-    """
-
-    provenance: dict[str, object]
-    audit: Audit
-    coverage: Coverage
-
-    def __missing__(self, layer: object) -> LayerResult:
-        schemes = {scheme for scheme, _ in self}
-        if len(schemes) == 1 and (next(iter(schemes)), layer) in self:
-            return self[next(iter(schemes)), layer]
-        known = ", ".join(map(str, self))
-        raise KeyError(f"{layer!r}; known (scheme, layer): {known}")
-
-    def table(self) -> pd.DataFrame:
-        """Return one row per scheme and layer, with interval bounds as columns."""
-        rows = []
-        for (scheme, layer), result in self.items():
-            null = result.null_test
-            row = {"scheme": scheme, "layer": layer} | flat(result.summary)
-            row |= {
-                "clean_cells": null.cells,
-                "null_largest": null.largest,
-                "null_relative": null.relative,
-            }
-            rows.append(row)
-        return pd.DataFrame(rows)
-
-
-def flat(summary: Summary) -> dict[str, float]:
-    """Return a summary as columns: an estimate gives name, name_low and name_high."""
-    row: dict[str, float] = {}
-    for entry in fields(summary):
-        value = getattr(summary, entry.name)
-        if isinstance(value, Estimate):
-            row |= {entry.name: value.value, f"{entry.name}_low": value.low}
-            row[f"{entry.name}_high"] = value.high
-        else:
-            row[entry.name] = value
-    return row
 
 
 @contextmanager
@@ -184,7 +70,8 @@ def measure(
 
     Per picture, the network runs once on the picture (its optimal features, shared by all
     windows and all schemes) and once per scheme on every window. Memory does not depend
-    on the number of windows.
+    on the number of windows. One window more, of the first picture, runs with true values at
+    every listed padding: proof that nothing else pads (:mod:`ppp.completeness`).
 
     Parameters
     ----------
@@ -233,11 +120,13 @@ def measure(
     Raises
     ------
     MarginError
-        Misaligned window, too-narrow surroundings, or a layer without a finite margin.
+        Misaligned window, too-narrow surroundings, or a layer without a finite margin; as
+        GridError, features that depend on the input's size, the place or the batch.
     PictureError
         NaN, infinite or wrongly shaped pixels, or fewer than two windows.
     SwapError
-        A scheme is asked for and the network pads where no swap reaches, by name.
+        A scheme is asked for and the network pads where no swap reaches, by name, or
+        where nothing is listed; its own padding can be measured.
     NullTestError
         Features differ where padding cannot reach: the measurement would be wrong.
     ResumptionError
@@ -259,6 +148,17 @@ def measure(
         raise PPPError(f"batch_size {batch_size} and groups {groups} must be at least 1")
     if any(type(n) is not int or n < 2 for n in checkpoints):
         raise PPPError(f"checkpoints {list(checkpoints)!r}: expected integers of at least 2")
+    if pools not in POOLS:
+        raise PPPError(unknown("pools", pools, POOLS))
+    check_confidence(confidence)
+    marks = sorted(set(checkpoints))
+
+    def check_marks(n: int) -> None:
+        if marks and marks[-1] > n:
+            raise PictureError(f"checkpoint {marks[-1]} lies beyond the {n} windows given")
+
+    with suppress(TypeError):  # raised where their number is not known beforehand
+        check_marks(len(windows))
     if keep is not None and checkpoints:
         raise PPPError("checkpoints are not kept in a folder; give either checkpoints or keep")
     Tap(model, layers)  # refuses unknown layers by name
@@ -268,10 +168,16 @@ def measure(
             f"coverage is of layers {list(reach)} at {reach.input_size} px; "
             f"the windows are {windows.size} px and the layers {list(layers)}"
         )
+    if reach.sites is None:
+        reach.sites = find_coverage(model, layers, windows.size).sites
     inventory = audit(model, windows.size)
-    branches, generators = _branches(model, schemes, inventory, pools, seed)
+    for layer in layers:
+        if inventory.runs[layer] > 1:
+            raise runs_twice(layer)
+    branches, generators = _branches(model, schemes, inventory, pools, seed, windows.size)
     limit = None if memory is None else bound(model, layers, reach, memory)
     run = _Run(model, branches, generators, layers, reach, groups, distributions, limit)
+    run.compare(reach.proofs(layers))
     weight = next(model.parameters())
     settings = {
         "window_px": list(windows.size),
@@ -288,8 +194,7 @@ def measure(
         identity |= {"schemes": list(branches), "groups": groups, "distributions": distributions}
         kept = Kept(keep, identity | settings)
         kept.restore(run)
-    marks = sorted(set(checkpoints))
-    with exact_kernels() as kernels:
+    with plain(), exact_kernels() as kernels:
         for picture in windows:
             _check_picture(picture, windows.size)
             if kept and kept.skips(picture):
@@ -309,11 +214,12 @@ def measure(
                 start = stop
             if kept:
                 kept.save(run, picture)
-    if kept:
-        kept.close()
-    if run.n < 2:
-        raise PictureError(f"{run.n} window(s) given; a measurement needs at least 2")
-    result = run.result(confidence)
+        if kept:
+            kept.close()
+        if run.n < 2:
+            raise PictureError(f"{run.n} window(s) given; a measurement needs at least 2")
+        check_marks(run.n)
+        result = run.result(confidence)
     result.audit, result.coverage = inventory, reach
     result.provenance = {
         "windows": run.n,
@@ -324,6 +230,7 @@ def measure(
         "dtype": str(weight.dtype),
         "threads": torch.get_num_threads(),
         "not_swapped": [f"{s.module}: {s.kind}" for s in inventory.unswappable(pools=True)],
+        "completeness": {layer: str(proof) for layer, proof in run.proofs.items()},
         **{f"{name}_before": state for name, state in kernels.items()},
     }
     return result
@@ -335,6 +242,7 @@ def _branches(
     inventory: Audit,
     pools: str,
     seed: int,
+    size: tuple[int, int],
 ) -> tuple[dict[str, nn.Module], dict[str, torch.Generator]]:
     """Return the network under each scheme, and the source of its random padding."""
     listed = [schemes] if schemes is None or isinstance(schemes, str | Scheme) else list(schemes)
@@ -348,7 +256,11 @@ def _branches(
         if scheme is None or scheme == OWN:
             branches[OWN], generators[OWN] = with_generator(model, generator), generator
             continue
-        blocked = inventory.unswappable(pools=pools == "swap")
+        blocked = [
+            site
+            for site in inventory.unswappable(pools=pools == "swap")
+            if site.kind != "interpolation"
+        ]
         if blocked:
             site = blocked[0]
             raise SwapError(
@@ -359,6 +271,17 @@ def _branches(
             raise PPPError("padding nan marks cells and cannot be measured; see ppp.coverage")
         name = str(Scheme.parse(scheme))
         branches[name] = with_padding(model, scheme, generator=generator, pools=pools)
+        draws = generator.get_state()
+        swapped = audit(branches[name], size)
+        generator.set_state(draws)
+        for site in swapped:
+            pooled = site.kind in ("max-pool", "average-pool", "ceil_mode", "interpolation")
+            if not pooled and site.fill not in (name, "zeros" if name == "constant" else name):
+                raise SwapError(
+                    f"padding {name} does not take effect at {site.module!r} ({site.kind}), which "
+                    f"pads with {site.fill} in the copy too; measure the network's own padding "
+                    "with schemes=None"
+                )
         generators[name] = generator
     return branches, generators
 
@@ -388,8 +311,12 @@ class _Run:
         self, model, branches, generators, layers, reach, groups, distributions, limit
     ) -> None:
         self.reach, self.generators = reach, generators
-        self.optimal_tap = Tap(model, layers)
-        self.taps = {name: Tap(branch, layers) for name, branch in branches.items()}
+        self.optimal_tap = Tap(model, layers, to_the_end=False)
+        self.taps = {
+            name: Tap(branch, layers, to_the_end=False) for name, branch in branches.items()
+        }
+        self.proofs: dict[str, Completeness] = {}
+        self.tried = False
         keys = [(name, layer) for name in branches for layer in layers]
         self.moments = {key: [Moments() for _ in range(groups)] for key in keys}
         self.scales = {layer: [Moments() for _ in range(groups)] for layer in layers}
@@ -440,8 +367,33 @@ class _Run:
             )
             self.maps[layer] = output[0].clone()
 
-        self._forward(self.optimal_tap, pixels[None], consume)
+        with running(tuple(pixels.shape[1:])):
+            if self.tried:
+                self.optimal_tap(pixels[None], consume)
+            else:
+                self._try_completeness(pixels, (tops[0] - rows[0], lefts[0] - columns[0]), consume)
         self.tiles += 1
+
+    def _try_completeness(self, pixels: Tensor, place: tuple[int, int], consume) -> None:
+        """Run the optimal branch over the first tile of all, and try one of its windows."""
+        reach = self.reach.only(self.optimal_tap.layers)
+        trial = Trial(self.optimal_tap.model, reach, pixels[None], tuple(map(int, place)))
+        with trial.recorded():
+            self.optimal_tap(pixels[None], consume)
+        self.compare(trial.verdict({layer: trial.cut(layer, m) for layer, m in self.maps.items()}))
+        self.tried = True
+
+    def compare(self, proofs: dict[str, Completeness]) -> None:
+        """Take in a proof of each layer; refuse swapped schemes where it fails."""
+        for layer, proof in proofs.items():
+            self.proofs[layer] = proof.both(self.proofs.get(layer, proof))
+            swapped = [scheme for scheme in self.taps if scheme != OWN]
+            if swapped and not proof.shown:
+                raise SwapError(
+                    f"padding {swapped[0]} cannot be swapped in: up to layer {layer!r}, something "
+                    f"pads that the audit does not list, seen first in {proof.module!r}; measure "
+                    "the network's own padding with schemes=None"
+                )
 
     def _optimal(self, part: slice) -> dict[str, Tensor]:
         """Return the optimal features of some windows, shape (n, C, H, W) for each layer."""
@@ -470,7 +422,7 @@ class _Run:
         stride = self.reach.stride[axis]
         before, after = self.reach.margin[2:] if axis == 0 else self.reach.margin[:2]
         start = max(0, (int(offsets.min()) - before) // stride * stride)
-        stop = -(-(int(offsets.max()) + self.reach.input_size[axis] + after) // stride) * stride
+        stop = -(-(int(offsets.max()) + self.reach.tail[axis] + after) // stride) * stride
         return start, min(stop, size - (size - start) % stride)
 
     def _check_place(self, picture: Picture, *spans: tuple[int, int]) -> None:
@@ -478,41 +430,14 @@ class _Run:
 
         Each layer's own certificate is checked again on its map.
         """
-        left, right, top, bottom = self.reach.margin
-        sides = (
-            ("vertical", picture.tops, top, bottom),
-            ("horizontal", picture.lefts, left, right),
-        )
-        for axis, (name, offsets, before, after) in enumerate(sides):
-            stride, offsets = self.reach.stride[axis], np.asarray(offsets)
-            if (offsets % stride).any():
-                raise MarginError(
-                    f"picture {picture.name!r}: window at {name} offset "
-                    f"{int(offsets[offsets % stride != 0][0])} px is misaligned; offsets must be "
-                    f"multiples of {stride} px, the total stride of layers {list(self.reach)}"
-                )
-            start, stop = spans[axis]
-            lacking = max(
-                before - int(offsets.min()) + start,
-                int(offsets.max()) + self.reach.input_size[axis] + after - stop,
-            )
-            if lacking > 0:
-                raise MarginError(
-                    f"picture {picture.name!r}: surroundings too narrow on the {name} axis, "
-                    f"{lacking} px more are needed; layers {list(self.reach)} need {before} px "
-                    f"before and {after} px after the window"
-                )
-
-    @staticmethod
-    def _forward(tap: Tap, x: Tensor, consume: Callable[[str, Tensor], None]) -> None:
-        try:
-            tap(x, consume)
-        except PPPError:
-            raise
-        except Exception as error:
-            raise PPPError(
-                f"the model does not run on input of shape {tuple(x.shape)}: {first_line(error)}"
-            ) from error
+        name = f"layers {list(self.reach)} of picture {picture.name!r}"
+        for axis, (word, offsets) in enumerate(
+            (("vertical", picture.tops), ("horizontal", picture.lefts))
+        ):
+            stride, (_, stop) = self.reach.stride[axis], spans[axis]
+            before, after = self.reach.margin[2 - 2 * axis : 4 - 2 * axis]
+            needed = -(-before // stride), -(-(self.reach.tail[axis] + after) // stride)
+            first_cells(name, word, offsets, stride, needed, stop // stride)
 
     def step(self, part: slice) -> None:
         """Run one batch of windows through every branch and add its differences."""
@@ -548,7 +473,8 @@ class _Run:
                 if self.features:
                     self.features[key].update(output)
 
-            self._forward(tap, x, consume)
+            with running(self.reach.input_size):
+                tap(x, consume)
         self.n += len(x)
 
     def parts(self, group: int | None) -> dict[str, Moments]:
@@ -567,6 +493,7 @@ class _Run:
             "pictures": list(self.pictures),
             "null": list(self.null.values()),
             "peak": list(self.peak.values()),
+            "proofs": {layer: astuple(proof) for layer, proof in self.proofs.items()},
         }
 
     def set_counts(self, counts: dict) -> None:
@@ -575,6 +502,8 @@ class _Run:
         self.pictures = {name: order for order, name in enumerate(counts["pictures"])}
         self.null = dict(zip(self.null, counts["null"]))
         self.peak = dict(zip(self.peak, counts["peak"]))
+        self.compare({layer: Completeness(*proof) for layer, proof in counts["proofs"].items()})
+        self.tried = True
 
     def mark(self, confidence: float) -> None:
         """Keep what the estimate looks like now."""
@@ -610,7 +539,7 @@ class _Run:
                     f"null test failed in layer {layer!r} under {scheme}: cells that padding "
                     f"cannot touch differ by {largest:.3g} ({relative:.1e} of the largest "
                     "feature); the network depends on the input's size or on the batch, or pads in "
-                    "hidden ways"
+                    f"hidden ways (list of paddings complete: {self.proofs[layer]})"
                 )
             total = merged(groups)
             measurement[scheme, layer] = LayerResult(
@@ -621,6 +550,7 @@ class _Run:
                 influence=self.reach[layer].influence,
                 summary=summarise(groups, self.scales[layer], confidence=confidence),
                 null_test=null,
+                completeness=self.proofs[layer],
                 checkpoints=tuple(self.marks[scheme, layer]),
             )
         return measurement

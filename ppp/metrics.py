@@ -370,6 +370,12 @@ def summarise(
     )
 
 
+def check_confidence(confidence: float) -> None:
+    """Refuse a level that is none."""
+    if not isinstance(confidence, int | float) or not 0 < confidence < 1:
+        raise PPPError(f"confidence is {confidence!r}; expected a level between 0 and 1, as 0.95")
+
+
 def jackknife(value: float, left_out: Sequence[float], confidence: float) -> Estimate:
     """Delete-one-group jackknife interval around a plug-in value.
 

@@ -9,6 +9,7 @@ so is :func:`ppp.padding.pad`.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ppp.padding import Scheme, Sides, check_amount, pad
+from ppp.padding import Scheme, Sides, check_amount, pad, shortest
 
 aten = torch.ops.aten
 
@@ -39,6 +40,11 @@ class PaddedCall:
     border: Sides
     """What the input needs on each side for :attr:`run`; negative where cells are unused."""
 
+    @property
+    def pads(self) -> bool:
+        """Whether it pads at this size; watched with ``every``, other calls are seen too."""
+        return max(self.declared + self.used) > 0 or self.ceil_mode
+
 
 class ModuleStack:
     """Which module is running: names pushed and popped by hooks."""
@@ -46,10 +52,12 @@ class ModuleStack:
     def __init__(self, model: nn.Module) -> None:
         self._names = {module: name for name, module in model.named_modules()}
         self._running: list[nn.Module] = []
+        self.runs: Counter[str] = Counter()
         self.entered = 0
 
     def _enter(self, module: nn.Module, _inputs: object) -> None:
         self._running.append(module)
+        self.runs[self._names[module]] += 1
         self.entered += 1
 
     def _leave(self, *_: object) -> None:
@@ -173,11 +181,33 @@ def _unfold(x, kernel, dilation, padding, stride):
     )  # fmt: skip
 
 
+def _interpolation(ring: int, run):
+    """Describe an enlargement that, at the border, reads the outermost cells again."""
+
+    def describe(x, size, align_corners=False, *scales):
+        factors = [new / old for new, old in zip(size, x.shape[2:])]
+        if align_corners or not all(factor.is_integer() for factor in factors):
+            return None  # no ring of true cells around the map gives the same grid
+        rows, columns = (ring * (factor > 1) for factor in factors)
+        sides = (columns, columns, rows, rows)
+
+        def enlarge(padded: Tensor) -> Tensor:
+            top, left = rows * int(factors[0]), columns * int(factors[1])
+            out = run(padded, [size[0] + 2 * top, size[1] + 2 * left], False, *scales)
+            return out[..., top : top + size[0], left : left + size[1]]
+
+        return PaddedCall("interpolation", sides, sides, "replicate", False, enlarge, x, sides)
+
+    return describe
+
+
 def _explicit(fill: str):
     def describe(x, amount, value=0.0):
         if x.ndim != 4:
             return None
-        name = fill if fill != "constant" else ("zeros" if value == 0 else f"constant({value:g})")
+        name = fill
+        if fill == "constant":
+            name = "zeros" if value == 0 else f"constant({shortest(value)})"
         if any(amount[4:]):  # channels, or rows of maps whose channels come last
             if any(amount[:2]) or not any(amount[2:4]) or any(amount[6:]):
                 return None
@@ -211,36 +241,47 @@ _DESCRIBE = {
     aten.max_pool2d.default: _max_pool,
     aten.avg_pool2d.default: _average_pool,
     aten.im2col.default: _unfold,
+    aten.upsample_bilinear2d.default: _interpolation(1, aten.upsample_bilinear2d.default),
+    aten.upsample_bicubic2d.default: _interpolation(2, aten.upsample_bicubic2d.default),
     aten.constant_pad_nd.default: _explicit("constant"),
     aten.reflection_pad2d.default: _explicit("reflect"),
     aten.replication_pad2d.default: _explicit("replicate"),
 }
 
 Replace = Callable[[PaddedCall], object]
+Before = Callable[[object, tuple], None]
 After = Callable[[object, tuple, object], object]
 
 
 class _Operators(TorchDispatchMode):
-    def __init__(self, replace: Replace, after: After | None) -> None:
+    def __init__(
+        self, replace: Replace, every: bool, before: Before | None, after: After | None
+    ) -> None:
         super().__init__()
-        self.replace, self.after = replace, after
+        self.replace, self.every, self.before, self.after = replace, every, before, after
+
+    def replaced(self, call: PaddedCall | None) -> object:
+        """Return what takes the place of a call's result, NotImplemented if nothing does."""
+        wanted = call is not None and (self.every or call.pads)
+        return self.replace(call) if wanted else NotImplemented
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
         describe = _DESCRIBE.get(function)
-        call = describe(*args, **(kwargs or {})) if describe else None
-        pads = call is not None and (max(call.declared + call.used) > 0 or call.ceil_mode)
-        out = self.replace(call) if pads else NotImplemented
+        out = self.replaced(describe(*args, **kwargs) if describe else None)
         if out is NotImplemented:
-            out = function(*args, **(kwargs or {}))
+            if self.before:
+                self.before(function, args)
+            out = function(*args, **kwargs)
         return self.after(function, args, out) if self.after else out
 
 
 class _Functions(TorchFunctionMode):
     """Catch circular padding and :func:`ppp.padding.pad`, which reach no padding operator."""
 
-    def __init__(self, replace: Replace, operators: _Operators) -> None:
+    def __init__(self, operators: _Operators) -> None:
         super().__init__()
-        self.replace, self.operators = replace, operators
+        self.operators = operators
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -253,7 +294,7 @@ class _Functions(TorchFunctionMode):
             call = _explicit(str(Scheme.parse(args[2])))(args[0], check_amount(args[1]))
         if call is None:
             return function(*args, **kwargs)
-        out = self.replace(call)
+        out = self.operators.replaced(call)
         if out is not NotImplemented:
             return out
         replace, self.operators.replace = self.operators.replace, lambda _: NotImplemented
@@ -264,12 +305,20 @@ class _Functions(TorchFunctionMode):
 
 
 @contextmanager
-def watch(replace: Replace, after: After | None = None) -> Iterator[None]:
+def watch(
+    replace: Replace,
+    *,
+    every: bool = False,
+    before: Before | None = None,
+    after: After | None = None,
+) -> Iterator[None]:
     """Call ``replace(call)`` for every operator that pads, and use what it returns.
 
-    Returning ``NotImplemented`` leaves the operator as it is. ``after(function, args, out)``
-    sees, and may replace, the result of every operator.
+    Returning ``NotImplemented`` leaves the operator as it is. With `every`, operators that
+    could pad and do not at this size are seen too. ``before(function, args)`` sees every
+    operator that is about to run, ``after(function, args, out)`` every result, which it may
+    replace.
     """
-    operators = _Operators(replace, after)
-    with _Functions(replace, operators), operators:
+    operators = _Operators(replace, every, before, after)
+    with _Functions(operators), operators:
         yield

@@ -9,6 +9,7 @@ distribution padding (Nguyen et al., ICIP 2019); nan marks what padding can touc
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -67,6 +68,11 @@ class Scheme:
     def parse(cls, scheme: str | Scheme) -> Scheme:
         """Read a scheme from its text; a :class:`Scheme` is returned as it is."""
         if isinstance(scheme, Scheme):
+            if not math.isfinite(scheme.value):
+                raise PaddingError(
+                    f"padding {scheme}: expected a finite number, such as constant(0.5); the "
+                    "scheme nan marks what padding can touch"
+                )
             return scheme
         match = re.fullmatch(r"\s*([\w-]+)\s*(?:\((.*)\))?\s*", str(scheme))
         name, option = match.groups() if match else (str(scheme), None)
@@ -76,11 +82,12 @@ class Scheme:
             return cls(name)
         if name == "constant":
             try:
-                return cls(name, value=float(option))
+                value = float(option)
             except ValueError:
                 raise PaddingError(
                     f"padding {scheme!r}: expected a number in the brackets, such as constant(0.5)"
                 ) from None
+            return cls.parse(cls(name, value))
         if name == "randn" and option in ("map", "border"):
             return cls(name, border_only=option == "border")
         raise PaddingError(
@@ -90,8 +97,20 @@ class Scheme:
 
     def __str__(self) -> str:
         if self.name == "constant":
-            return f"constant({self.value:g})" if self.value else "constant"
+            return f"constant({shortest(self.value)})" if self.value else "constant"
         return "randn(border)" if self.border_only else self.name
+
+
+def shortest(value: float) -> str:
+    """Return the shortest text of a number that reads back as the same number.
+
+    Examples
+    --------
+    >>> shortest(2.0), shortest(0.123456789)
+    ('2', '0.123456789')
+    """
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)
 
 
 def check_amount(amount: int | Sequence[int]) -> Sides:

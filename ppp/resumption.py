@@ -27,7 +27,7 @@ from ppp.files import write
 from ppp.metrics import Moments
 from ppp.windows import Picture
 
-_FORMAT = 1
+_FORMAT = 2
 """Of the files; raised whenever another version could not read them."""
 _STATE = "state.json"
 _SHARED = "shared"

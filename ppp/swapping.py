@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
-from ppp.errors import PaddingError, PPPError, SwapError, unknown
+from ppp.errors import PaddingError, PPPError, SwapError, first_line, unknown
 from ppp.padding import Scheme, Sides, pad
 
 _PAD_MODULES = {
@@ -20,6 +20,8 @@ _PAD_MODULES = {
     nn.CircularPad2d: "circular",
 }
 _POOLS = (nn.MaxPool2d, nn.AvgPool2d)
+POOLS = ("keep", "swap")
+"""What a swap may do with pooling layers."""
 
 
 class Pad2d(nn.Module):
@@ -62,6 +64,10 @@ class PaddedConv2d(nn.Conv2d):
     """
 
     border: Pad2d
+    original: type = nn.Conv2d
+
+    def __reduce_ex__(self, _protocol: object) -> tuple:
+        return _unpickled, (self.original,), self.__dict__
 
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         padded = self.border(x)
@@ -69,6 +75,22 @@ class PaddedConv2d(nn.Conv2d):
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, swapped to {str(self.border.scheme)!r}"
+
+
+_PADDED: dict[type, type] = {nn.Conv2d: PaddedConv2d}
+
+
+def _padded(kind: type) -> type:
+    """Return the class of a swapped convolution: it keeps all that a subclass adds."""
+    if kind not in _PADDED:
+        name, bases = f"Padded{kind.__name__}", (PaddedConv2d, kind)
+        _PADDED[kind] = type(name, bases, {"original": kind, "__doc__": PaddedConv2d.__doc__})
+    return _PADDED[kind]
+
+
+def _unpickled(kind: type) -> nn.Module:
+    padded = _padded(kind)
+    return padded.__new__(padded)
 
 
 class _PaddedPool(nn.Module):
@@ -85,6 +107,19 @@ class _PaddedPool(nn.Module):
 def refusal(module: nn.Module) -> str | None:
     """Say why the padding of `module` cannot be swapped, or return None if it can."""
     kind = type(module).__name__
+    if isinstance(module, torch.jit.ScriptModule):
+        return f"{kind} is compiled by torch.jit; swap before tracing or scripting"
+    if isinstance(module, torch.fx.GraphModule) and _pads_by_functions(module.graph):
+        return f"{kind} is a graph that convolves or pads by function calls; swap before export"
+    if isinstance(module, nn.modules.lazy.LazyModuleMixin) and module.has_uninitialized_params():
+        return f"{kind} has no parameters yet; run the network once first"
+    replaced = vars(module).keys() & {"forward", "_conv_forward"}
+    if replaced and any(_may_pad(inner) for inner in module.modules()):
+        bound = getattr(vars(module).get("forward"), "__self__", None) is module
+        if isinstance(module, nn.Conv2d) or not bound:
+            return f"{kind} has its {min(replaced)} replaced, which a copy would not follow"
+    if isinstance(module, tuple(_PAD_MODULES)) and type(module) not in _PAD_MODULES:
+        return f"{kind} is a padding module of its own kind"
     if isinstance(module, nn.ConvTranspose2d):
         sizes = zip(module.dilation, module.kernel_size, module.stride)
         overlap = any(d * (k - 1) >= s for d, k, s in sizes)
@@ -99,7 +134,7 @@ def refusal(module: nn.Module) -> str | None:
         )  # fmt: skip
         if overridden:
             return f"{kind} has a forward of its own that may pad by itself"
-        if is_parametrized(module) and any(_conv_sides(module)):
+        if is_parametrized(module) and any(conv_sides(module)):
             return f"{kind} computes its weight; call remove_parametrizations on it first"
         return None
     if isinstance(module, nn.Conv1d | nn.Conv3d) and module.padding not in (
@@ -112,11 +147,39 @@ def refusal(module: nn.Module) -> str | None:
     return None
 
 
-def _conv_sides(conv: nn.Conv2d) -> Sides:
+def _may_pad(module: nn.Module) -> bool:
+    return isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, Pad2d, *_PAD_MODULES))
+
+
+def _pads_by_functions(graph: torch.fx.Graph) -> bool:
+    calls = [node for node in graph.nodes if node.op in ("call_function", "call_method")]
+    return any(word in str(node.target) for node in calls for word in ("conv", "pad"))
+
+
+def conv_sides(conv: nn.Conv2d) -> Sides:
+    """Return the cells that a convolution pads with now, read where PyTorch reads them.
+
+    Examples
+    --------
+    >>> conv = nn.Conv2d(3, 4, 3)
+    >>> conv.padding, conv.dilation = (2, 2), (2, 2)  # as dilated ResNets do
+    >>> conv_sides(conv)
+    (2, 2, 2, 2)
+    """
     if isinstance(conv, PaddedConv2d):
         return conv.border.amount
-    left, right, top, bottom = conv._reversed_padding_repeated_twice
-    return left, right, top, bottom
+    if conv.padding_mode != "zeros":
+        left, right, top, bottom = conv._reversed_padding_repeated_twice
+        return left, right, top, bottom
+    if isinstance(conv.padding, str):
+        spans = [
+            d * (k - 1) * (conv.padding == "same")
+            for d, k in zip(_pair(conv.dilation), _pair(conv.kernel_size))
+        ]
+        (top, left), (bottom, right) = zip(*((span // 2, span - span // 2) for span in spans))
+        return left, right, top, bottom
+    rows, columns = _pair(conv.padding)
+    return columns, columns, rows, rows
 
 
 def current_scheme(module: nn.Module) -> Scheme | None:
@@ -126,7 +189,7 @@ def current_scheme(module: nn.Module) -> Scheme | None:
     if isinstance(module, PaddedConv2d):
         return module.border.scheme
     if isinstance(module, nn.Conv2d):
-        return Scheme(module.padding_mode) if any(_conv_sides(module)) else None
+        return Scheme(module.padding_mode) if any(conv_sides(module)) else None
     for kind, name in _PAD_MODULES.items():
         if type(module) is kind:
             return Scheme(
@@ -169,8 +232,9 @@ def with_padding(
     Raises
     ------
     SwapError
-        A layer whose padding cannot be swapped, by name: a transposed convolution, or a
-        subclass of Conv2d with a forward of its own.
+        A layer whose padding cannot be swapped, by name: a transposed convolution, a
+        subclass of Conv2d with a forward of its own, a compiled module, a forward replaced
+        on the instance, ...; or a network that cannot be copied.
 
     Notes
     -----
@@ -186,20 +250,27 @@ def with_padding(
     (True, 'zeros')
     """
     scheme = Scheme.parse(scheme)
-    if pools not in ("keep", "swap"):
-        raise PPPError(unknown("pools", pools, ("keep", "swap")))
+    if pools not in POOLS:
+        raise PPPError(unknown("pools", pools, POOLS))
     named = list(model.named_modules())
     refused = [(name, why) for name, module in named if (why := refusal(module))]
     if refused:
         shown = "; ".join(f"{name or 'the model'!r}: {why}" for name, why in refused[:3])
         more = f" (and {len(refused) - 3} more)" if len(refused) > 3 else ""
         raise SwapError(f"padding cannot be swapped at {shown}{more}")
-    clone = copy.deepcopy(model, {id(p): p for p in model.parameters()})
+    try:
+        with torch.inference_mode(False), torch.no_grad():
+            clone = copy.deepcopy(model, {id(p): p for p in model.parameters()})
+    except Exception as error:
+        raise SwapError(
+            f"{type(model).__name__} cannot be copied: {first_line(error)}; take off what hinders "
+            "it, such as weight_norm by remove_weight_norm"
+        ) from error
     modules = dict(clone.named_modules())
     for name, module in modules.items():
         owner = modules.get(name.rpartition(".")[0])
         border = Pad2d(0, scheme, generator=generator, site=name).train(module.training)
-        if isinstance(module, nn.Conv2d) and any(_conv_sides(module)):
+        if isinstance(module, nn.Conv2d) and any(conv_sides(module)):
             _swap_convolution(module, border)
         elif isinstance(module, (Pad2d, *_PAD_MODULES)):
             if isinstance(owner, PaddedConv2d) or (
@@ -212,10 +283,9 @@ def with_padding(
         elif pools == "swap" and isinstance(module, _POOLS) and not isinstance(owner, _PaddedPool):
             rows, columns = _pair(module.padding)
             border.amount = (columns, columns, rows, rows)
-            if module.ceil_mode:
-                raise SwapError(
-                    f"padding cannot be swapped at {name!r}: a ceil_mode overhang takes no scheme"
-                )
+            if module.ceil_mode or type(module) not in _POOLS:
+                why = "a ceil_mode overhang" if module.ceil_mode else "a pool of its own kind"
+                raise SwapError(f"padding cannot be swapped at {name!r}: {why} takes no scheme")
             if rows or columns:
                 pool = _PaddedPool(border, module).train(module.training)
                 clone = _put(clone, module, pool)
@@ -260,13 +330,17 @@ def _put(model: nn.Module, old: nn.Module, new: nn.Module) -> nn.Module:
 def _swap_convolution(conv: nn.Conv2d, border: Pad2d) -> None:
     if current_scheme(conv) == border.scheme and border.scheme.name != "randn":
         return
-    border.amount = _conv_sides(conv)
+    border.amount = left, right, top, bottom = conv_sides(conv)
+    kind = conv.original if isinstance(conv, PaddedConv2d) else type(conv)
     if border.scheme.name == "zeros":  # PyTorch's own path: bit-equal, and the fastest
-        conv.__class__, conv.padding_mode = nn.Conv2d, "zeros"
+        conv.__class__, conv.padding_mode = kind, "zeros"
         conv._modules.pop("border", None)
-    else:
-        conv.__class__ = PaddedConv2d
-        conv.border = border
+        if conv_sides(conv) != border.amount and (left, top) == (right, bottom):
+            conv.padding = top, left
+        if conv_sides(conv) == border.amount:
+            return
+    conv.__class__ = _padded(kind)
+    conv.border = border
 
 
 def _pair(value: int | tuple[int, ...]) -> tuple[int, int]:

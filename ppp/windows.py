@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from ppp.errors import MarginError, PictureError
@@ -117,7 +116,7 @@ def size_needed(size: int | tuple[int, int], coverage: Coverage) -> tuple[int, i
     height, width = (
         -(-(-(-before // stride) * stride + window + after) // stride) * stride
         for window, before, after, stride in zip(
-            input_shape(size), (top, left), (bottom, right), coverage.stride
+            _tail(input_shape(size), coverage), (top, left), (bottom, right), coverage.stride
         )
     )
     return height, width
@@ -172,6 +171,7 @@ def cut_windows(
     5
     """
     shape = input_shape(size)
+    tail = _tail(shape, coverage)
     if isinstance(pictures, Mapping):
         pictures = [_Array(name, array) for name, array in pictures.items()]
     if per_picture < 1:
@@ -180,8 +180,8 @@ def cut_windows(
     stride = coverage.stride
     chosen: list[tuple[Source, np.ndarray, np.ndarray]] = []
     for index, source in enumerate(pictures):
-        rows = _offsets(source.height, shape[0], top, bottom, stride[0])
-        columns = _offsets(source.width, shape[1], left, right, stride[1])
+        rows = _offsets(source.height, tail[0], top, bottom, stride[0])
+        columns = _offsets(source.width, tail[1], left, right, stride[1])
         if not (len(rows) and len(columns)):
             need = size_needed(shape, coverage)
             raise MarginError(
@@ -210,24 +210,11 @@ def cut_windows(
     return Windows(read, shape, sum(len(tops) for _, tops, _ in chosen))
 
 
+def _tail(shape: tuple[int, int], coverage: Coverage) -> tuple[int, int]:
+    """Return the pixels that a window's cells stand for, which may be more than its own."""
+    return coverage.tail if shape == coverage.input_size else shape
+
+
 def _offsets(size: int, window: int, before: int, after: int, stride: int) -> np.ndarray:
     first = -(-before // stride) * stride
     return np.arange(first, size - size % stride - after - window + 1, stride)
-
-
-def gather(map_: Tensor, rows: np.ndarray, columns: np.ndarray, shape: tuple[int, int]) -> Tensor:
-    """Cut equally large pieces out of one map.
-
-    Parameters
-    ----------
-    map_ : Tensor, shape (C, H, W)
-    rows, columns : ndarray of int, shape (n,)
-        First cells.
-    shape : (h, w)
-
-    Returns
-    -------
-    Tensor, shape (n, C, h, w)
-    """
-    height, width = shape
-    return torch.stack([map_[:, y : y + height, x : x + width] for y, x in zip(rows, columns)])

@@ -289,3 +289,17 @@ def test_the_model_is_left_as_it_was():
 def test_half_and_double_precision_models_are_audited():
     assert len(sites(Sequential(Conv(3, 4, 3, padding=1)).double())) == 1
     assert len(sites(Sequential(Conv(3, 4, 3, padding=1)).to(torch.bfloat16))) == 1
+
+
+@pytest.mark.parametrize("around", [torch.inference_mode, torch.enable_grad, torch.no_grad])
+def test_what_stands_around_the_call_hides_no_padding(around):
+    model = Sequential(
+        *[Conv(3, 3, 3, padding=1), nn.MaxPool2d(3, 2, 1), nn.ReflectionPad2d(1)],
+        *[nn.ConvTranspose2d(3, 3, 4, 2, 1), nn.AvgPool2d(3, 1, 1), nn.CircularPad2d(1)],
+    ).eval()
+    with around():
+        sites, margin = ppp.audit(model, 32), ppp.coverage(model, ["5"], 32).margin
+    assert [site.kind for site in sites] == [
+        *("convolution", "max-pool", "pad", "transposed", "average-pool", "pad")
+    ]
+    assert margin == ppp.coverage(model, ["5"], 32).margin

@@ -1,10 +1,12 @@
+import copy
+
 import pytest
 import torch
 import torchvision
 from torch import nn
 
 import ppp
-from ppp.errors import LayerError
+from ppp.errors import LayerError, PPPError
 from ppp.extraction import Tap
 
 Sequential, Conv = nn.Sequential, nn.Conv2d
@@ -12,7 +14,7 @@ Sequential, Conv = nn.Sequential, nn.Conv2d
 
 def refused(model, layers, x=None) -> str:
     with pytest.raises(LayerError) as caught:
-        ppp.extract(model, torch.zeros(1, 3, 32, 32) if x is None else x, layers)
+        ppp.extract(model.eval(), torch.zeros(1, 3, 32, 32) if x is None else x, layers)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -46,19 +48,26 @@ def test_the_order_is_the_one_asked_for(resnet18):
     ]
 
 
-def test_the_rest_of_the_network_is_not_run():
+def test_the_rest_of_the_network_runs_once_and_may_fail():
+    runs = []
+
     class Head(nn.Module):
         def forward(self, x):
+            runs.append(x)
             raise AssertionError("the head ran")
 
-    model = Sequential(Conv(3, 4, 3), nn.ReLU(), Head())
+    model = Sequential(Conv(3, 4, 3), nn.ReLU(), Head()).eval()
+    tap = Tap(model, ["1"])
+    for _ in range(3):
+        tap(torch.zeros(2, 3, 8, 8), lambda *_: None)
+    assert len(runs) == 1
     assert ppp.extract(model, torch.zeros(2, 3, 8, 8), "1")["1"].shape == (2, 4, 6, 6)
-    fixed = Sequential(Conv(3, 4, 3, padding=1), nn.Flatten(), nn.Linear(4 * 64, 2))
+    fixed = Sequential(Conv(3, 4, 3, padding=1), nn.Flatten(), nn.Linear(4 * 64, 2)).eval()
     assert ppp.extract(fixed, torch.zeros(1, 3, 20, 20), ["0"])["0"].shape == (1, 4, 20, 20)
 
 
 def test_no_gradient_is_kept():
-    maps = ppp.extract(Conv1(), torch.zeros(1, 3, 8, 8, requires_grad=True), ["conv"])
+    maps = ppp.extract(Conv1().eval(), torch.zeros(1, 3, 8, 8, requires_grad=True), ["conv"])
     assert not maps["conv"].requires_grad
 
 
@@ -86,6 +95,34 @@ def test_a_layer_that_runs_twice_is_refused():
     assert "runs more than once" in refused(Twice(), ["conv", "spare"])
 
 
+def test_a_layer_that_runs_again_behind_the_last_one_is_refused(resnet18):
+    """layer1.0.relu runs after the first batch norm, and again after the sum."""
+    x = torch.zeros(1, 3, 64, 64)
+    assert "'layer1.0.relu' runs more than once" in refused(resnet18, ["layer1.0.relu"], x)
+    with pytest.raises(LayerError, match="runs more than once"):
+        ppp.coverage(resnet18, ["layer1.0.relu"], 64)
+    assert "'conv' runs more than once" in refused(Twice(), ["conv"])
+
+
+def test_train_mode_is_refused_and_changes_nothing():
+    model = Sequential(Conv(3, 4, 3), nn.BatchNorm2d(4))
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(PPPError, match="train mode"):
+        ppp.extract(model, torch.ones(2, 3, 8, 8), ["1"])
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+
+
+def test_what_stands_around_the_call_changes_no_feature(resnet18):
+    x = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    expected = ppp.extract(resnet18, x, ["layer2"])["layer2"]
+    with torch.inference_mode():
+        inside = ppp.extract(resnet18, x * 1, ["layer2"])["layer2"]
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = ppp.extract(resnet18, x, ["layer2"])["layer2"]
+    assert torch.equal(inside, expected) and not inside.is_inference()
+    assert torch.equal(rounded, expected)
+
+
 def test_a_layer_that_does_not_run_is_refused():
     assert "['spare'] did not run" in refused(Conv1(), ["conv", "spare"])
 
@@ -111,11 +148,11 @@ def test_hooks_are_removed_in_every_case():
     for model, layers in ((Twice(), ["conv", "spare"]), (Conv1(), ["conv", "spare"])):
         refused(model, layers)
         assert hooks(model) == 0
-    broken = Broken()
+    broken = Broken().eval()
     with pytest.raises(RuntimeError, match="on purpose"):
         ppp.extract(broken, torch.zeros(1, 3, 8, 8), ["spare"])
     assert hooks(broken) == 0
-    working = Conv1()
+    working = Conv1().eval()
     ppp.extract(working, torch.zeros(1, 3, 8, 8), ["conv"])
     assert hooks(working) == 0
 

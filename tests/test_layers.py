@@ -188,7 +188,7 @@ def test_swin_is_measured_at_its_patches_alone():
     model = torchvision.models.SwinTransformer([4, 4], 8, [2, 2], [1, 1], [7, 7]).eval()
     choice = layers.choose(model, 64)
     assert choice.layers == ("features.0.0",)
-    assert "depends on where a cell lies: moved by 128 px" in choice.refused["permute"]
+    assert "depends on where a cell lies" in choice.refused["permute"]
 
 
 def test_random_padding_of_its_own_does_not_count():

@@ -1,4 +1,5 @@
 import weakref
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from torch import nn
 
 import ppp
 from ppp.errors import (
+    LayerError,
     MarginError,
     NullTestError,
     PaddingError,
@@ -16,6 +18,7 @@ from ppp.errors import (
     PPPError,
     SwapError,
 )
+from ppp.influence import Coverage, LayerCoverage
 from ppp.metrics import Moments, summarise
 from ppp.windows import Picture, Windows
 
@@ -537,3 +540,75 @@ def test_hidden_padding_is_never_accepted_in_silence(how, scheme):
     with pytest.raises((NullTestError, MarginError, SwapError)) as caught:
         ppp.measure(model, few(model, ["conv"]), ["conv"], scheme)
     assert "'conv'" in str(caught.value) and "\n" not in str(caught.value)
+
+
+# --- values and surroundings that would mean something else -------------------------------
+
+
+@pytest.mark.parametrize("confidence", [0, 1, 2, -1, float("nan"), "high"])
+def test_a_confidence_that_is_no_level_is_refused(model, windows, confidence):
+    told = refused(PPPError, model, windows, LAYERS, confidence=confidence)
+    assert f"confidence is {confidence!r}" in told
+
+
+def test_options_of_a_swap_are_checked_for_the_own_padding_too(model, windows, reach):
+    told = refused(PPPError, model, windows, LAYERS, "own", coverage=reach, pools="swpa")
+    assert "did you mean 'swap'?" in told
+
+
+def test_a_checkpoint_beyond_the_windows_is_refused(model, windows, reach):
+    few = len(windows) + 1
+    told = refused(PictureError, model, windows, LAYERS, coverage=reach, checkpoints=[2, few])
+    assert f"{len(windows)} windows" in told and f"checkpoint {few}" in told
+
+
+def test_two_constants_that_differ_late_are_two_schemes(model, windows, reach):
+    schemes = ["constant(1000000.1)", "constant(1000000.4)"]
+    found = ppp.measure(model, windows, LAYERS, schemes, coverage=reach)
+    assert {scheme for scheme, _ in found} == {*schemes}
+
+
+@pytest.mark.parametrize(
+    "around", [torch.inference_mode, lambda: torch.autocast("cpu", torch.bfloat16)]
+)
+def test_what_stands_around_the_call_changes_no_result(model, windows, reach, around):
+    schemes = ["own", "reflect", "randn"]
+    expected = ppp.measure(model, windows, LAYERS, schemes, coverage=reach).table()
+    with around():
+        table = ppp.measure(model, windows, LAYERS, schemes, coverage=reach).table()
+        inside = ppp.cut_windows(
+            {k: v * 1 for k, v in scenes().items()}, SIZE, reach, per_picture=6, seed=0
+        )
+        again = ppp.measure(model, inside, LAYERS, schemes, coverage=reach).table()
+    assert table.equals(expected) and again.equals(expected)
+
+
+def test_a_layer_that_runs_again_is_refused_with_a_coverage_from_elsewhere(windows):
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.relu = nn.Conv2d(3, 3, 3, padding=1), nn.ReLU()
+
+        def forward(self, x):
+            return self.relu(self.conv(self.relu(x)))
+
+    net = Twice().eval()
+    layer = LayerCoverage("relu", np.zeros((SIZE, SIZE), bool), (1, 1), (1,) * 4)
+    given = Coverage([layer], (SIZE, SIZE), sites=())
+    assert "'relu' runs more than once" in refused(LayerError, net, windows, "relu", coverage=given)
+
+
+def test_a_coverage_without_sites_gets_them(model, windows, reach):
+    bare = Coverage(
+        [replace(layer, completeness=None) for layer in reach.values()],
+        reach.input_size,
+        reach.stride,
+    )
+    found = ppp.measure(model, windows, LAYERS, "reflect", coverage=bare)
+    assert all(result.completeness.shown for result in found.values())
+
+
+def test_a_swap_that_takes_no_effect_is_refused(model, windows, reach, monkeypatch):
+    monkeypatch.setattr("ppp.measurement.with_padding", lambda model, *_, **__: model)
+    told = refused(SwapError, model, windows, LAYERS, "reflect", coverage=reach)
+    assert "does not take effect at" in told and "pads with zeros" in told

@@ -16,7 +16,7 @@ import ppp
 from companion import cli, measure, quantities, report
 from ppp import measurement
 from ppp.experiments import networks, photographs
-from ppp.measurement import NullTest
+from ppp.results import NullTest
 
 NET = """\
 from torch import nn
@@ -385,7 +385,7 @@ def test_an_edited_network_begins_anew(here, monkeypatch, edited):
         ("net.py:make_net --schemes nan", "--schemes nan: it marks cells"),
         ("net.py:functional --schemes zeros --window 16", "--schemes own measures it as it is"),
         ("net.py:everywhere --window 16", "no layer of Sequential can be measured; the first"),
-        ("net.py:hidden --layers 1 --window 16", "null test failed in layer '1'"),
+        ("net.py:hidden --layers 1 --window 16", "layer '1' depends on where a cell lies, on the"),
         ("net.py:make_net --photos none", "no folder 'none'"),
         ("net.py:make_net --photos net.py", "is a file; expected a folder"),
         ("net.py:make_net --window 99", "needs 104 x 104 px (height x width)"),

@@ -11,7 +11,7 @@ from ppp.experiments.networks import OPTIMAL, load_network, small_resnet
 from ppp.experiments.pattern_design import Run, correlation, measure_run, read, runs
 from ppp.experiments.posenet_design import reach_of
 from ppp.experiments.zoo import PADDINGS, SEEDS
-from ppp.measurement import LayerResult
+from ppp.results import LayerResult
 
 LAYERS = ["relu", "layer1", "layer2", "layer3", "layer4"]
 ONE = Run("resnet", "randn", "trained", 0)
@@ -92,7 +92,7 @@ def test_fewer_scenes_are_the_first_of_more():
 
 
 def result(pattern: np.ndarray, influence: np.ndarray) -> LayerResult:
-    return LayerResult("zeros", "conv", pattern, pattern, influence, None, None)
+    return LayerResult("zeros", "conv", pattern, pattern, influence, None, None, None)
 
 
 def test_correlation_runs_over_channels_and_the_cells_padding_can_touch():

@@ -9,6 +9,7 @@ import zlib
 import numpy as np
 import pytest
 import skimage.data
+import tifffile
 import torch
 from PIL import Image
 
@@ -149,6 +150,15 @@ def test_greyscale_of_16_bits_keeps_them(tmp_path, suffix):
     np.testing.assert_array_equal(rgb_pixels(photo), as_float(array)[..., None].repeat(3, 2))
     expected = hashlib.sha256(b"40x60x3 uint16\n" + array.repeat(3).astype("<u2").tobytes())
     assert photo.sha256 == expected.hexdigest()
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_tiff_in_which_0_is_white_is_no_negative(tmp_path, dtype):
+    top = np.iinfo(dtype).max
+    ramp = np.tile(np.linspace(0, top, 64).astype(dtype), (48, 1))  # white at the left
+    tifffile.imwrite(tmp_path / "a.tif", ramp, photometric="miniswhite")
+    photo, _ = only(tmp_path)
+    np.testing.assert_array_equal(rgb_pixels(photo)[..., 0], as_float(top - ramp))
 
 
 def test_8_bit_values_in_16_bits_are_the_same_picture(tmp_path):

@@ -9,7 +9,7 @@ from torch import nn
 from companion import cli
 from ppp.errors import ParameterError, PPPError
 from ppp.experiments import files, survey
-from ppp.measurement import NullTest
+from ppp.results import NullTest
 
 SHIPPED = survey.table().set_index("model")
 WITH_LAYERS = SHIPPED[SHIPPED["outcome"] != "refused"]

@@ -1,6 +1,7 @@
 import copy
 import io
 import pickle
+import types
 
 import pytest
 import torch
@@ -350,3 +351,136 @@ def test_bad_arguments_are_refused():
     ceil = Holder(nn.MaxPool2d(3, 2, 1, ceil_mode=True))
     assert "'pool'" in refused(ceil, "reflect", pools="swap")
     assert isinstance(ppp.with_padding(ceil, "reflect").conv, PaddedConv2d)
+
+
+# --- what was changed after the layer was made, or is added by its class ----------------------
+
+
+@pytest.mark.parametrize(
+    ("made", "padding", "dilation"), [(1, 2, 2), (0, 1, 1), (1, 0, 1), (1, "same", 2)]
+)
+@pytest.mark.parametrize("scheme", ["reflect", "zeros"])
+def test_padding_and_dilation_set_later_count(made, padding, dilation, scheme):
+    """As dilated ResNets do; PyTorch pads zeros by them, whatever the layer was made with."""
+    model, x = Sequential(Conv(3, 4, 3, padding=made)).eval(), noise(1, 3, 16, 16)
+    conv = model[0]
+    conv.padding = padding if padding == "same" else (padding, padding)
+    conv.dilation = (dilation, dilation)
+    sides = 2 if padding == "same" else padding
+    assert [site.declared for site in ppp.audit(model, 16)] == [(sides,) * 4] * (sides > 0)
+    expected = F.conv2d(ppp.pad(x, sides, scheme), conv.weight, conv.bias, dilation=dilation)
+    torch.testing.assert_close(ppp.with_padding(model, scheme)(x), expected)
+
+
+def test_another_mode_pads_by_what_the_layer_was_made_with():
+    """So does PyTorch; zeros take its place with the same amount."""
+    model, x = Sequential(Conv(3, 4, 3, padding=1, padding_mode="reflect")), noise(1, 3, 9, 9)
+    model[0].padding = (3, 3)
+    assert model(x).shape == (1, 4, 9, 9)
+    swapped = ppp.with_padding(model, "zeros")
+    torch.testing.assert_close(swapped(x), F.conv2d(x, model[0].weight, model[0].bias, padding=1))
+
+
+class Doubled(Conv):
+    def __call__(self, x):
+        return 2 * super().__call__(x)
+
+
+class AsksForItsClass(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = Renamed(3, 4, 3, padding=1)
+
+    def forward(self, x):
+        return 2 * self.conv(x) if isinstance(self.conv, Renamed) else self.conv(x)
+
+
+@pytest.mark.parametrize("model", [Sequential(Doubled(3, 4, 3, padding=1)), AsksForItsClass()])
+def test_what_a_subclass_adds_is_kept(model):
+    conv, x = next(m for m in model.modules() if isinstance(m, Conv)), noise(1, 3, 8, 8)
+    expected = 2 * F.conv2d(ppp.pad(x, 1, "symmetric"), conv.weight, conv.bias)
+    swapped = ppp.with_padding(model, "symmetric")
+    for network in (swapped, copy.deepcopy(swapped), pickle.loads(pickle.dumps(swapped))):
+        torch.testing.assert_close(network(x), expected)
+    back = ppp.with_padding(swapped, "zeros")
+    assert torch.equal(back(x), model(x))
+    assert [type(m) for m in back.modules()] == [type(m) for m in model.modules()]
+
+
+class Half(nn.ReflectionPad2d):
+    def forward(self, x):
+        return 0.5 * super().forward(x)
+
+
+class OwnPool(nn.MaxPool2d):
+    def forward(self, x):
+        return -super().forward(-x)
+
+
+def replaced(by_closure: bool) -> nn.Module:
+    model = small()
+    original = model[0].forward
+    if by_closure:
+        model[0].forward = lambda x: original(x)
+    else:
+        model[0].forward = types.MethodType(lambda self, x: original(x), model[0])
+    return model
+
+
+def unready() -> nn.Module:
+    return Sequential(nn.LazyConv2d(4, 3, padding=1))
+
+
+def exported() -> nn.Module:
+    return torch.export.export(small(), (noise(1, 3, 12, 12),)).module()
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: Sequential(Half(1), Conv(3, 4, 3)), "'0': Half is a padding module of its own"),
+        (lambda: replaced(True), "'0': Conv2d has its forward replaced"),
+        (lambda: replaced(False), "'0': Conv2d has its forward replaced"),
+        (lambda: torch.jit.script(small()), "compiled by torch.jit"),
+        (lambda: torch.jit.trace(small(), noise(1, 3, 12, 12)), "compiled by torch.jit"),
+        (lambda: Sequential(torch.jit.script(small())), "'0': RecursiveScriptModule"),
+        (exported, "GraphModule is a graph that convolves or pads by function calls"),
+        (unready, "'0': LazyConv2d has no parameters yet; run the network once first"),
+        (
+            lambda: Sequential(nn.utils.weight_norm(Conv(3, 4, 3, padding=1))),
+            "Sequential cannot be copied: Only Tensors created explicitly",
+        ),
+    ],
+)
+def test_what_a_copy_would_not_follow_is_refused(make, words):
+    assert words in refused(make(), "reflect")
+
+
+def test_a_method_replaced_on_a_block_is_followed_and_a_closure_is_not():
+    model, x = Sequential(small()), noise(1, 3, 12, 12)
+    block = model[0]
+    block.forward = types.MethodType(lambda self, x: 2 * Sequential.forward(self, x), block)
+    expected = 2 * ppp.with_padding(small(), "reflect")(x)
+    torch.testing.assert_close(ppp.with_padding(model, "reflect")(x), expected)
+    original = small().forward
+    block.forward = lambda x: original(x)
+    assert "'0': Sequential has its forward replaced" in refused(model, "reflect")
+
+
+def test_a_traced_graph_of_modules_is_swapped():
+    model, x = torch.fx.symbolic_trace(small()), noise(1, 3, 12, 12)
+    expected = ppp.with_padding(small(), "reflect")(x)
+    assert torch.equal(ppp.with_padding(model, "reflect")(x), expected)
+
+
+def test_a_pool_of_its_own_kind_takes_no_scheme():
+    model = Holder(OwnPool(3, 2, 1))
+    assert "'pool': a pool of its own kind" in refused(model, "reflect", pools="swap")
+    assert type(ppp.with_padding(model, "reflect").pool) is OwnPool
+
+
+def test_a_swap_inside_inference_mode_is_one_outside():
+    with torch.inference_mode():
+        swapped = ppp.with_padding(small(), "reflect")
+    assert not any(buffer.is_inference() for buffer in swapped.buffers())

@@ -5,6 +5,7 @@ from torch import nn
 
 import ppp
 from ppp.errors import PPPError
+from ppp.results import flat
 from ppp.tiles import Bound, bound, pass_bytes
 from ppp.windows import Picture, Windows
 
@@ -63,7 +64,7 @@ def close(first, second) -> None:
 
 
 def same_summary(first, second) -> None:
-    a, b = ppp.measurement.flat(first), ppp.measurement.flat(second)
+    a, b = flat(first), flat(second)
     assert a["n"] == b["n"] and a["groups"] == b["groups"]
     np.testing.assert_allclose(list(a.values()), list(b.values()), rtol=1e-3, atol=1e-5)
 

@@ -6,8 +6,9 @@ from torch import nn
 
 import ppp
 from ppp.errors import MarginError, PictureError, PPPError
+from ppp.extraction import gather
 from ppp.influence import Coverage, LayerCoverage
-from ppp.windows import Picture, Windows, gather
+from ppp.windows import Picture, Windows
 
 SIZE = 16
 

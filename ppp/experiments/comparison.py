@@ -13,7 +13,8 @@ from ppp.experiments.networks import Network, load_network
 from ppp.experiments.photographs import large_enough, photographs
 from ppp.experiments.plane import scenes
 from ppp.influence import coverage
-from ppp.measurement import Measurement, measure
+from ppp.measurement import measure
+from ppp.results import Measurement
 from ppp.windows import cut_windows, size_needed
 
 PICTURES = ("photographs", "plane")

@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from ppp.errors import LayerError, MarginError, PPPError
+from ppp.errors import LayerError, MarginError, PPPError, first_line
 from ppp.experiments.networks import layers_of_interest
+from ppp.extraction import require_eval
 from ppp.influence import Coverage, coverage
-from ppp.inventory import first_line, input_channels, input_shape, require_eval
+from ppp.inventory import input_channels, input_shape
 from ppp.swapping import current_scheme
 
 STAGES = "stages of a ResNet or VGG"

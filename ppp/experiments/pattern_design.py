@@ -34,7 +34,8 @@ from ppp.experiments.studies import Study, joined
 from ppp.experiments.training import check_whole
 from ppp.experiments.zoo import PADDINGS, SEEDS
 from ppp.influence import Coverage
-from ppp.measurement import LayerResult, Measurement, measure
+from ppp.measurement import measure
+from ppp.results import PROOF, LayerResult, Measurement
 from ppp.windows import Windows, cut_windows, size_needed
 
 DATA = Path(__file__).resolve().parents[2] / "data" / "patterns"
@@ -211,7 +212,7 @@ def measure_run(model: nn.Module, run: Run) -> dict[str, pd.DataFrame]:
     Returns
     -------
     dict of str to DataFrame
-        "metrics": data, and the columns of :meth:`ppp.measurement.Measurement.table`.
+        "metrics": data, and the columns of :meth:`ppp.results.Measurement.table`.
         "growth": scheme, layer and, for each half of the plane, that table's row after n
         scenes, plug_in (mean of d^2, the power with its bias) and separated. "halves": data,
         scheme, layer, n (windows in each half), r; for data "photographs and plane", the
@@ -227,7 +228,7 @@ def measure_run(model: nn.Module, run: Run) -> dict[str, pd.DataFrame]:
         estimate(windows_of_photographs(reach, half), run.tested, seed=seed)
         for half, seed in enumerate(_HALVES)
     ]
-    metrics, halves = [whole.table().assign(data=PHOTOGRAPHS)], [_agreement(PHOTOGRAPHS, *photos)]
+    metrics, halves = [_table(whole).assign(data=PHOTOGRAPHS)], [_agreement(PHOTOGRAPHS, *photos)]
     growth, channels = [pd.DataFrame()], [pd.DataFrame()]
     for n in run.sizes:
         plane = [
@@ -237,7 +238,7 @@ def measure_run(model: nn.Module, run: Run) -> dict[str, pd.DataFrame]:
         growth += [_grown(part, half) for half, part in enumerate(plane)]
         halves.append(_agreement(PLANE, *plane))
         if n == run.sizes[-1]:
-            metrics.append(plane[0].table().assign(data=PLANE))
+            metrics.append(_table(plane[0]).assign(data=PLANE))
             halves.append(_agreement(f"{PHOTOGRAPHS} and {PLANE}", whole, plane[0], run.tested))
             channels.append(_channels(plane[0]))
     return {
@@ -263,6 +264,10 @@ def _measured(model, reach, windows, schemes, *, seed, marks=()) -> Measurement:
     )
 
 
+def _table(found: Measurement) -> pd.DataFrame:
+    return found.table().drop(columns=PROOF)
+
+
 def _agreement(
     data: str, first: Measurement, second: Measurement, schemes: Sequence[str] | None = None
 ) -> pd.DataFrame:
@@ -281,7 +286,7 @@ def _agreement(
 
 
 def _grown(found: Measurement, half: int) -> pd.DataFrame:
-    table = found.table().assign(half=half)
+    table = _table(found).assign(half=half)
     biased = table["power_windows"] + table["noise_power"] / table["n"]
     apart = [result.checkpoints[-1].separated for result in found.values()]
     return table.assign(plug_in=biased, separated=apart)

@@ -441,6 +441,9 @@ def _to_rgb(picture: Image.Image) -> tuple[np.ndarray, list[tuple[str, str]]]:
     if mode.startswith("I;16"):
         changes.append(("converted", "16-bit greyscale to RGB, divided by 65535"))
         rgb = np.asarray(upright).astype(np.uint16)[..., None].repeat(3, axis=2)
+        tags = getattr(picture, "tag_v2", {})
+        if tags.get(ExifTags.Base.PhotometricInterpretation) == 0:
+            rgb = 65535 - rgb  # 0 is white; Pillow turns that round at 8 bits only
         if not (rgb % 257).any():  # 8-bit values in a 16-bit file
             rgb = (rgb // 257).astype(np.uint8)
     elif upright.has_transparency_data:

@@ -24,11 +24,10 @@ from torch.func import functional_call, stack_module_state, vmap
 
 from ppp.errors import ParameterError, PictureError, unknown
 from ppp.experiments.training import check_whole
-from ppp.extraction import Tap, extract
+from ppp.extraction import Tap, extract, gather, require_eval
 from ppp.influence import Coverage
-from ppp.inventory import require_eval
 from ppp.measurement import exact_kernels
-from ppp.windows import Picture, Windows, gather
+from ppp.windows import Picture, Windows
 
 TARGETS = ("H", "V", "G", "HS", "VS")
 """Names of the targets: ramps to the right and downwards, a Gaussian, stripes."""

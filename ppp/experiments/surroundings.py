@@ -11,10 +11,10 @@ from scipy import stats
 from torch import Tensor, nn
 
 from ppp.errors import MarginError, PictureError
-from ppp.extraction import extract
+from ppp.extraction import extract, gather
 from ppp.influence import Coverage
 from ppp.padding import pad
-from ppp.windows import Source, gather
+from ppp.windows import Source
 
 
 def guess_error(

@@ -19,11 +19,9 @@ import torchvision
 from torch import nn
 
 import ppp
-from ppp.errors import ParameterError, PPPError, unknown
+from ppp.errors import ParameterError, PPPError, first_line, unknown
 from ppp.experiments import files, jobs as pool, layers, networks, outputs, plane
 from ppp.experiments.studies import Study
-from ppp.influence import Coverage
-from ppp.inventory import first_line
 
 DATA = Path(__file__).resolve().parents[2] / "data" / "torchvision"
 SCHEMES = ("zeros", "reflect", "replicate", "circular", "randn")
@@ -235,10 +233,10 @@ def _null_test(model: nn.Module, choice: layers.Choice, window: int) -> dict[str
     """Measure two windows of one scene at the layers whose surroundings are not too wide."""
     tested: list[str] = []
     for layer in choice.layers:
-        reach = _part(choice.coverage, [*tested, layer])
+        reach = choice.coverage.only([*tested, layer])
         if not tested or max(ppp.size_needed(window, reach)) <= _LARGEST:
             tested.append(layer)
-    reach = _part(choice.coverage, tested)
+    reach = choice.coverage.only(tested)
     sides = (need + stride for need, stride in zip(ppp.size_needed(window, reach), reach.stride))
     windows = ppp.cut_windows(
         plane.scenes(1, *sides, seed=_SEED),
@@ -255,10 +253,6 @@ def _null_test(model: nn.Module, choice: layers.Choice, window: int) -> dict[str
         "null_cells": sum(null.cells for null in nulls),
         "null_relative": max((null.relative for null in nulls), default=None),
     }
-
-
-def _part(reach: Coverage, names: Sequence[str]) -> Coverage:
-    return Coverage([reach[name] for name in names], reach.input_size, reach.stride)
 
 
 def survey(wanted: Sequence[Run], folder: str | Path, *, jobs: int = 1) -> None:

@@ -46,8 +46,9 @@ from ppp.experiments.training import (
     with_batch_statistics,
 )
 from ppp.influence import coverage
-from ppp.measurement import Measurement, measure
+from ppp.measurement import measure
 from ppp.metrics import Summary
+from ppp.results import Measurement
 from ppp.windows import Picture, Windows
 
 DATA = Path(__file__).resolve().parents[2] / "data"

@@ -1,0 +1,253 @@
+"""Optimal padding, site by site: true values in the place of every padded one. [ours]
+
+While a larger picture runs, what lies around a window's part of the map is kept at every
+padding site; when the window runs, it is put where the network would pad.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ppp.errors import GridError, PPPError
+from ppp.extraction import Tap, gather, plain, require_eval
+from ppp.operators import ModuleStack, PaddedCall, watch
+from ppp.padding import Sides
+from ppp.swapping import Pad2d
+
+if TYPE_CHECKING:
+    from ppp.influence import Coverage
+
+Key = tuple[str, str, int]
+"""Module, kind and number of a call: by it, a call of one pass is found in another."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """A call that pads when a window runs.
+
+    Attributes
+    ----------
+    module, kind : str
+        As in :class:`ppp.inventory.PaddingSite`.
+    number : int
+        Among the calls of this kind in this module, from 0.
+    size : (height, width)
+        Cells of the map that is padded.
+    border : (left, right, top, bottom)
+        Cells needed around it; negative where some of its own are not read.
+    stride : (y, x)
+        Input pixels between its cells; 0 where its size does not follow the input's.
+    """
+
+    module: str
+    kind: str
+    number: int
+    size: tuple[int, int]
+    border: Sides
+    stride: tuple[Fraction, Fraction]
+
+    @property
+    def key(self) -> Key:
+        return self.module, self.kind, self.number
+
+
+@contextmanager
+def keyed(
+    stack: ModuleStack, work: Callable[[Key, PaddedCall], object], **others: Callable | None
+) -> Iterator[None]:
+    """Watch every call that could pad; ``work(key, call)`` may replace what it gives."""
+    seen: Counter[tuple[str, str]] = Counter()
+
+    def replace(call: PaddedCall) -> object:
+        name, kind, module = stack.name, call.kind, stack.module
+        if isinstance(module, Pad2d) and name.endswith(".border"):
+            name, kind = name.removesuffix(".border"), "convolution"
+        elif kind == "pad" and isinstance(module, nn.Conv2d):
+            kind = "convolution"
+        number = seen[name, kind]
+        seen[name, kind] += 1
+        return work((name, kind, number), call)
+
+    with stack.watching(), watch(replace, every=True, **others):
+        yield
+
+
+class Truth:
+    """True values around windows of one picture, at the padding sites of a network."""
+
+    def __init__(
+        self, model: nn.Module, sites: Iterable[Site], tops: Sequence[int], lefts: Sequence[int]
+    ) -> None:
+        self.model, self.sites = model, {site.key: site for site in sites}
+        self.tops, self.lefts = np.asarray(tops), np.asarray(lefts)
+        self.values: dict[Key, tuple[Tensor, Sides]] = {}
+
+    def recorded(self, fill: float | None = None):
+        """Keep the true values while the picture runs; `fill` takes the place of its padding."""
+
+        def record(key: Key, call: PaddedCall) -> object:
+            if key in self.sites:
+                self._keep(self.sites[key], call.input[0])
+            if fill is None or not call.pads:
+                return NotImplemented
+            return call.run(F.pad(call.input, call.border, value=fill))
+
+        return keyed(ModuleStack(self.model), record)
+
+    def _keep(self, site: Site, map_: Tensor) -> None:
+        starts, rings = [], []
+        for axis, offsets in enumerate((self.tops, self.lefts)):
+            stride = site.stride[axis]
+            if not stride or any(Fraction(int(o)) % stride for o in offsets):
+                return  # no place in the picture's map: the site keeps its own padding
+            first = np.array([int(Fraction(int(o)) / stride) for o in offsets])
+            before, after = site.border[2:] if axis == 0 else site.border[:2]
+            rest = map_.shape[1 + axis] - site.size[axis] - int(first.max())
+            if rest < 0:
+                return
+            rings.append((min(max(before, 0), int(first.min())), min(max(after, 0), rest)))
+            starts.append(first - rings[-1][0])
+        (top, bottom), (left, right) = rings
+        shape = top + site.size[0] + bottom, left + site.size[1] + right
+        self.values[site.key] = gather(map_, *starts, shape), (left, right, top, bottom)
+
+    def injected(self, chosen: Iterable[Site] | None = None, model: nn.Module | None = None):
+        """Put them in the place of padding while the windows run, at all or chosen sites."""
+        keys = self.sites if chosen is None else {site.key for site in chosen}
+
+        def inject(key: Key, call: PaddedCall) -> object:
+            values, ring = self.values.get(key, (None, ())) if key in keys else (None, ())
+            if values is None or call.input.shape[-2:] != self.sites[key].size:
+                return NotImplemented
+            if call.input.shape[1] != values.shape[1] or len(call.input) < len(values):
+                return NotImplemented
+            rows = [i if i < len(values) else 0 for i in range(len(call.input))]
+            whole = F.pad(values[rows], [need - held for need, held in zip(call.border, ring)])
+            inside = F.pad(call.input, [min(0, need) for need in call.border])
+            left, _, top, _ = (max(0, need) for need in call.border)
+            height, width = inside.shape[-2:]
+            whole[..., top : top + height, left : left + width] = inside
+            return call.run(whole)
+
+        return keyed(ModuleStack(model or self.model), inject)
+
+
+class Optimal:
+    """Windows of one picture, able to run with true values at any of their padding sites.
+
+    Attributes
+    ----------
+    maps : dict of str to Tensor, each of shape (n, C_k, H_k, W_k)
+        The layers' features under optimal padding, cut out of the picture's own.
+    sites : tuple of Site
+        Every call that pads when a window runs, in order.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        pixels: Tensor,
+        tops: Sequence[int],
+        lefts: Sequence[int],
+        reach: Coverage,
+    ) -> None:
+        self.model, self.layers, self.sites = model, list(reach), reach.sites
+        self.truth = Truth(model, reach.sites, tops, lefts)
+        self.windows = gather(pixels, self.truth.tops, self.truth.lefts, reach.input_size)
+        self.maps: dict[str, Tensor] = {}
+
+        def consume(layer: str, output: Tensor) -> None:
+            cells = reach[layer]
+            places = cells.certify(tuple(output.shape[-2:]), self.truth.tops, self.truth.lefts)
+            self.maps[layer] = gather(output[0], *places, cells.influence.shape)
+
+        with plain(), self.truth.recorded():
+            Tap(model, self.layers)(pixels[None], consume)
+        for site in self.sites:
+            if site.key not in self.truth.values:
+                raise GridError(
+                    f"no true values at {site.module!r} ({site.kind}): its map does not follow the "
+                    "picture's; choose layers before it"
+                )
+
+    def features(
+        self, true: Iterable[Site] | None = None, model: nn.Module | None = None
+    ) -> dict[str, Tensor]:
+        """Return the layers' features of the windows, with true values at some sites.
+
+        Parameters
+        ----------
+        true : iterable of Site, optional
+            Sites that get their true values, by default all; at the others the network
+            pads as it does. With none, the features are those of algorithmic padding.
+        model : nn.Module, optional
+            The network under another scheme, from :func:`ppp.with_padding` with pools kept.
+        """
+        found: dict[str, Tensor] = {}
+        with plain(), self.truth.injected(true, model):
+            Tap(model or self.model, self.layers)(
+                self.windows, lambda layer, output: found.__setitem__(layer, output.clone())
+            )
+        return found
+
+
+def optimal(
+    model: nn.Module,
+    pixels: Tensor,
+    tops: Sequence[int],
+    lefts: Sequence[int],
+    coverage: Coverage,
+) -> Optimal:
+    """Run a picture once, and keep what optimal padding of its windows needs at every site.
+
+    Parameters
+    ----------
+    model : nn.Module
+        In eval mode.
+    pixels : Tensor, shape (C, H, W)
+        The picture; sides that are multiples of ``coverage.stride``.
+    tops, lefts : sequence of int
+        Offsets of the windows, for example of a :class:`ppp.Picture` from
+        :func:`ppp.cut_windows`.
+    coverage : Coverage
+        Of the layers of interest at the windows' size, from :func:`ppp.coverage`.
+
+    Returns
+    -------
+    Optimal
+        With ``.maps``, ``.sites`` and ``.features(sites)``.
+
+    Raises
+    ------
+    MarginError
+        A misaligned window, or too narrow surroundings.
+
+    Examples
+    --------
+    One site at a time shows what each contributes:
+
+    >>> import torch, ppp
+    >>> net = torch.nn.Sequential(*[torch.nn.Conv2d(3, 3, 3, padding=1) for _ in range(2)]).eval()
+    >>> reach = ppp.coverage(net, ["1"], 16)
+    >>> truth = optimal(net, torch.rand(3, 24, 24), [4], [4], reach)
+    >>> bool((truth.features()["1"] - truth.maps["1"]).abs().max() < 1e-5)
+    True
+    >>> only_the_second_pads = truth.features(truth.sites[:1])["1"] - truth.maps["1"]
+    >>> bool((only_the_second_pads[..., 1:-1, 1:-1].abs() < 1e-5).all())
+    True
+    """
+    require_eval(model)
+    if coverage.sites is None:
+        raise PPPError("this coverage names no padding sites; make it with ppp.coverage")
+    if pixels.ndim != 3:
+        raise PPPError(f"pixels have shape {tuple(pixels.shape)}; expected a picture (C, H, W)")
+    return Optimal(model, pixels, tops, lefts, coverage)
