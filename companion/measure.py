@@ -33,7 +33,7 @@ from ppp.experiments.photographs import (
     scikit_image_photographs,
 )
 from ppp.inventory import Audit
-from ppp.measurement import Measurement
+from ppp.results import Measurement
 from ppp.resumption import discard
 
 COMMAND = "ppp measure"

@@ -11,8 +11,8 @@ from markupsafe import Markup
 
 from companion.templates import TEMPLATES
 from ppp.experiments import figures
-from ppp.measurement import LayerResult, Measurement, NullTest
 from ppp.metrics import Estimate
+from ppp.results import LayerResult, Measurement, NullTest
 
 if TYPE_CHECKING:
     from companion.measure import Measured

@@ -141,7 +141,7 @@ def _device(text: str) -> str:
         return text
     import torch
 
-    from ppp.inventory import first_line
+    from ppp.errors import first_line
 
     try:
         torch.empty(1, device=text).cpu()

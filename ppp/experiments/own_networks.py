@@ -22,7 +22,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from ppp.errors import PPPError, WeightsError, unknown
+from ppp.errors import PPPError, WeightsError, first_line, unknown
 from ppp.experiments import documents
 from ppp.experiments.networks import (
     IMAGENET_MEAN,
@@ -31,7 +31,6 @@ from ppp.experiments.networks import (
     Network,
     load_file,
 )
-from ppp.inventory import first_line
 
 _WINDOW = 224
 _TIMM = "timm:"
