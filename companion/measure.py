@@ -17,7 +17,7 @@ from tqdm import tqdm
 import ppp
 from companion import notebooks
 from companion.request import OWN, Request
-from ppp.errors import NullTestError, PictureError, PPPError, SwapError, first_words
+from ppp.errors import MarginError, NullTestError, PictureError, PPPError, SwapError, first_words
 from ppp.experiments import (
     files,
     layers as layer_choice,
@@ -241,7 +241,7 @@ def _measured(request, network, windows, choice, kept: Path) -> Measurement:
         raise KeyboardInterrupt(
             f"finished photographs are kept in {kept.parent}; the same command goes on"
         ) from None
-    except NullTestError:  # going on would only meet it again
+    except (NullTestError, MarginError):  # going on would only meet it again
         discard(kept)
         raise
 
