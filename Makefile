@@ -47,7 +47,7 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 
 clean:
-	rm -rf build dist runs .snakemake
+	rm -rf build dist .snakemake
 
 # The mark comes last, so that an installation that was broken off is begun again; one that
 # was whole is brought up to date in place.

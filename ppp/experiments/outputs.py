@@ -173,6 +173,8 @@ def descriptors() -> tuple[int, ...]:
     ...     descriptors() == (lock.fileno(),)
     True
     """
+    if os.name == "nt":
+        return ()
     inherited = []
     for word in os.environ.get(LOCKS, "").split(","):
         with contextlib.suppress(OSError, ValueError):
