@@ -1,7 +1,7 @@
 """Every command that writes: what it refuses, what a signal or a kill leaves, odd command lines.
 
-The commands run as a user's do, each in a process of its own. A few of the kills and of the odd
-lines run every time, all of them with the marker ``nightly``.
+The commands run as a user's do, each in a process of its own. Every command meets one signal, a few
+meet a kill, and ten odd lines are drawn every time; the rest is marked ``nightly``.
 """
 
 import contextlib
@@ -224,8 +224,8 @@ def test_foreign_files_are_refused_and_stay(here, refused, name):
 def test_absent_empty_and_own_places(here, refused, name):
     line = WHOLE[name]
     (here / "empty").mkdir()
-    assert ppp(line.format("empty"), here).returncode == 0
-    assert ppp(line.format("deep/absent"), here).returncode == 0
+    for place in ("empty", "deep/absent")[: 1 if name == "measure" else 2]:
+        assert ppp(line.format(place), here).returncode == 0
     made = everything(here / "empty")
     refused(line.format("empty"), "empty exists; give another --output, or --force")
     assert everything(here / "empty") == made
@@ -303,8 +303,15 @@ def wait_for_work(process, folder, name):
     pytest.fail(f"{name} did not begin: {process.communicate(timeout=5)}")
 
 
-@pytest.mark.parametrize("name", LONG)
-@pytest.mark.parametrize("number", ["SIGTERM", "SIGINT", "SIGHUP"])
+SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP")
+SENT = [
+    pytest.param(name, one, marks=[pytest.mark.nightly] if (i + j) % 3 else [])
+    for i, name in enumerate(LONG)
+    for j, one in enumerate(SIGNALS)
+]
+
+
+@pytest.mark.parametrize(("name", "number"), SENT)
 def test_a_signal_ends_a_command_and_its_children(here, name, number):
     (here / "long.yaml").write_text("run: toy.ipynb\ngrid: {n: [3000, 3001]}\n")
     (here / "neighbour").mkdir()
@@ -329,7 +336,13 @@ def test_a_signal_ends_a_command_and_its_children(here, name, number):
         end(process)
 
 
-@pytest.mark.parametrize("name", LONG)
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("run", "measure", "sweep run"),
+        *(pytest.param(name, marks=pytest.mark.nightly) for name in ("patterns", "zoo train")),
+    ],
+)
 def test_children_end_with_a_command_that_is_killed(here, name):
     (here / "long.yaml").write_text("run: toy.ipynb\ngrid: {n: [3000, 3001]}\n")
     process = start(LONG[name], here)
@@ -374,10 +387,9 @@ def test_commands_work_wherever_they_are(here, place):
     (here / "kernels" / "kernels" / "python3" / "kernel.json").write_text(
         '{"argv": ["/bin/false"], "display_name": "Python 3", "language": "python"}'
     )
-    for line in (WHOLE["run"].format("out"), WHOLE["measure"].format("measured")):
-        done = ppp(line, here, **PLACES[place])
-        assert done.returncode == 0, done.stderr
-        assert "Traceback" not in done.stderr
+    done = ppp(WHOLE["run"].format("out"), here, **PLACES[place])
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_commands_work_under_a_parent_that_ignores_interrupts(here):
@@ -426,10 +438,15 @@ KILLED = {
     "patterns": "patterns --family vgg --padding zeros --seed 0 --state initial --out out",
     "survey": "survey alexnet squeezenet1_0 --out out",
 }
-KILLS = [pytest.param(n, k, marks=pytest.mark.nightly) for n in KILLED for k in range(1, 10)]
+USUAL = ("run", "measure", "sweep run")
+KILLS = [
+    pytest.param(name, draw, marks=[pytest.mark.nightly] if draw or name not in USUAL else [])
+    for name in KILLED
+    for draw in range(10)
+]
 
 
-@pytest.mark.parametrize(("name", "draw"), [*((name, 0) for name in KILLED), *KILLS])
+@pytest.mark.parametrize(("name", "draw"), KILLS)
 def test_a_kill_spoils_nothing(here, name, draw):
     """Kill a command at a random moment: old results stay whole, and the same command completes."""
     line = KILLED[name]
