@@ -126,6 +126,16 @@ def test_what_a_command_did_not_make_stays(tmp_path, state, force):
     assert everything(tmp_path) == before
 
 
+@pytest.mark.parametrize("place", [".", "..", "/"])
+def test_a_place_without_a_name_is_refused(tmp_path, monkeypatch, place):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OutputError, match="name of a new folder"), outputs.made(place, COMMAND):
+        pass
+    with pytest.raises(OutputError, match="name of a new file"):
+        outputs.write_page(place, "<p>", COMMAND)
+    assert everything(tmp_path) == {}
+
+
 def test_an_own_result_is_replaced_only_when_asked(result):
     before = everything(result)
     with pytest.raises(OutputError, match="--force"), outputs.made(result, COMMAND):

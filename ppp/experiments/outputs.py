@@ -248,6 +248,8 @@ def check_free(target: Path, command: str, *, force: bool = False) -> None:
     Traceback (most recent call last):
     ppp.experiments.outputs.OutputError: ... holds 'notes.txt', which 'ppp run' did not make; ...
     """
+    if target.name in ("", ".."):
+        raise OutputError(f"--output {target}: expected the name of a new folder")
     if not os.path.lexists(target):
         return
     if target.is_symlink() or not target.is_dir():
@@ -602,6 +604,8 @@ def write_page(path: str | Path, page: str, command: str, *, force: bool = False
 
 def check_page(path: Path, *, force: bool = False) -> None:
     """Refuse a place for a page, as :func:`write_page` does."""
+    if path.name in ("", ".."):
+        raise OutputError(f"--output {path}: expected the name of a new file")
     if not os.path.lexists(path):
         return
     if path.is_symlink() or not path.is_file():
