@@ -27,8 +27,7 @@ test: $(INSTALLED)
 
 # Also the tests that take long: more kills, more odd command lines.
 test-nightly: $(INSTALLED)
-	OMP_WAIT_POLICY=PASSIVE PPP_KILLS=20 PPP_SLURM_SEEDS=4 \
-	  $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m ""
+	OMP_WAIT_POLICY=PASSIVE PPP_SLURM_SEEDS=4 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m ""
 
 pdf: book
 	@$(BIN)/ppp pdf --profile "$$PROFILE" --variant "$$VARIANT"

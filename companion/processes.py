@@ -247,5 +247,5 @@ def _follow(number: int, born: float, end: Callable[[], object] | None) -> None:
     if end:
         end()
     else:
-        end_children(wait=0)
+        end_children(wait=1)
         os._exit(128 + signal.SIGTERM)

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 import ppp
 from ppp.errors import ParameterError, PPPError, WeightsError
-from ppp.experiments import bhv, bhv_design, confounders
+from ppp.experiments import bhv, bhv_design, confounders, outputs
 from ppp.experiments.bhv import PUBLISHED, VARIANTS, Kept, Protocol
 from ppp.experiments.bhv_design import (
     CONDITIONS,
@@ -220,7 +220,7 @@ def test_conditions_change_what_they_say():
 
 
 def test_a_run_writes_whole_files(tiny, trained):
-    assert {path.name for path in trained.iterdir()} == {run.stem for run in runs()}
+    assert {path.name for path in trained.glob("[!.]*")} == {run.stem for run in runs()}
     for run in runs():
         assert sorted(path.name for path in (trained / run.stem).iterdir()) == FILES
         record = json.loads((trained / run.stem / "record.json").read_text())
@@ -282,6 +282,7 @@ def test_an_unfinished_run_is_trained_again_to_the_same_tables(tiny, trained, tm
     run = Run("published", "V", 0)
     expected = contents(trained / run.stem)
     del expected["record.json"]
+    outputs.claim(tmp_path, bhv_design.STUDY.command)
     place = tmp_path / run.stem
     place.mkdir()
     (place / "accuracy.csv").write_text("half a ta")
@@ -307,11 +308,11 @@ def test_others_go_on_when_a_run_fails_and_the_next_call_trains_what_is_missing(
     for broken in (PPPError("an unlucky number"), OSError(28, "No space left on device")):
         said = refused(partial(train_design, wanted, tmp_path), PPPError)
         assert said == f"1 of 2 runs failed; the first: published-V-seed0: {broken}"
-    assert asked == [0, 1, 0] and [p.name for p in tmp_path.iterdir()] == ["published-V-seed1"]
+    assert asked == [0, 1, 0] and [p.name for p in tmp_path.glob("[!.]*")] == ["published-V-seed1"]
     broken = None
     train_design(wanted, tmp_path)
     assert asked == [0, 1, 0, 0]
-    assert {path.name for path in tmp_path.iterdir()} == {run.stem for run in wanted}
+    assert {path.name for path in tmp_path.glob("[!.]*")} == {run.stem for run in wanted}
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"seed": 0}'])
@@ -332,7 +333,7 @@ def test_a_damaged_record_is_told_in_one_line(tiny, trained, tmp_path, content):
 def test_collected_tables_read_back_equal(tiny, trained, tmp_path):
     data = tmp_path / "data"
     assert collect(trained, data) == 4
-    assert sorted(path.name for path in data.iterdir()) == TABLES
+    assert sorted(path.name for path in data.glob("[!.]*")) == TABLES
     before = raw(trained, "accuracy")
     found = accuracies(data)
     assert np.allclose(found["accuracy"], 100 * before["accuracy"], rtol=1e-6)
@@ -379,7 +380,7 @@ def test_tables_are_the_same_bytes_twice(tiny, trained, tmp_path):
     for name in ("a", "b"):
         collect(trained, tmp_path / name)
     before = contents(tmp_path / "a")
-    assert sorted(before) == TABLES and contents(tmp_path / "b") == before
+    assert sorted(before) == [".ppp.json", *TABLES] and contents(tmp_path / "b") == before
     os.utime(tmp_path / "a" / "runs.csv", (0, 0))
     collect(trained, tmp_path / "a")  # they may be replaced
     assert contents(tmp_path / "a") == before

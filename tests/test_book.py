@@ -297,7 +297,7 @@ def whole(checkout, versions):
     return n
 
 
-KILLS = int(os.environ.get("PPP_KILLS", "1"))
+KILLS = int(os.environ.get("PPP_KILLS", "20"))
 
 
 def timeless(pages_):
@@ -310,7 +310,7 @@ def timeless(pages_):
     }
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_killed_build_loses_and_spoils_nothing(checkout, tmp_path_factory):
     """Kill builds at random times: the pages stay whole, and the next build completes."""
     undisturbed = tmp_path_factory.mktemp("undisturbed") / "checkout"
@@ -390,7 +390,7 @@ def small_disk(checkout):
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_full_disk(checkout, small_disk):
     """The build fails and says why, the pages stay; with room again it completes."""
     assert build(checkout).returncode == 0
@@ -407,7 +407,7 @@ def test_a_full_disk(checkout, small_disk):
     assert whole(checkout, [8, 9]) == 9
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_read_only_folder(checkout, small_disk):
     assert build(checkout).returncode == 0
     before = contents(html(checkout))

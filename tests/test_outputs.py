@@ -332,6 +332,13 @@ def test_a_second_writer_is_told_who_is_at_work(tmp_path):
     assert (place / "page.html").exists()
 
 
+@pytest.mark.parametrize("name", [".lock", ".place.lock", "0"])
+def test_a_lock_may_have_any_name(tmp_path, name):
+    first, second = (outputs.held(tmp_path / name, COMMAND) for _ in range(2))
+    with first, pytest.raises(InUse, match="at work here"), second:
+        pass
+
+
 def test_a_lock_that_a_killed_command_left_is_taken(tmp_path):
     path = tmp_path / ".lock"
     code = "import os, sys; from ppp.experiments import outputs\n"

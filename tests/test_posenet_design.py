@@ -13,7 +13,7 @@ from PIL import Image
 
 import ppp
 from ppp.errors import LayerError, ParameterError, PictureError, PPPError, WeightsError
-from ppp.experiments import posenet, posenet_design
+from ppp.experiments import outputs, posenet, posenet_design
 from ppp.experiments.networks import OPTIMAL, load_network, small_resnet
 from ppp.experiments.photographs import photographs
 from ppp.experiments.plane import scenes
@@ -459,7 +459,7 @@ def test_ppp_is_measured_on_windows_of_its_own_in_every_trial(photos):
 
 
 def test_a_run_writes_whole_files(tiny, trained):
-    assert {path.name for path in trained.iterdir()} == {run.stem for run in runs()}
+    assert {path.name for path in trained.glob("[!.]*")} == {run.stem for run in runs()}
     assert len(runs()) == 6
     for run in runs():
         assert sorted(path.name for path in (trained / run.stem).iterdir()) == FILES
@@ -560,6 +560,7 @@ def test_an_unfinished_run_is_trained_again_to_the_same_tables(tiny, trained, tm
     run = Run("trained", "randn", 0)
     expected = contents(trained / run.stem)
     del expected["record.json"]
+    outputs.claim(tmp_path, posenet_design.STUDY.command)
     place = tmp_path / run.stem
     place.mkdir()
     (place / "trials.csv").write_text("half a ta")
@@ -582,7 +583,7 @@ def test_others_go_on_when_a_run_fails(tiny, tmp_path, monkeypatch):
     wanted = runs(["ridge", "pixels"])
     said = refused(lambda: train_design(wanted, tmp_path), PPPError)
     assert said == "1 of 2 runs failed; the first: ridge-pixels-seed0: no such luck"
-    assert [path.name for path in tmp_path.iterdir()] == ["pixels-pixels-seed0"]
+    assert [path.name for path in tmp_path.glob("[!.]*")] == ["pixels-pixels-seed0"]
 
 
 # ----------------------------------------------------------------------------------- tables
@@ -590,7 +591,7 @@ def test_others_go_on_when_a_run_fails(tiny, tmp_path, monkeypatch):
 
 def test_collected_tables_read_back_equal(tiny, trained, tmp_path):
     assert collect(trained, tmp_path) == 6
-    assert sorted(path.name for path in tmp_path.iterdir()) == TABLES
+    assert sorted(path.name for path in tmp_path.glob("[!.]*")) == TABLES
     for read, name, rtol in ((trials, "trials", 1e-5), (windows, "windows", 1e-3),
                              (patterns, "ppp", 1e-6)):  # fmt: skip
         frames = [table(trained, run, name) for run in runs()]
@@ -612,7 +613,7 @@ def test_tables_are_the_same_bytes_twice(tiny, trained, tmp_path):
     for name in ("a", "b"):
         collect(trained, tmp_path / name)
     before = contents(tmp_path / "a")
-    assert sorted(before) == TABLES and contents(tmp_path / "b") == before
+    assert sorted(before) == [".ppp.json", *TABLES] and contents(tmp_path / "b") == before
     os.utime(tmp_path / "a" / "runs.csv", (0, 0))
     collect(trained, tmp_path / "a")  # they may be replaced
     assert contents(tmp_path / "a") == before

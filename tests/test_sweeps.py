@@ -223,7 +223,10 @@ def test_a_missing_file_and_bad_options_are_refused_in_one_line(toy, capsys):
             ["run", str(path), "--cluster", "slrum"],
             "--cluster 'slrum': expected slurm, or a folder",
         ),
-        (["table", str(path), "--output", str(toy / "no")], "no such folder; first: ppp sweep run"),
+        (
+            ["table", str(path), "--output", str(toy / "no")],
+            "no sweep has run there; first: ppp sweep run",
+        ),
     ]:
         assert cli.main(["sweep", *words]) == 2
         said = capsys.readouterr().err
@@ -532,10 +535,12 @@ def test_a_snakemake_that_dies_is_noticed_and_a_second_sweep_waits_for_the_first
     wait_for(lambda: list(place.glob("started/*.json")))
     process.kill()
     process.communicate()
-    while sleepers(place):  # as long as one of them lives, it holds the sweep
+    wait_for(lambda: not sleepers(place))
+    while True:  # as long as one of its children lives, it holds the sweep
         with contextlib.suppress(PPPError):
-            run(swept, place, first=0)
-    assert set(states(run(swept, place, first=0))) <= {"done", "failed", "missing"}
+            after = run(swept, place, first=0)
+            break
+    assert set(states(after)) <= {"done", "failed", "missing"}
 
 
 def test_two_processes_never_perform_one_run(toy):
@@ -694,7 +699,7 @@ def test_only_a_regular_file_is_a_sweep(toy, capsys):
     ]:
         assert cli.main(["sweep", "plan", str(path)]) == 2
         said = capsys.readouterr().err
-        assert said.startswith("ppp: sweep file") and says in said and said.count("\n") == 1
+        assert said.startswith("ppp: sweep") and says in said and said.count("\n") == 1
 
 
 def test_names_of_weights_end_as_in_the_library():

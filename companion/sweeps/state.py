@@ -424,7 +424,8 @@ def living(begun: Mapping[str, Any]) -> psutil.Process | None:
     """Return the process of this machine that performs a run, if it is still there."""
     try:
         process = psutil.Process(int(begun["pid"]))
-        return process if begun_here(begun) and process.create_time() == begun["born"] else None
+        there = process.create_time() == begun["born"] and process.status() != psutil.STATUS_ZOMBIE
+        return process if there and begun_here(begun) else None
     except (psutil.Error, KeyError, TypeError, ValueError):
         return None
 

@@ -151,7 +151,8 @@ def _locked(path: Path) -> IO[str]:
 
 def _taken(path: Path, said: str) -> str:
     lines = said.removeprefix(_SIGNED).splitlines()
-    where = path.parent if path.name == LOCK else path.with_name(path.name[1 : -len(LOCK)])
+    beside = path.name.removeprefix(".").removesuffix(LOCK)  # of the place that is locked
+    where = path.parent if path.name == LOCK else path.with_name(beside)
     if len(lines) != 4:  # it has only just been locked
         return f"{where}: another command is at work here; wait for its end"
     command, process, host, since = lines
