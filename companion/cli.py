@@ -347,7 +347,8 @@ def _verify_arguments(parser: argparse.ArgumentParser) -> None:
 def _verify(options: argparse.Namespace) -> None:
     from ppp.experiments import zoo
 
-    lines = zoo.verify(options.data or zoo.DATA, n_test=options.accuracy)
+    n_test = whole("--accuracy", options.accuracy, 0, 100_000)
+    lines = zoo.verify(options.data or zoo.DATA, n_test=n_test)
     print(*lines, f"{_count(lines, 'network')} verified", sep="\n")
 
 
