@@ -115,7 +115,7 @@ def test_collect_and_verify(tmp_path, capsys):
     assert cli.main(["zoo", "collect", *map(str, others), "--replace"]) == 0
     capsys.readouterr()
     assert "no finished run" in refused(capsys, "collect", "--runs", data, "--data", data)
-    assert "n_test = 'all'" in refused(capsys, "verify", "--data", data, "--accuracy", "all")
+    assert "--accuracy 'all'" in refused(capsys, "verify", "--data", data, "--accuracy", "all")
     (data / "networks" / f"{settings.stem}.safetensors").write_bytes(b"")
     assert "SHA-256" in refused(capsys, "verify", "--data", data)
     shutil.rmtree(data)
