@@ -9,8 +9,6 @@ import re
 import shlex
 import signal
 import sys
-import tempfile
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -789,6 +787,9 @@ def _say(*words: str) -> None:
 
 def _ours(error: BaseException) -> str:
     """Keep the traceback of what nobody foresaw in a file, and say where."""
+    import tempfile
+    import traceback
+
     line = f"{type(error).__name__}: {first_words(error)}"
     try:
         handle, path = tempfile.mkstemp(prefix="ppp-fault-", suffix=".txt")

@@ -9,7 +9,6 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -169,7 +168,9 @@ def profile_values(
         The profiles file; the checkout's ``profiles.yaml`` without it.
     """
     path = profiles or ROOT / "profiles.yaml"
-    known = _names(documents.read_yaml(path, error=ParameterError), path)
+    from ppp.experiments import yaml_documents
+
+    known = _names(yaml_documents.read_yaml(path, error=ParameterError), path)
     if profile not in known:
         raise ParameterError(unknown("profile", profile, known))
     changes = dict(_names(_names(known[profile], path).get(notebook.stem), path))
@@ -297,6 +298,8 @@ def execute(
 
 def _undisturbed(work: Callable[[], object]) -> None:
     """Do something in another thread: there nbclient cannot take signals from this program."""
+    from concurrent.futures import Future
+
     done: Future[None] = Future()
 
     def run() -> None:

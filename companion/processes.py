@@ -11,7 +11,6 @@ import contextlib
 import os
 import signal
 import socket
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -137,6 +136,8 @@ def start(command: Sequence[str], env: Mapping[str, str] | None = None, **option
     **options
         Of :class:`subprocess.Popen`.
     """
+    import subprocess
+
     with _interruptible():
         return subprocess.Popen(
             command,

@@ -17,7 +17,7 @@ import nbformat
 from companion.notebooks import KERNEL
 from ppp import files
 from ppp.errors import PPPError
-from ppp.experiments import documents, outputs
+from ppp.experiments import outputs, yaml_documents
 
 if TYPE_CHECKING:
     from companion.book import Build
@@ -78,7 +78,7 @@ _CITED = ("title", "version", "license", "authors", "preferred-citation")
 
 def citation(path: Path) -> dict[str, Any]:
     """Read ``CITATION.cff``."""
-    found = documents.read_yaml(path, "citation file", error=ReleaseError)
+    found = yaml_documents.read_yaml(path, "citation file", error=ReleaseError)
     given = found if isinstance(found, dict) else {}
     if lacking := [name for name in _CITED if name not in given]:
         raise ReleaseError(f"{path}: not a citation file: it lacks {', '.join(lacking)}")

@@ -55,6 +55,7 @@ def checkout(tmp_path):
         "ppp/experiments/parameters.py",
         "ppp/experiments/datasets.py",
         "ppp/experiments/documents.py",
+        "ppp/experiments/yaml_documents.py",
         "ppp/experiments/outputs.py",
         "ppp/experiments/downloads.py",
     )

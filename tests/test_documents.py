@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from ppp.errors import DataError, DocumentError, shown, unknown
-from ppp.experiments import documents
+from ppp.experiments import documents, yaml_documents
 
 
 def refused(call, *arguments, error=DocumentError, **options):
@@ -68,7 +68,7 @@ def test_only_regular_files_are_opened(tmp_path, monkeypatch):
             ("/dev/null", "a device"),
             ("/dev/stdin", "a "),
         ]:
-            for read in (documents.regular, documents.read_bytes, documents.read_yaml):
+            for read in (documents.regular, documents.read_bytes, yaml_documents.read_yaml):
                 words = refused(read, path, "list")
                 assert words.startswith(f"list {path} cannot be read: it is {kind}"), words
 
@@ -138,7 +138,7 @@ MERGES = "a0: &a0 {x0: 1}\n" + "".join(
 )
 def test_yaml_is_bounded_before_it_is_built(text, reason):
     begun = time.monotonic()
-    words = refused(documents.parse_yaml, text, "sweep.yaml")
+    words = refused(yaml_documents.parse_yaml, text, "sweep.yaml")
     assert words.startswith("sweep.yaml: not YAML (") and reason in words, words
     assert time.monotonic() - begun < 60
 
@@ -147,9 +147,9 @@ def test_yaml_takes_almost_no_memory_for_what_it_refuses(tmp_path):
     (tmp_path / "bomb.yaml").write_text(bomb(40))
     code = (
         "import resource, sys\n"
-        "from ppp.errors import PPPError\nfrom ppp.experiments import documents\n"
+        "from ppp.errors import PPPError\nfrom ppp.experiments import yaml_documents\n"
         "resource.setrlimit(resource.RLIMIT_DATA, (200 * 2**20,) * 2)\n"
-        "try: documents.read_yaml(sys.argv[1])\n"
+        "try: yaml_documents.read_yaml(sys.argv[1])\n"
         "except PPPError: print('refused')\n"
     )
     done = subprocess.run(
@@ -160,9 +160,11 @@ def test_yaml_takes_almost_no_memory_for_what_it_refuses(tmp_path):
 
 def test_yaml_that_is_right_is_read_as_ever():
     text = "base: &b {n: 1, day: 2001-01-02}\nmore: {<<: *b, n: 2}\nlist: [*b, no, 1e3, 0x10, ~]\n"
-    assert documents.parse_yaml(text) == yaml.safe_load(text)
-    assert documents.parse_yaml(text, loader=documents.Texts) == yaml.load(text, yaml.BaseLoader)
-    assert documents.parse_yaml("") is None
+    assert yaml_documents.parse_yaml(text) == yaml.safe_load(text)
+    assert yaml_documents.parse_yaml(text, loader=yaml_documents.Texts) == yaml.load(
+        text, yaml.BaseLoader
+    )
+    assert yaml_documents.parse_yaml("") is None
 
 
 # ---- words
@@ -179,7 +181,8 @@ def test_values_are_shown_short():
 
 
 def test_the_start_needs_neither_torch_nor_pandas():
-    code = "import sys, ppp.experiments.documents; print({'torch', 'pandas'} & set(sys.modules))"
+    code = "import sys, ppp.experiments.documents; "
+    code += "print({'torch', 'pandas', 'yaml'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "set()"
 

@@ -25,7 +25,7 @@ from companion.sweeps.spec import NotebookTarget, Run, SweepError, show
 from companion.sweeps.state import DONE, FAILED, MISSING, RUNNING, STALE, Status, living
 from ppp import files
 from ppp.errors import PPPError
-from ppp.experiments import documents, outputs
+from ppp.experiments import documents, outputs, yaml_documents
 
 WORKFLOW = Path(__file__).parent / "workflow.smk"
 COMMAND = "ppp sweep"
@@ -171,7 +171,7 @@ def profile(cluster: str) -> Path:
 def _executor(folder: Path) -> str:
     """Return the executor that a profile of Snakemake names."""
     for path in folder.glob("config*.yaml"):
-        found = documents.read_yaml(path, "profile", error=SweepError)
+        found = yaml_documents.read_yaml(path, "profile", error=SweepError)
         if isinstance(found, dict) and "executor" in found:
             return str(found["executor"])
     return ""

@@ -18,7 +18,7 @@ from companion import notebooks, staleness
 from companion.quantities import read_bytes, read_seconds
 from ppp import files
 from ppp.errors import ParameterError, PPPError, first_words, shown, unknown
-from ppp.experiments import datasets, documents, parameters
+from ppp.experiments import datasets, documents, parameters, yaml_documents
 
 MEASURE = "measure"
 """In the place of a notebook: ``ppp measure``."""
@@ -252,15 +252,16 @@ class Sweep:
             In one line: what is wrong, its value, what was expected.
         """
         path = documents.as_path(path, "sweep file", SweepError)
-        text = documents.read_text(path, "sweep file", most=documents.MOST_YAML, error=SweepError)
-        content = documents.parse_yaml(text, str(path), loader=_Loader, error=SweepError)
+        most = yaml_documents.MOST_YAML
+        text = documents.read_text(path, "sweep file", most=most, error=SweepError)
+        content = yaml_documents.parse_yaml(text, str(path), loader=_Loader, error=SweepError)
         try:
             return _sweep(path, content, text)
         except PPPError as error:
             raise SweepError(f"{path}: {first_words(error, 1000)}") from None
 
 
-class _Loader(documents.Texts):
+class _Loader(yaml_documents.Texts):
     """Keeps every value a text, whose type the parameter knows; refuses a key given twice."""
 
     def construct_mapping(self, node, deep=False):

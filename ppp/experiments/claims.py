@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from ppp.errors import DocumentError, ParameterError, first_words, unknown
-from ppp.experiments import documents
+from ppp.experiments import yaml_documents
 
 CLAIMS = Path(__file__).resolve().parents[2] / "data" / "claims.yaml"
 
@@ -118,7 +118,7 @@ def claims(path: str | Path = CLAIMS) -> dict[str, Claim]:
     >>> claims()["C8"].claim
     'PPP forms early in training.'
     """
-    listed = documents.read_yaml(path, "claims")
+    listed = yaml_documents.read_yaml(path, "claims")
     result = {}
     try:
         for name, entry in listed.items():

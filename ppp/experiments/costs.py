@@ -25,7 +25,7 @@ from torchvision.models.resnet import Bottleneck, ResNet
 
 import ppp
 from ppp.errors import ParameterError, unknown
-from ppp.experiments import bhv, documents, networks, posenet, survey
+from ppp.experiments import bhv, networks, posenet, survey, yaml_documents
 from ppp.experiments.training import check_whole
 
 DATA = Path(__file__).resolve().parents[2] / "data"
@@ -114,7 +114,7 @@ def published() -> dict:
     >>> published()["recipe"]["epochs"]
     90
     """
-    return documents.read_yaml(DATA / "costs.yaml")
+    return yaml_documents.read_yaml(DATA / "costs.yaml")
 
 
 def build(name: str, device: str = "cpu") -> nn.Module:

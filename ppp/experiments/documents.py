@@ -1,7 +1,6 @@
-"""What a user names is read through here: paths, files, JSON and YAML, or one line says why not.
+"""What a user names is read through here: paths, files and JSON, or one line says why not.
 
-Only a regular file is opened: a pipe would wait for ever, a device never end. YAML is bounded
-before anything is built of it.
+Only a regular file is opened: a pipe would wait for ever, a device never end.
 """
 
 from __future__ import annotations
@@ -14,21 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ppp.errors import DocumentError, PPPError, first_words, shown
 
 MOST = 2**28
 """Bytes that a document may have, unless said otherwise."""
-
-MOST_YAML = 2**20
-"""Bytes of a YAML document."""
-
-MOST_WRITTEN_OUT = 2**22
-"""Characters of a YAML document with all its aliases written out, 20 for each value."""
-
-MOST_DEPTH = 50
-"""Levels of a YAML document."""
 
 _KINDS = {
     stat.S_IFDIR: "a folder",
@@ -143,11 +131,11 @@ def read_bytes(
             _check_regular(os.fstat(file.fileno()))
             content = file.read(-1 if most is None else most + 1)
     except MemoryError:
-        raise error(f"{_named(found, what)} cannot be read: larger than the memory") from None
+        raise error(f"{named(found, what)} cannot be read: larger than the memory") from None
     except OSError as problem:
         raise _unreadable(found, what, error, problem) from None
     if most is not None and len(content) > most:
-        raise error(f"{_named(found, what)} cannot be read: larger than {most:,} bytes")
+        raise error(f"{named(found, what)} cannot be read: larger than {most:,} bytes")
     return content
 
 
@@ -175,7 +163,7 @@ def read_text(
         return content.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as problem:
         raise error(
-            f"{_named(path, what)} cannot be read: byte {problem.start + 1} is not UTF-8; save it "
+            f"{named(path, what)} cannot be read: byte {problem.start + 1} is not UTF-8; save it "
             "as UTF-8"
         ) from None
 
@@ -222,117 +210,9 @@ def read_json(
             raise ValueError(f"expected {'a list' if kind is list else 'names with values'}")
     except (ValueError, RecursionError) as problem:
         raise error(
-            f"{_named(path, what)} cannot be read: not as expected in JSON ({first_words(problem)})"
+            f"{named(path, what)} cannot be read: not as expected in JSON ({first_words(problem)})"
         ) from None
     return found
-
-
-# ---------------------------------------------------------------------------------- YAML
-
-
-class _Bounded:
-    """Refuses a document that is too deep, or too large with its aliases written out."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
-        self.depth = self.size = 0
-        self.sizes: dict[yaml.Node, int] = {}
-
-    def compose_node(self, parent, index):
-        event = self.peek_event()
-        before = self.size
-        self.size += 20 + len(getattr(event, "value", ""))
-        self.depth += 1
-        if self.depth > MOST_DEPTH:
-            raise yaml.YAMLError(f"deeper than {MOST_DEPTH} levels")
-        node = super().compose_node(parent, index)
-        self.depth -= 1
-        if isinstance(event, yaml.AliasEvent):
-            if node not in self.sizes:
-                raise yaml.YAMLError(f"{event.anchor!r} holds itself")
-            self.size += self.sizes[node]
-        else:
-            self.sizes[node] = self.size - before
-        if self.size > MOST_WRITTEN_OUT:
-            raise yaml.YAMLError(
-                f"larger than {MOST_WRITTEN_OUT:,} characters with its aliases written out"
-            )
-        return node
-
-
-class Values(_Bounded, yaml.SafeLoader):
-    """Reads numbers, dates and the like as YAML means them."""
-
-
-class Texts(_Bounded, yaml.BaseLoader):
-    """Keeps every value a text."""
-
-
-def parse_yaml(
-    text: str,
-    what: str = "text",
-    *,
-    loader: type = Values,
-    error: type[PPPError] = DocumentError,
-) -> Any:
-    """Return what a YAML document holds.
-
-    Parameters
-    ----------
-    text : str
-    what : str
-        What the document is, for the message.
-    loader : type
-        :class:`Values` or :class:`Texts`, or a class made of one.
-    error : type
-        What is raised.
-
-    Raises
-    ------
-    PPPError
-        No YAML, or larger than is read.
-
-    Examples
-    --------
-    >>> parse_yaml("n: 64"), parse_yaml("n: 64", loader=Texts)
-    ({'n': 64}, {'n': '64'})
-    >>> parse_yaml("&a [*a]")
-    Traceback (most recent call last):
-    ppp.errors.DocumentError: text: not YAML ('a' holds itself)
-    """
-    try:
-        if len(text) > MOST_YAML:
-            raise yaml.YAMLError(f"larger than {MOST_YAML:,} characters")
-        return yaml.load(text, Loader=loader)
-    # Numbers and dates that are none are refused by Python, not by YAML.
-    except (yaml.YAMLError, ValueError, RecursionError) as problem:
-        raise error(f"{what}: not YAML ({first_words(problem)})") from None
-
-
-def read_yaml(
-    path: str | os.PathLike[str],
-    what: str = "",
-    *,
-    loader: type = Values,
-    error: type[PPPError] = DocumentError,
-) -> Any:
-    """Read a YAML file, as :func:`parse_yaml` does a text.
-
-    Raises
-    ------
-    PPPError
-        As :func:`read_text` and :func:`parse_yaml`.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> path = Path(tempfile.mkdtemp(), "a.yaml")
-    >>> _ = path.write_text("n: [2, 8]")
-    >>> read_yaml(path)
-    {'n': [2, 8]}
-    """
-    text = read_text(path, what, most=MOST_YAML, error=error)
-    return parse_yaml(text, _named(path, what), loader=loader, error=error)
 
 
 # ---------------------------------------------------------------------------------- words
@@ -349,8 +229,8 @@ def _check_regular(about: os.stat_result) -> None:
 
 
 def _unreadable(path: Path, what: str, error: type[PPPError], problem: OSError) -> PPPError:
-    return error(f"{_named(path, what)} cannot be read: {problem.strerror or problem}")
+    return error(f"{named(path, what)} cannot be read: {problem.strerror or problem}")
 
 
-def _named(path: str | os.PathLike[str], what: str) -> str:
+def named(path: str | os.PathLike[str], what: str) -> str:
     return f"{what} {os.fspath(path)}".strip()

@@ -19,7 +19,6 @@ Each holds a lock while it writes, see :func:`held`.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import hashlib
 import json
 import os
@@ -399,6 +398,8 @@ def replace(folder: Path, target: Path) -> None:
 
 def _swapped(one: Path, other: Path) -> bool:
     """Let two paths change their names, if the system has a call for it (Linux)."""
+    import ctypes
+
     try:
         call = ctypes.CDLL(None).renameat2
     except (OSError, AttributeError):

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from ppp.errors import DocumentError, PPPError, first_words, unknown
-from ppp.experiments import documents, figures
+from ppp.experiments import documents, figures, yaml_documents
 from ppp.experiments.surroundings import mean_interval
 
 if TYPE_CHECKING:
@@ -72,7 +72,9 @@ class SweepTables:
     @property
     def asked(self) -> list[dict[str, str]]:
         """Return the figures that the sweep's file asks for, as :meth:`by_factor` takes them."""
-        spec = documents.parse_yaml(self.spec, f"sweep {self.name!r}", loader=documents.Texts)
+        spec = yaml_documents.parse_yaml(
+            self.spec, f"sweep {self.name!r}", loader=yaml_documents.Texts
+        )
         found = spec.get("figures", []) if isinstance(spec, dict) else []
         return [one for one in found if isinstance(one, dict) and "y" in one]
 
