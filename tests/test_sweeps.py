@@ -538,9 +538,9 @@ def test_a_snakemake_that_dies_is_noticed_and_a_second_sweep_waits_for_the_first
     wait_for(lambda: not sleepers(place))
     while True:  # as long as one of its children lives, it holds the sweep
         with contextlib.suppress(PPPError):
-            after = run(swept, place, first=0)
+            run(swept, place, first=0)
             break
-    assert set(states(after)) <= {"done", "failed", "missing"}
+    wait_for(lambda: "running" not in states(status(swept, place)), 10)
 
 
 def test_two_processes_never_perform_one_run(toy):
