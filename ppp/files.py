@@ -44,6 +44,11 @@ def write(path: str | Path, content: bytes) -> None:
         raise
 
 
+def digest(content: bytes) -> str:
+    """Return the SHA-256 of some bytes, 64 hexadecimal digits."""
+    return hashlib.sha256(content).hexdigest()
+
+
 def sha256(path: str | Path) -> str:
     """Return the SHA-256 of a file's content, 64 hexadecimal digits.
 

@@ -23,7 +23,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from ppp.errors import ResumptionError
-from ppp.files import write
+from ppp.files import digest, write
 from ppp.metrics import Moments
 from ppp.windows import Picture
 
@@ -238,11 +238,6 @@ def _packed(named: dict[str, Moments]) -> Iterator[tuple[str, Tensor]]:
         yield f"{name} n", torch.tensor(moments.n)
         yield f"{name} mean", moments.mean.cpu().contiguous()
         yield f"{name} m2", moments.m2.cpu().contiguous()
-
-
-def digest(content: bytes) -> str:
-    """Return the SHA-256 of some bytes."""
-    return hashlib.sha256(content).hexdigest()
 
 
 def fingerprint(picture: Picture) -> str:

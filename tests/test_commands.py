@@ -108,6 +108,14 @@ def living(processes):
     return alive
 
 
+def assert_gone(processes):
+    """Give them five seconds to end."""
+    deadline = time.monotonic() + 5
+    while living(processes) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert living(processes) == []
+
+
 def end(process):
     for one in family(process):
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -351,10 +359,7 @@ def test_children_end_with_a_command_that_is_killed(here, name):
         children = family(process)[1:]
         process.kill()
         process.communicate(timeout=20)
-        deadline = time.monotonic() + 5
-        while living(children) and time.monotonic() < deadline:
-            time.sleep(0.1)
-        assert living(children) == []
+        assert_gone(children)
     finally:
         end(process)
 
@@ -467,10 +472,7 @@ def test_a_kill_spoils_nothing(here, name, draw):
         time.sleep(0.02)
     process.kill()
     process.communicate(timeout=20)
-    deadline = time.monotonic() + 5
-    while living(children) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert living(children) == []
+    assert_gone(children)
     now = {path: content for path, content in everything(here).items() if path in whole}
     if not kept:
         out = here / "out"

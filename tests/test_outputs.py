@@ -99,6 +99,11 @@ def with_a_damaged_marker(place):
     (place / outputs.MARKER).write_text("{")
 
 
+def with_a_pipe_as_marker(place):
+    place.mkdir()
+    os.mkfifo(place / outputs.MARKER)
+
+
 FOREIGN = (
     file,
     folder_of_files,
@@ -111,6 +116,7 @@ FOREIGN = (
     with_a_changed_file,
     with_a_link_inside,
     with_a_damaged_marker,
+    with_a_pipe_as_marker,
 )
 
 

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from ppp.errors import LayerError, PPPError, WeightsError, first_words, shown, unknown
 from ppp.experiments import documents
 from ppp.experiments.datasets import online
+from ppp.files import digest
 
 SHIPPED = Path(__file__).resolve().parents[2] / "data" / "networks"
 """Folder of the shipped weights and their ``manifest.json``."""
@@ -568,7 +569,7 @@ def fetch(weights, *, folder: str | Path | None = None) -> Path:
             raise WeightsError(
                 f"{url} could not be reached ({first_words(error)}); give the path of a local file"
             ) from None
-    found = _sha256(documents.read_bytes(path, most=None, error=WeightsError))
+    found = digest(documents.read_bytes(path, most=None, error=WeightsError))
     if not found.startswith(match[1]):
         raise WeightsError(
             f"{path} has SHA-256 {found}, expected {match[1]}...; delete it to download it again"
@@ -624,17 +625,17 @@ def weights_sha256(model: nn.Module) -> str:
     >>> weights_sha256(small_vgg(seed=1)) == weights_sha256(small_vgg(seed=1))
     True
     """
-    digest = hashlib.sha256()
+    found = hashlib.sha256()
     for name, value in sorted(model.state_dict().items()):
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()
+        found.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        found.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return found.hexdigest()
 
 
 def _read(path: Path, expected: str = "") -> tuple[dict[str, Tensor], str]:
     """Read a state dict and its SHA-256; a hash that differs is refused before parsing."""
     content = documents.read_bytes(path, most=None, error=WeightsError)
-    found = _sha256(content)
+    found = digest(content)
     if expected and found != expected:
         raise WeightsError(
             f"{path} has SHA-256 {found}, expected {expected}; restore the original file"
@@ -705,7 +706,3 @@ def _load(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:
 def _castable(value: Tensor, to: Tensor) -> bool:
     """Only precision may be lost: numbers stay floating-point, whole, complex or truth values."""
     return value.dtype == to.dtype or (value.is_floating_point() and to.is_floating_point())
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()

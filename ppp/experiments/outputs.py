@@ -19,7 +19,6 @@ Each holds a lock while it writes, see :func:`held`.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import re
@@ -32,8 +31,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
-from ppp.errors import PPPError
-from ppp.files import sha256, write
+from ppp.errors import DocumentError, PPPError
+from ppp.experiments import documents
+from ppp.files import digest, sha256, write
 
 MARKER = ".ppp.json"
 """In a folder of results: which command made it, and the SHA-256 of its files."""
@@ -194,15 +194,13 @@ def environment() -> dict[str, str]:
 def _marker(folder: Path) -> dict:
     """Return what a folder says of itself: command and files; nothing if it says nothing."""
     path = folder / MARKER
-    try:
-        about = json.loads(path.read_bytes())
-        if isinstance(about["command"], str) and isinstance(about["files"], dict):
-            return about
-        raise ValueError
-    except (FileNotFoundError, NotADirectoryError):
+    if not os.path.lexists(path):
         return {}
-    except (ValueError, KeyError, TypeError):
-        raise OutputError(f"{path} is damaged; move {folder} away") from None
+    with contextlib.suppress(DocumentError):
+        about = documents.read_json(path)
+        if isinstance(about.get("command"), str) and isinstance(about.get("files"), dict):
+            return about
+    raise OutputError(f"{path} is damaged; move {folder} away")
 
 
 def _mark(folder: Path, command: str, files: Mapping[str, object] | None = None) -> None:
@@ -535,7 +533,7 @@ def update(
     check_update(folder, contents, command, remedy=remedy)
     with _parents(folder / LOCK), held(folder / LOCK, command):
         known = check_update(folder, contents, command, remedy=remedy)
-        after = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+        after = {name: digest(content) for name, content in contents.items()}
         both = {name: [*_listed(known.get(name)), new] for name, new in after.items()}
         _mark(folder, command, known | both)  # a killed update leaves old files and new ones
         for name, content in contents.items():
@@ -562,7 +560,7 @@ def check_update(
         path = folder / name
         if not os.path.lexists(path) or _is(path, known.get(name)):
             continue
-        if content is not None and _is(path, hashlib.sha256(content).hexdigest()):
+        if content is not None and _is(path, digest(content)):
             continue
         if name in known:
             raise OutputError(f"{path} was changed since {command!r} wrote it; {remedy}")
@@ -600,7 +598,7 @@ def write_page(path: str | Path, page: str, command: str, *, force: bool = False
     with _parents(path), held(_beside(path), command):
         check_page(path, force=force)
         content = page.rstrip("\n").encode() + b"\n"
-        mark = f"<!-- made by {command}, SHA-256 {hashlib.sha256(content).hexdigest()} -->\n"
+        mark = f"<!-- made by {command}, SHA-256 {digest(content)} -->\n"
         write(path, content + mark.encode())
 
 
@@ -627,4 +625,4 @@ def sealed(path: Path) -> bool:
     if not found:
         return False
     whole = content[: len(content) - len(found[0])]
-    return hashlib.sha256(whole).hexdigest() == found[2].decode()
+    return digest(whole) == found[2].decode()

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 import csv
-import hashlib
 import io
 import json
 import math
@@ -39,6 +38,7 @@ from ppp.experiments.networks import (
     normalise,
 )
 from ppp.experiments.plane import SHAPES, render_windows
+from ppp.files import digest
 from ppp.padding import Scheme
 from ppp.swapping import with_generator
 
@@ -459,7 +459,7 @@ class _Folder:
         }
         for name, content in contents.items():
             files.write(self.path / name, content)
-        digests = {name: _sha256(content) for name, content in contents.items()}
+        digests = {name: digest(content) for name, content in contents.items()}
         files.write(self.path / "record.json", _json(run.record | {"files": digests}))
         (self.path / "state.pt").unlink(missing_ok=True)
 
@@ -479,7 +479,7 @@ def load_run(folder: str | Path) -> Run:
 
         def read(name: str) -> bytes:
             content = documents.read_bytes(folder / name, most=None)
-            if known.get(name, found := _sha256(content)) != found:
+            if known.get(name, found := digest(content)) != found:
                 raise WeightsError(f"{name} is not what the run wrote: its SHA-256 is another")
             return content
 
@@ -648,10 +648,6 @@ def _plain(value: object) -> bool:
 
 def _json(value: object) -> bytes:
     return (json.dumps(value, indent=1, sort_keys=isinstance(value, dict)) + "\n").encode()
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
 
 
 def _csv(rows: list[dict[str, float]]) -> bytes:
