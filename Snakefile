@@ -7,7 +7,7 @@ if, and only if, what it lists has changed (companion/staleness.py).
 import os
 from pathlib import Path
 
-from companion.book import WANTED, Build
+from companion.book.build import WANTED, Build
 from companion.processes import end_with_command
 
 end_with_command()

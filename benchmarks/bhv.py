@@ -18,13 +18,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ppp.experiments import bhv, jobs
-from ppp.experiments.redgreen import PUBLISHED_IMAGES
+from studies import jobs
+from studies.bhv import variants
+from studies.bhv.redgreen import PUBLISHED_IMAGES
 
 
 def plain(name: str, seed: int, epochs: int) -> float:
     """Train as one would write it down; return the accuracy on the validation images (%)."""
-    variant, sizes = bhv.VARIANTS[name], ((3, 32, 1), (32, 32, 2), (32, 64, 2), (64, 64, 2))
+    variant, sizes = variants.VARIANTS[name], ((3, 32, 1), (32, 32, 2), (32, 64, 2), (64, 64, 2))
     torch.manual_seed(seed)
     layers = []
     for inputs, outputs, stride in sizes:
@@ -49,7 +50,7 @@ def plain(name: str, seed: int, epochs: int) -> float:
 
 def ours(task: tuple[str, int], epochs: int) -> float:
     """Train with the library; return the same accuracy."""
-    _, log = bhv.train(task[0], bhv.Protocol(epochs=epochs), seed=task[1])
+    _, log = variants.train(task[0], variants.Protocol(epochs=epochs), seed=task[1])
     return 100 * float(log["leaked_accuracy"].iloc[-1])
 
 

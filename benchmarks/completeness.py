@@ -21,8 +21,8 @@ import torch
 import torchvision
 
 import ppp
-from ppp.experiments.networks import load_network
-from ppp.experiments.plane import scenes
+from studies.networks import load_network
+from studies.pictures.plane import scenes
 
 NETWORKS = {
     "resnet18": ("layer1", "layer2", "layer3", "layer4"),

@@ -16,9 +16,9 @@ from pathlib import Path
 import torch
 
 import ppp
-from ppp.experiments.networks import load_network
-from ppp.experiments.plane import Scene, scenes
 from ppp.extraction import Tap, gather
+from studies.networks import load_network
+from studies.pictures.plane import Scene, scenes
 
 LAYERS = ("layer1", "layer2", "layer3", "layer4")
 SCHEMES = ("zeros", "reflect", "replicate", "circular", "randn")

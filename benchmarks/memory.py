@@ -23,8 +23,8 @@ PER_PICTURE = 16
 def many_windows(n: int) -> dict[str, float]:
     """Measure `n` windows of scenes rendered on demand; return peak resident memory, in MiB."""
     import ppp
-    from ppp.experiments.networks import load_network
-    from ppp.experiments.plane import scenes
+    from studies.networks import load_network
+    from studies.pictures.plane import scenes
 
     network = load_network("plane-resnet", "trained")
     reach = ppp.coverage(network.model, network.layers, network.window)
@@ -49,8 +49,8 @@ def large_picture(side: int, n: int, bound_mib: int) -> dict[str, float]:
     import torch
 
     import ppp
-    from ppp.experiments.networks import load_network
     from ppp.tiles import pass_bytes
+    from studies.networks import load_network
 
     # The coverage takes more memory than a measurement, so another process finds it.
     with ProcessPoolExecutor(1, get_context("spawn")) as elsewhere:
@@ -74,7 +74,7 @@ def large_picture(side: int, n: int, bound_mib: int) -> dict[str, float]:
 
 def _coverage() -> object:
     import ppp
-    from ppp.experiments.networks import load_network
+    from studies.networks import load_network
 
     network = load_network("plane-resnet", "trained")
     return ppp.coverage(network.model, network.layers, network.window)

@@ -9,7 +9,7 @@ import time
 
 import torch
 
-from ppp.experiments.plane import SHAPES, cut, render, render_windows
+from studies.pictures.plane import SHAPES, cut, render, render_windows
 
 WINDOW, MANY, SHEET = 160, 64, 1024
 

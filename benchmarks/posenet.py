@@ -18,9 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ppp.experiments import posenet, posenet_design as design
 from ppp.extraction import extract, gather
 from ppp.measurement import exact_kernels
+from studies.posenet import design, readout as posenet
 
 
 def plain(

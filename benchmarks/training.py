@@ -10,10 +10,10 @@ import time
 
 import torch
 
-from ppp.experiments import zoo
-from ppp.experiments.networks import FAMILIES, load_network
-from ppp.experiments.training import Settings, _Work
 from ppp.measurement import measure
+from studies.dynamics import design
+from studies.networks import FAMILIES, load_network
+from studies.networks.training import Settings, _Work
 
 
 def step_seconds(family: str, padding: str, steps: int = 6) -> float:
@@ -33,8 +33,8 @@ def step_seconds(family: str, padding: str, steps: int = 6) -> float:
 def measuring_seconds(family: str, n_scenes: int = 64) -> float:
     """Time one network on 512 windows: five layers, one scheme, coverage given."""
     network = load_network(f"plane-{family}", "random")
-    windows = zoo.windows_to_measure(family, n_scenes)
-    reach = zoo.Observer(Settings(family)).reach
+    windows = design.windows_to_measure(family, n_scenes)
+    reach = design.Observer(Settings(family)).reach
     began = time.perf_counter()
     measure(network.model, windows, network.layers, coverage=reach)
     return time.perf_counter() - began

@@ -16,10 +16,10 @@ import pandas as pd
 from markupsafe import Markup
 
 from companion import notebooks
-from companion.book import read_numbers
+from companion.notebooks.numbers import read_numbers
 from companion.templates import TEMPLATES
 from ppp.errors import PPPError, first_words
-from ppp.experiments import documents
+from studies.storage import documents
 
 MOST_ROWS = 200
 """Of a table, how many rows are shown: those that exceed their intervals come first."""

@@ -26,7 +26,7 @@ import nbformat
 
 from companion.notebooks import KERNEL
 from ppp.errors import PPPError
-from ppp.experiments import outputs
+from studies.storage import outputs
 
 COMMAND = "ppp course"
 LEVELS = {

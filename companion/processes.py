@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ppp.experiments import outputs
+from studies.storage import outputs
 
 if TYPE_CHECKING:
     import psutil

@@ -18,14 +18,15 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from companion import notebooks, processes, staleness
+from companion import notebooks, processes
+from companion.notebooks import staleness
 from companion.quantities import show_bytes, show_seconds
 from companion.sweeps import job
 from companion.sweeps.spec import NotebookTarget, Run, SweepError, show
 from companion.sweeps.state import DONE, FAILED, MISSING, RUNNING, STALE, Status, living
 from ppp import files
 from ppp.errors import PPPError
-from ppp.experiments import documents, outputs, yaml_documents
+from studies.storage import documents, outputs, yaml_documents
 
 WORKFLOW = Path(__file__).parent / "workflow.smk"
 COMMAND = "ppp sweep"
@@ -106,15 +107,13 @@ def _like(status: Status, todo: Sequence[Run], records: dict, what: str) -> floa
 
 def _published(status: Status, count: int) -> tuple[float | None, float | None, str]:
     """Take the published chapter's time and size for each run."""
-    from companion.pages import seconds
-
     target = status.sweep.target
     unknown = "nothing yet: 'ppp sweep run --first 1' measures one run"
     if not isinstance(target, NotebookTarget):
         return None, None, unknown
     built = notebooks.ROOT / "build" / target.profile
     executed = built / "notebooks" / target.path.name
-    if not executed.exists() or (took := seconds(notebooks.read(executed))) is None:
+    if not executed.exists() or (took := notebooks.seconds(notebooks.read(executed))) is None:
         return None, None, unknown
     left = [executed, *(built / "results" / target.path.stem).rglob("*")]
     disk = sum(path.stat().st_size for path in left if path.is_file())
@@ -334,7 +333,7 @@ def _fetch(runs: Sequence[Run]) -> None:
                     itertools.product(value if isinstance(value, list) else [value], weights)
                 )
     if any(weights not in ("random", "initial") for _, weights in asked):
-        from ppp.experiments import networks
+        from studies import networks
 
         for name, weights in sorted(asked):
             networks.fetch_weights(name, weights)

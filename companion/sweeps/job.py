@@ -24,12 +24,14 @@ from typing import Any
 
 import psutil
 
-from companion import notebooks, processes, staleness
+from companion import notebooks, processes
+from companion.notebooks import staleness
 from companion.quantities import show_bytes, show_seconds
 from companion.sweeps import spec, state
 from ppp import files
 from ppp.errors import PPPError
-from ppp.experiments import datasets, outputs
+from studies.pictures import datasets
+from studies.storage import outputs
 
 LOOK = 0.2
 """Seconds between two looks at the time and memory of a run."""

@@ -14,11 +14,14 @@ from typing import Any
 
 import yaml
 
-from companion import notebooks, staleness
+from companion import notebooks
+from companion.notebooks import staleness
 from companion.quantities import read_bytes, read_seconds
 from ppp import files
 from ppp.errors import ParameterError, PPPError, first_words, shown, unknown
-from ppp.experiments import datasets, documents, parameters, yaml_documents
+from studies import parameters
+from studies.pictures import datasets
+from studies.storage import documents, yaml_documents
 
 MEASURE = "measure"
 """In the place of a notebook: ``ppp measure``."""
@@ -130,10 +133,9 @@ class MeasureTarget:
         return self._request({name: value})[name]
 
     def _request(self, changes: Mapping[str, Any]) -> Values:
-        from companion import cli
-        from companion.request import Request
+        from companion.measure.request import Request
 
-        return asdict(Request.read(cli.measure_options({"network": "none"} | dict(changes))))
+        return asdict(Request.from_settings({"network": "none"} | dict(changes)))
 
     def seed(self, seed: int) -> Values:
         return {"seed": seed}
@@ -160,11 +162,11 @@ class MeasureTarget:
         return staleness.ingredients(library.root, {"companion.measure": code}, library, MEASURE)
 
     def sources(self) -> list[Path]:
-        return [notebooks.ROOT / "companion" / "measure.py"]
+        return [notebooks.ROOT / "companion" / "measure" / "run.py"]
 
     def perform(self, settings: Mapping[str, Any], folder: Path) -> None:
         """Measure; the folder of ``ppp measure`` comes to lie in `folder` as ``results``."""
-        from companion import measure, request
+        from companion.measure import request, run as measure
 
         measured = {
             name: tuple(value) if isinstance(value, list) else value

@@ -32,10 +32,11 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-from companion import notebooks, staleness
+from companion import notebooks
+from companion.notebooks import staleness
 from companion.sweeps.spec import NUMBERS, Run, Sweep, SweepError, show
 from ppp import files
-from ppp.experiments import documents
+from studies.storage import documents
 
 DONE, STALE, FAILED, MISSING, RUNNING = "done", "stale", "failed", "missing", "running"
 
@@ -362,11 +363,11 @@ def read_rows(path: Path, texts: Collection[str] = ()) -> pa.Table:
 
 
 def _numbers(path: Path, texts: Collection[str]) -> pa.Table:
-    from companion.book import BookError, read_numbers
+    from companion.notebooks.numbers import NumbersError, read_numbers
 
     try:
         values = read_numbers(path.parent)
-    except BookError as error:
+    except NumbersError as error:
         raise SweepError(f"{path.name} is not a table ({str(error).partition(': ')[2]})") from None
     return pa.table(
         {name: _column([str(one) if name in texts else one]) for name, one in values.items()}
@@ -396,7 +397,12 @@ def _write(path: Path, table: pa.Table) -> None:
 def sources_state(root: Path, others: Sequence[Path]) -> str:
     """Return a digest of size and time of every source, which tells whether one was edited."""
     about = []
-    for path in [*sorted((root / "ppp").rglob("*.py")), root / "constraints.txt", *others]:
+    for path in [
+        *sorted((root / "ppp").rglob("*.py")),
+        *sorted((root / "studies").rglob("*.py")),
+        root / "constraints.txt",
+        *others,
+    ]:
         try:
             found = path.stat()
             about.append((path.name, found.st_size, found.st_mtime_ns))

@@ -1,0 +1,415 @@
+"""The pages of the book: what is added to an executed chapter before it is published."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+import re
+import shlex
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import nbformat
+import yaml
+
+from companion import course, notebooks
+from companion.book import release
+from companion.book.build import BookError, repository
+from companion.notebooks import staleness
+from companion.notebooks.numbers import name_in_prose, numbers
+from companion.quantities import show_seconds
+from ppp import files
+from studies import parameters
+
+if TYPE_CHECKING:
+    from companion.book.build import Build
+
+Notebook = nbformat.NotebookNode
+_INLINE = re.compile(r'src="data:image/png;base64,([A-Za-z0-9+/=]+)"')
+
+
+def assemble(build: Build, target: Path, *, printed: bool = False) -> None:
+    """Put the book's sources, executed chapters and results together in one folder.
+
+    Parameters
+    ----------
+    build : Build
+        Its chapters have been run.
+    target : Path
+        What is there already is replaced.
+    printed : bool
+        For paper: figures and tables without links, buttons and scripts.
+
+    Raises
+    ------
+    BookError
+        An executed chapter holds an error, or two chapters claim the same number.
+    """
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(build.root / "book", target)
+    (target / "notebooks").mkdir(exist_ok=True)
+    substitutions: dict[str, int | float | str] = {}
+    for stem in build.stems:
+        executed = _executed(build, stem)
+        page = _printed(executed) if printed else _published(build, stem, executed, target)
+        nbformat.write(page, target / "notebooks" / f"{stem}.ipynb")
+        if build.results(stem).is_dir():
+            shutil.copytree(build.results(stem), target / "_static" / "results" / stem)
+        new = numbers(build.results(stem), stem)
+        if twice := sorted(new.keys() & substitutions):
+            raise BookError(f"chapter {stem}: the number {twice[0]} exists already")
+        substitutions |= new
+        if (took := notebooks.seconds(executed)) is not None:
+            substitutions[f"{name_in_prose(stem)}_run_time"] = show_seconds(took)
+    for name, (mark, text) in _FILLED.items():
+        if (target / name).exists():
+            _fill(target / name, mark, text(build))
+    if build.changes:
+        _variant(build, target)
+    config = yaml.safe_load((target / "_config.yml").read_text(encoding="utf-8"))
+    config.setdefault("parse", {})["myst_substitutions"] = substitutions
+    text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+    (target / "_config.yml").write_text(text, encoding="utf-8")
+
+
+def _fill(path: Path, mark: str, value: str) -> None:
+    text = path.read_text(encoding="utf-8")
+    if mark not in text:
+        raise BookError(f"{path.name}: expected a line {mark}")
+    path.write_text(text.replace(mark, value), encoding="utf-8")
+
+
+# ---- chapters
+
+
+def _executed(build: Build, stem: str) -> Notebook:
+    """Read an executed chapter, with the prose that its source has now."""
+    path = build.folder / "notebooks" / f"{stem}.ipynb"
+    executed = nbformat.read(path, as_version=4)
+    for cell in executed.cells:
+        for output in cell.get("outputs", []):
+            if output.output_type == "error":
+                raise BookError(
+                    f"chapter {path}: a cell shows an error ({output.ename}: "
+                    f"{output.evalue}); no such page is published"
+                )
+    return with_prose(nbformat.read(build.notebook(stem), as_version=4), executed)
+
+
+def with_prose(source: Notebook, executed: Notebook) -> Notebook:
+    """Return an executed notebook with the words of its source.
+
+    Prose is no part of a chapter's key: where only words have changed, the results stand.
+    """
+    code = {cell.id: cell for cell in executed.cells if cell.cell_type == "code"}
+    wanted = {cell.id for cell in source.cells if cell.cell_type == "code"}
+    if not wanted <= set(code):  # a page that says why the chapter was not run
+        return executed
+    cells = []
+    for cell in source.cells:
+        ran = code.get(cell.id, {})
+        metadata = {**ran.get("metadata", {}), **cell.metadata}
+        cells.append({**cell, **_ran(ran), "metadata": metadata})
+        if "parameters" in cell.metadata.get("tags", []):
+            cells += [
+                _without_place(cell)
+                for cell in executed.cells
+                if "injected-parameters" in cell.metadata.get("tags", [])
+            ]
+    return nbformat.from_dict({**executed, "cells": cells})
+
+
+def _ran(cell: Notebook) -> dict[str, Any]:
+    """Return what running added to a cell of code."""
+    return {name: cell[name] for name in ("outputs", "execution_count") if name in cell}
+
+
+def _without_place(cell: Notebook) -> Notebook:
+    """Leave out where the results of a chapter were written: a folder of the machine."""
+    lines = [line for line in cell.source.splitlines() if not line.startswith("results = ")]
+    return nbformat.from_dict({**cell, "source": "\n".join(lines)})
+
+
+def _published(build: Build, stem: str, page: Notebook, target: Path) -> Notebook:
+    """Add what a reader can do with a chapter, and move its figures and tables into files."""
+    static = target / "_static"
+    tables = 0
+    for cell in page.cells:
+        for output in cell.get("outputs", []):
+            html = output.get("data", {}).get("text/html")
+            if html is None:
+                continue
+            html = "".join(html)
+            if 'class="dataframe"' in html:
+                tables += 1
+                name = f"table-{tables}.csv"
+                files.write(static / "tables" / stem / name, table_csv(html).encode())
+                html += (
+                    f'<p class="ppp-table-link"><a href="../_static/tables/{stem}/{name}" '
+                    f'download="{stem}-{name}">This table as CSV</a></p>'
+                )
+            html = _INLINE.sub(lambda found: _to_file(found[1], static, stem), html)
+            output.data["text/html"] = html.replace(
+                "</ul></details>\n</figure>", f"{_run_time(page, cell)}</ul></details>\n</figure>"
+            )
+    files.write(static / "notebooks" / f"{stem}.ipynb", _text(release.notebook(build, stem)))
+    first, *rest = page.cells
+    cells = [first, _words(_box(build, stem, page), "rerun"), *rest]
+    if data := _data(build.results(stem), stem):
+        cells.append(_words(data, "data"))
+    exercises = build.root / "exercises" / f"{stem}.md"
+    if exercises.exists():
+        sheet = course.read(exercises)
+        files.write(static / "exercises" / f"{stem}.ipynb", _text(course.student(sheet)))
+        cells.append(_words(_exercises(sheet), "exercises"))
+    return nbformat.from_dict({**page, "cells": cells})
+
+
+def _text(notebook: Notebook) -> bytes:
+    return nbformat.writes(notebook).encode()
+
+
+def _words(text: str, name: str) -> Notebook:
+    return nbformat.v4.new_markdown_cell(text, id=f"companion-{name}")
+
+
+def _to_file(data: str, static: Path, stem: str) -> str:
+    png = base64.b64decode(data)
+    name = f"{staleness.digest(png)}.png"
+    files.write(static / "figures" / stem / name, png)
+    return f'src="../_static/figures/{stem}/{name}" loading="lazy"'
+
+
+def _run_time(page: Notebook, cell: Notebook) -> str:
+    whole, own = notebooks.seconds(page), cell.metadata.get("papermill", {}).get("duration")
+    if whole is None or own is None:
+        return ""
+    return f"<li><b>run time</b>: {own:.1f} s of this cell, {show_seconds(whole)} of the page</li>"
+
+
+def _box(build: Build, stem: str, page: Notebook) -> str:
+    """Say how a page is run again, exactly as it was, and with other values."""
+    changed = "".join(
+        f" -p {name} {shlex.quote(value)}" for name, value in build.changed(stem).items()
+    )
+    command = f"ppp run {stem} --profile {build.profile}{changed}"
+    took = notebooks.seconds(page)
+    links = [f'<a href="../_static/notebooks/{stem}.ipynb" download>Download this notebook</a>']
+    links += launch_links(stem)
+    return "\n".join(
+        [
+            ":::{admonition} Run this page yourself",
+            ":class: tip dropdown",
+            "",
+            f"This page was computed with the profile `{build.profile}`"
+            + (f" in {show_seconds(took)}" if took else "")
+            + ". The same again, and then with a value of your own:",
+            "",
+            "```bash",
+            command,
+            f"{command} -p NAME VALUE",
+            f"ppp compare runs/{stem}-...   # what differs from this page, and by how much",
+            "```",
+            "",
+            f"`ppp params {stem[:2]}` and the [index of parameters](../parameters.md) list names.",
+            "",
+            f'<p class="ppp-links">{" · ".join(links)}</p>',
+            ":::",
+        ]
+    )
+
+
+def launch_links(stem: str) -> list[str]:
+    """Return links to Binder and Colab, if the address of the repository is known.
+
+    Binder makes the environment of the repository. Colab opens the released notebook, whose first
+    cell installs what it needs, from the branch ``notebooks``, to which the workflow writes it.
+    """
+    address = repository()
+    found = re.fullmatch(r"https://github\.com/([\w.-]+/[\w.-]+?)(?:\.git)?", address)
+    if not found:
+        return []
+    binder = f"https://mybinder.org/v2/gh/{found[1]}/HEAD?labpath=notebooks%2F{quote(stem)}.ipynb"
+    colab = (
+        f"https://colab.research.google.com/github/{found[1]}/blob/notebooks/{quote(stem)}.ipynb"
+    )
+    return [f'<a href="{binder}">Open in Binder</a>', f'<a href="{colab}">Open in Colab</a>']
+
+
+def _data(results: Path, stem: str) -> str:
+    rows = []
+    for path in sorted(results.glob("*.csv")) if results.is_dir() else []:
+        with path.open(encoding="utf-8", newline="") as file:
+            read = csv.reader(file)
+            columns = len(next(read, []))
+            count = sum(1 for _ in read)
+        link = f'<a href="../_static/results/{stem}/{path.name}" download>{path.name}</a>'
+        rows.append(f"| {link} | {count:,} | {columns} |")
+    if not rows:
+        return ""
+    head = ["## Data of this page", "", "Every digit, as it was computed.", ""]
+    return "\n".join([*head, "| file | rows | columns |", "|---|---:|---:|", *rows])
+
+
+def _exercises(sheet: course.Sheet) -> str:
+    link = f'<a href="../_static/exercises/{sheet.stem}.ipynb" download>notebook of exercises</a>'
+    parts = [
+        "## Exercises",
+        f"{sheet.introduction}\n\nThe {link} holds them with cells that check your answers.",
+    ]
+    for number, exercise in enumerate(sheet.exercises, start=1):
+        parts += [
+            f"### {number}. {exercise.title}",
+            exercise.grade,
+            exercise.question,
+            f":::{{dropdown}} A hint\n{exercise.hint}\n:::",
+        ]
+    return "\n\n".join(parts)
+
+
+# ---- tables
+
+
+def table_csv(html: str) -> str:
+    """Return the first table of an HTML text as CSV, cells that span several repeated.
+
+    Examples
+    --------
+    >>> table_csv("<table><tr><th>a</th><th>b</th></tr><tr><td colspan=2>1,5</td></tr></table>")
+    'a,b\\n"1,5","1,5"\\n'
+    """
+    lines = table_rows(html)
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(lines)
+    return text.getvalue()
+
+
+def table_rows(html: str) -> list[list[str]]:
+    """Return the cells of the first table, row by row; one that spans several stands in each."""
+    from bs4 import BeautifulSoup
+
+    table = BeautifulSoup(html, "html.parser").table
+    filled: dict[tuple[int, int], str] = {}
+    rows = table.find_all("tr")
+    for y, row in enumerate(rows):
+        x = 0
+        for cell in row.find_all(["th", "td"]):
+            while (y, x) in filled:
+                x += 1
+            for down in range(int(cell.get("rowspan", 1))):
+                for right in range(int(cell.get("colspan", 1))):
+                    filled[y + down, x + right] = cell.get_text().strip()
+    width = 1 + max((x for _, x in filled), default=-1)
+    return [[filled.get((y, x), "") for x in range(width)] for y in range(len(rows))]
+
+
+# ---- pages that are made
+
+
+def parameter_index(build: Build) -> str:
+    """Return a table of every parameter: meaning, allowed values, chapters and their values."""
+    used: dict[str, list[str]] = {}
+    for stem in build.stems:
+        for name, value in notebooks.defaults(build.notebook(stem)).items():
+            shown = json.dumps(value).replace("|", "\\|")
+            used.setdefault(name, []).append(f"[{stem[:2]}](notebooks/{stem}.ipynb) `{shown}`")
+    rows = ["| parameter | meaning | allowed | chapter and its value |", "|---|---|---|---|"]
+    for name in sorted(used):
+        entry = parameters.lookup(name)
+        allowed = entry.kind.describe().replace("|", "\\|")
+        rows.append(f"| `{name}` | {entry.meaning} | {allowed} | {'<br>'.join(used[name])} |")
+    return "\n".join(rows)
+
+
+def _changelog(build: Build) -> str:
+    """Return the changelog without its title, which the page has."""
+    text = (build.root / "CHANGELOG.md").read_text(encoding="utf-8")
+    return text.partition("\n")[2].strip()
+
+
+_FILLED = {
+    "parameters.md": ("@PARAMETERS@", parameter_index),
+    "changelog.md": ("@CHANGELOG@", _changelog),
+    "citing.md": ("@BIBTEX@", lambda build: release.bibtex(build.root / "CITATION.cff")),
+}
+"""Pages with a mark in the place of what is made at build time: page -> mark, what makes it."""
+
+
+def _variant(build: Build, target: Path) -> None:
+    """Give a variant its own first page, and leave out what quotes published numbers."""
+    rows = ["| chapter | here |", "|---|---|"]
+    for stem in build.stems:
+        changed = build.changed(stem)
+        refused = any(
+            cell.id == "refused"
+            for cell in nbformat.read(build.folder / "notebooks" / f"{stem}.ipynb", 4).cells
+        )
+        what = "refuses" if refused else "computed with"
+        here = f"{what} {_listed(changed)}" if changed else "as published: no such parameter"
+        rows.append(f"| [](notebooks/{stem}.ipynb) | {here} |")
+    text = [
+        "# A variant of the book",
+        f"The chapters below were computed with {_listed(build.changes)} on top of the profile "
+        f"`{build.profile}`. Their prose was written for the published values: where it and a "
+        "figure disagree, the figure shows what was computed here. Unfold the line under a "
+        "figure to see from what.",
+        "\n".join(rows),
+    ]
+    (target / "intro.md").write_text("\n\n".join(text) + "\n", encoding="utf-8")
+    toc = yaml.safe_load((target / "_toc.yml").read_text(encoding="utf-8"))
+    for part in toc.get("parts", []):
+        part["chapters"] = [one for one in part["chapters"] if not _quotes(target, one["file"])]
+    (target / "_toc.yml").write_text(yaml.safe_dump(toc, sort_keys=False), encoding="utf-8")
+
+
+def _quotes(target: Path, page: str) -> bool:
+    path = target / f"{page}.md"
+    return path.exists() and "{{" in path.read_text(encoding="utf-8")
+
+
+def _listed(changes: Mapping[str, str]) -> str:
+    return ", ".join(f"`{name} = {value}`" for name, value in changes.items())
+
+
+# ---- on paper
+
+
+def _printed(page: Notebook) -> Notebook:
+    """Return a chapter whose figures are pictures with captions, and whose tables LaTeX can set."""
+    for cell in page.cells:
+        outputs: list[Any] = []
+        for output in cell.get("outputs", []):
+            html = "".join(output.get("data", {}).get("text/html", ""))
+            found = _INLINE.search(html)
+            if found and "ppp-figure" in html:
+                caption = re.search(r"<figcaption>(.*?)</figcaption>", html, re.S)
+                outputs.append(_output({"image/png": found[1]}))
+                outputs.append(_output({"text/markdown": f"*{_plain(caption[1])}*"}))
+            elif 'class="dataframe"' in html:
+                outputs.append(_output({"text/markdown": _markdown_table(table_rows(html))}))
+            elif "data" not in output or set(output.data) != {"text/html"}:
+                outputs.append(output)
+        if "outputs" in cell:
+            cell.outputs = outputs
+    return page
+
+
+def _output(data: dict[str, str]) -> Notebook:
+    return nbformat.v4.new_output("display_data", data=data)
+
+
+def _plain(html: str) -> str:
+    from html import unescape
+
+    return unescape(re.sub(r"<[^>]*>", "", html)).replace("*", r"\*").strip()
+
+
+def _markdown_table(rows: Sequence[Sequence[str]]) -> str:
+    head, *body = [[cell.replace("|", r"\|") or " " for cell in row] for row in rows]
+    lines = [head, ["---"] * len(head), *body]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

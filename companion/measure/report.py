@@ -1,0 +1,205 @@
+"""The report of ``ppp measure``: one HTML file that needs no other."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from markupsafe import Markup
+
+from companion.templates import TEMPLATES
+from ppp.metrics import Estimate
+from ppp.results import LayerResult, Measurement, NullTest
+from studies import figures
+
+if TYPE_CHECKING:
+    from companion.measure.measured import Measured
+
+HEAD = (
+    "scheme",
+    "layer",
+    "MAE-PPP",
+    "floor",
+    "SNR-PPP",
+    "floor",
+    "clean cells",
+    "null test",
+    "completeness",
+)
+_METRICS = {"mae": "MAE-PPP (σ)", "snr": "SNR-PPP"}
+_FACTS = {
+    "source": "where from",
+    "sha256": "SHA-256 of the weights' file",
+    "dtype": "precision of the weights' file",
+    "file_sha256": "SHA-256 of the network's file",
+    "padding": "padding it was made with",
+    "seed": "seed of the weights",
+    "accuracy": "accuracy",
+}
+"""What is shown of a network's provenance; the rest is in measurement.json."""
+_COLUMNS = 3
+"""Heat maps side by side."""
+
+
+def rows(measurement: Measurement) -> list[tuple[str, ...]]:
+    """Return the table of results as texts, its head first.
+
+    Intervals are in brackets; without one, as with a single photograph, there are none.
+
+    Examples
+    --------
+    >>> rows(Measurement())[0][:3]
+    ('scheme', 'layer', 'MAE-PPP')
+    """
+    body = []
+    for (scheme, layer), found in measurement.items():
+        s = found.summary
+        body.append(
+            (
+                scheme,
+                layer,
+                _estimate(s.mae),
+                _number(s.mae_floor),
+                _estimate(s.snr),
+                _number(s.snr_floor),
+                str(found.null_test.cells),
+                _verdict(found.null_test),
+                "shown" if found.completeness.shown else "not shown",
+            )
+        )
+    return [HEAD, *body]
+
+
+def page(measured: Measured) -> bytes:
+    """Return the report as one HTML file; every text that comes from outside is escaped."""
+    measurement = measured.measurement
+    table = measurement.table()
+    head, *body = rows(measurement)
+    verdicts = _verdicts(measurement)
+    html = TEMPLATES.get_template("measure/report.html.j2").render(
+        measured=measured,
+        request=measured.request,
+        network=measured.network,
+        choice=measured.choice,
+        made_with=measured.made_with,
+        verdicts=verdicts,
+        facts={name: _FACTS[name] for name in _FACTS if name in measured.network.provenance},
+        untested=[entry["layer"] for entry in verdicts if not entry["made"]],
+        groups=int(table["groups"].max()),
+        windows=int(table["n"].max()),
+        head=head,
+        body=body,
+        forests=[_forest(table, metric) for metric in _METRICS],
+        maps=[_maps(measurement, s) for s in dict.fromkeys(table["scheme"])],
+        coverage=_texts(_coverage(measurement)),
+        audit=_texts(measured.audit.table()),
+        stride=max(measurement.coverage.stride),
+        margin=max(measurement.coverage.margin),
+    )
+    return html.encode("utf-8", "backslashreplace")
+
+
+def _verdicts(measurement: Measurement) -> list[dict[str, object]]:
+    """Return what the null test, the worst of all schemes, and the certificate say by layer."""
+    found = []
+    for layer, reach in measurement.coverage.items():
+        results = [r for r in measurement.values() if r.layer == layer]
+        worst = max((r.null_test for r in results), key=lambda test: test.relative)
+        found.append(
+            {
+                "layer": layer,
+                "made": worst.passed is not None,
+                "cells": worst.cells,
+                "largest": f"{worst.relative:.1g}",
+                "complete": results[0].completeness,
+                "margin": ", ".join(map(str, reach.margin)),
+                "stride": reach.stride[0],
+            }
+        )
+    return found
+
+
+def _verdict(test: NullTest) -> str:
+    return "passed" if test.passed else "no clean cell"
+
+
+def _forest(table: pd.DataFrame, metric: str) -> Markup:
+    label = _METRICS[metric]
+    low, high, floor = (f"{metric}_{what}" for what in ("low", "high", "floor"))
+    table = table.replace([np.inf, -np.inf], np.nan)
+    table = table.assign(layer=table["layer"].map(_short))
+    schemes = table["scheme"].nunique()
+    figure = figures.forest(
+        table,
+        "layer",
+        metric,
+        low,
+        high,
+        group="scheme" if schemes > 1 else None,
+        floor=floor,
+        xlabel=label,
+        logx=bool((table[metric] > 0).all()),
+    )
+    caption = (
+        f"{label} of every layer with its 95 % interval over photographs. A point near its grey "
+        "tick, the noise floor, is noise."
+    )
+    return Markup(figures.as_html(figure, caption))
+
+
+def _maps(measurement: Measurement, scheme: str) -> Markup:
+    found = [result for result in measurement.values() if result.scheme == scheme]
+    figure = figures.gallery(
+        {_short(result.layer): _in_sigma(result) for result in found},
+        columns=_COLUMNS,
+        colorbar_label="mean |d| (σ)",
+        shared_scale=False,
+    )
+    caption = (
+        f"Padding {scheme}: channel mean of |d| over the map of every layer, one colour scale "
+        "each. The frame that padding draws is strongest where the colour is yellow."
+    )
+    return Markup(figures.as_html(figure, caption))
+
+
+def _in_sigma(result: LayerResult) -> np.ndarray:
+    sigma = result.summary.sigma
+    return result.magnitude() / sigma if sigma > 0 else result.magnitude()
+
+
+def _short(name: str) -> str:
+    """Break a name for a figure, in which a dollar sign would start a formula."""
+    return ("\n".join(textwrap.wrap(name, 24)) or name).replace("$", r"\$")
+
+
+def _coverage(measurement: Measurement) -> pd.DataFrame:
+    """Return the coverage with the four margins in one column."""
+    table = measurement.coverage.table()
+    sides = ["margin_left", "margin_right", "margin_top", "margin_bottom"]
+    margins = [", ".join(map(str, row)) for row in table[sides].to_numpy()]
+    return table.drop(columns=sides).assign(**{"margin: left, right, top, bottom": margins})
+
+
+def _texts(frame: pd.DataFrame) -> dict[str, list]:
+    head = [name.replace("_", " ") for name in frame.columns]
+    return {"head": head, "body": [[_cell(v) for v in row] for row in frame.to_numpy().tolist()]}
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(str, value))
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _number(value: float) -> str:
+    return "none" if np.isnan(value) else f"{value:.3g}"
+
+
+def _estimate(estimate: Estimate) -> str:
+    if not np.isfinite(estimate.low):
+        return f"{_number(estimate.value)} [no interval]"
+    return f"{_number(estimate.value)} [{_number(estimate.low)}, {_number(estimate.high)}]"

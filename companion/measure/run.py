@@ -1,0 +1,219 @@
+"""The work of ``ppp measure``: PPP of one network over photographs, and the folder of results."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from safetensors.torch import save as save_safetensors
+from tqdm import tqdm
+
+import ppp
+from companion import notebooks
+from companion.measure import report
+from companion.measure.measured import Measured, plain
+from companion.measure.request import OWN, Request
+from ppp.errors import MarginError, NullTestError, PictureError, PPPError, SwapError, first_words
+from ppp.inventory import Audit
+from ppp.results import Measurement
+from ppp.resumption import discard
+from studies import networks, results
+from studies.networks import layers as layer_choice, own
+from studies.pictures.photographs import (
+    Photograph,
+    folder_photographs,
+    large_enough,
+    scikit_image_photographs,
+)
+from studies.storage import outputs, tables
+
+COMMAND = "ppp measure"
+
+
+def measure(
+    request: Request,
+    output: Path,
+    *,
+    force: bool = False,
+    say: Callable[[str], object] = print,
+) -> Measured:
+    """Measure, and write the results into a folder, all of them or none.
+
+    Parameters
+    ----------
+    request : Request
+    output : Path
+        The folder; it appears when everything is in it. Beside it, as OUTPUT.partial, lies
+        what is finished of an interrupted measurement.
+    force : bool
+        Replace an earlier measurement there, once the new one is complete.
+    say : callable
+        Told in lines what is measured and what is not.
+
+    Returns
+    -------
+    Measured
+
+    Raises
+    ------
+    PPPError
+        The request or a file is at fault; nothing is written.
+    KeyboardInterrupt
+        With what to do to go on.
+    """
+    states = output.with_name(f"{output.name}.partial")
+    outputs.check_free(output, COMMAND, force=force)
+    with outputs.working(states, COMMAND):
+        with outputs.made(output, COMMAND, force=force) as folder:
+            done = _measure(request, output, folder, states, say)
+        for kept in states.iterdir():
+            discard(kept)
+    return done
+
+
+def _measure(request: Request, output: Path, folder: Path, states: Path, say) -> Measured:
+    photos, left_out = _photographs(request.photos)
+    network = _network(request)
+    audit = _audit(network)
+    _check_schemes(request, audit)
+    choice = layer_choice.choose(network.model, network.window, request.layers)
+    say(f"layers    {', '.join(choice.layers)}  ({choice.rule})")
+    for name, reason in choice.refused.items():
+        say(f"refused   {name}: {reason}")
+    need = ppp.size_needed(network.window, choice.coverage)
+    used, too_small = large_enough(photos, *need)
+    left_out += [(p.name, f"too small: {p.height} x {p.width} px") for p in too_small]
+    say(f"used      {len(used)} photographs of at least {need[0]} x {need[1]} px (height x width)")
+    for name, reason in left_out:
+        say(f"left out  {name}: {reason}")
+    if not used:
+        raise PictureError(
+            f"none of the {len(photos)} photographs is large enough: a window of "
+            f"{network.window} px with its surroundings needs {need[0]} x {need[1]} px (height x "
+            "width); give larger ones with --photos, shallower --layers, or a smaller --window"
+        )
+    windows = ppp.cut_windows(
+        used,
+        network.window,
+        choice.coverage,
+        per_picture=request.per_photo,
+        seed=request.seed,
+        transform=network.prepare,
+    )
+    if len(windows) < 2:
+        raise PictureError("1 window in all; expected at least 2: give more --per-photo")
+    weights_sha256 = networks.weights_sha256(network.model)
+    network.model.to(request.device)
+    versions = results.footer()
+    # All that decides the values, the code of a network's files too: other code begins anew.
+    made_of = [network.provenance, weights_sha256, [p.sha256 for p in used], versions]
+    identity = plain([asdict(request), *made_of])
+    kept = states / notebooks.digest({"of": identity})
+    measurement = _measured(request, network, windows, choice, kept)
+    done = Measured(
+        request,
+        request.command(output),
+        network,
+        weights_sha256,
+        choice,
+        audit,
+        need,
+        used,
+        left_out,
+        measurement,
+        versions,
+    )
+    tables.write_table(folder / "measurement.csv", measurement.table(), digits=None)
+    text = json.dumps(done.document(), indent=1, allow_nan=False)
+    tables.write(folder / "measurement.json", text.encode())
+    tables.write(folder / "patterns.safetensors", save_safetensors(_tensors(measurement)))
+    tables.write(folder / "report.html", report.page(done))
+    return done
+
+
+def _measured(request, network, windows, choice, kept: Path) -> Measurement:
+    """Run the measurement, which goes on where it was interrupted."""
+    try:
+        with tqdm(total=len(windows), desc="windows", unit="window", disable=None) as bar:
+            return ppp.measure(
+                network.model,
+                windows,
+                list(choice.layers),
+                list(request.schemes),
+                coverage=choice.coverage,
+                batch_size=request.batch_size,
+                seed=request.seed,
+                progress=bar.update,
+                memory=request.memory,
+                keep=kept,
+            )
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"finished photographs are kept in {kept.parent}; the same command goes on"
+        ) from None
+    except (NullTestError, MarginError):  # going on would only meet it again
+        discard(kept)
+        raise
+
+
+def _network(request: Request) -> networks.Network:
+    if own.is_own(request.network):
+        network = own.load_own(
+            request.network, request.weights, seed=request.seed, window=request.window
+        )
+    else:
+        network = networks.load_network(request.network, request.weights, seed=request.seed)
+    return dataclasses.replace(
+        network,
+        window=request.window or network.window,
+        mean=request.mean or network.mean,
+        std=request.std or network.std,
+    )
+
+
+def _audit(network: networks.Network) -> Audit:
+    try:
+        return ppp.audit(network.model, network.window)
+    except PPPError:
+        raise
+    except (RuntimeError, MemoryError) as error:  # mostly for want of memory
+        raise PPPError(
+            f"network {network.name!r} does not run on a window of {network.window} px: "
+            f"{first_words(error)}; give a smaller --window"
+        ) from None
+
+
+def _photographs(folder: str) -> tuple[list[Photograph], list[tuple[str, str]]]:
+    """Return the photographs, and the files that are none, with reasons."""
+    if not folder:
+        return scikit_image_photographs(), []
+    found = folder_photographs(folder)
+    return found.photos, [(o.file, o.reason) for o in found.outcomes if o.outcome == "skipped"]
+
+
+def _check_schemes(request: Request, audit: Audit) -> None:
+    blocked = audit.unswappable()
+    others = [scheme for scheme in request.schemes if scheme != OWN]
+    if blocked and others:
+        site = blocked[0]
+        more = f" and {len(blocked) - 1} more" if len(blocked) > 1 else ""
+        raise SwapError(
+            f"--schemes {','.join(others)}: the network pads where no scheme can be swapped in, "
+            f"at {site.module!r} ({site.kind}: {site.reason}){more}; --schemes own measures it as "
+            "it is"
+        )
+
+
+# ------------------------------------------------------------------------------ the folder
+
+
+def _tensors(measurement: Measurement) -> dict[str, torch.Tensor]:
+    return {
+        f"{scheme}/{layer}/{name}": torch.from_numpy(array).contiguous()
+        for (scheme, layer), found in measurement.items()
+        for name, array in (("pattern", found.pattern), ("deviation", found.deviation))
+    }

@@ -1,1 +1,0 @@
-"""Experiments built on the core: pictures, networks, training, figures."""

@@ -1,0 +1,637 @@
+"""The zoo: every small network, trained with every padding several times. [ours]
+
+A run trains one network and, on the way, measures its PPP. Runs are independent and each
+has its own folder; :func:`collect` turns finished runs into what ``data/`` ships.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property, partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as save_safetensors
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from ppp.errors import LayerError, ParameterError, PPPError, WeightsError, unknown
+from ppp.influence import coverage
+from ppp.measurement import measure
+from ppp.results import Measurement
+from ppp.windows import Picture, Windows
+from studies import jobs as pool, paths
+from studies.networks import (
+    FAMILIES,
+    OPTIMAL,
+    PLANE_MEAN,
+    PLANE_STD,
+    PLANE_WINDOW,
+    layers_of_interest,
+    load_network,
+    manifest,
+    normalise,
+    rebuilt,
+)
+from studies.networks.training import (
+    Observation,
+    Run,
+    Settings,
+    evaluate,
+    load_run,
+    train,
+    with_batch_statistics,
+)
+from studies.parameters import check_whole
+from studies.pictures.plane import scenes
+from studies.results import metric_rows
+from studies.storage import outputs, tables
+
+DATA = paths.DATA
+"""What is shipped: ``networks/`` and ``dynamics/``."""
+
+PADDINGS = ("zeros", "reflect", "replicate", "circular", "randn")
+"""Schemes that networks of the zoo train with, and are tested with."""
+SEEDS = {"resnet": (0, 1, 2, 3, 4), "vgg": (0, 1, 2)}
+"""Seeds of the runs of each family."""
+STEPS = (0, 4, 8, 16, 32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1280)
+"""Numbers of steps after which a run is measured."""
+PATTERN_STEPS = (0, 16, 64, 128, 256, 512, 1280)
+"""Those at which a run of seed 0 keeps its patterns too."""
+METRICS = ("mae", "snr", "power", "share")
+
+_TABLE = (
+    *("run", "family", "padding", "seed", "step", "epoch", "batch_norm", "test_padding"),
+    *("layer", "metric", "value", "low", "high", "floor", "accuracy", "loss"),
+)
+COLLECT = "ppp zoo collect"
+_SCENES = 1 << 41  # first seed of the scenes that are measured; none is trained on or tested
+_ROWS, _COLUMNS = 2, 4  # windows side by side in one scene
+
+
+def windows_to_measure(family: str, n_scenes: int = 32) -> Windows:
+    """Make the windows on which the zoo is measured: eight side by side in each scene.
+
+    Parameters
+    ----------
+    family : {"resnet", "vgg"}
+    n_scenes : int
+        Scenes, none of which is trained or tested on; shapes take turns.
+
+    Examples
+    --------
+    >>> len(windows_to_measure("resnet", 2))
+    16
+    """
+    return Windows(_pictures(family, n_scenes), PLANE_WINDOW)
+
+
+def _pictures(family: str, n_scenes: int) -> list[Picture]:
+    around = 48 if family == "resnet" else 64  # px, at least the margin, aligned
+    grid = np.indices((_ROWS, _COLUMNS)).reshape(2, -1) * PLANE_WINDOW + around
+    height, width = (2 * around + k * PLANE_WINDOW for k in (_ROWS, _COLUMNS))
+    return [
+        Picture(scene.name, normalise(scene.pixels(), PLANE_MEAN, PLANE_STD), *grid)
+        for scene in scenes(n_scenes, height, width, seed=_SCENES)
+    ]
+
+
+class Observer:
+    """Measures a network under training: what :func:`studies.networks.training.train` calls.
+
+    The network is taken with batch-norm statistics re-estimated on its own training windows,
+    because the running ones lag behind while it changes fast, and is measured under its own
+    padding; a network trained with optimal padding, which has none, under every scheme. At
+    the first and the last step every network is measured under every scheme, with its
+    running statistics too.
+
+    Parameters
+    ----------
+    settings : Settings
+        Of the run.
+    n_scenes : int
+        See :func:`windows_to_measure`.
+    n_test : int
+        Test windows for accuracy and loss at the first and last step; half of them between.
+    n_statistics : int
+        Windows for the re-estimated statistics.
+    patterns_at : sequence of int
+        Steps at which the patterns are kept, with re-estimated statistics.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        n_scenes: int = 32,
+        n_test: int = 512,
+        n_statistics: int = 256,
+        patterns_at: Sequence[int] = (),
+    ) -> None:
+        self.settings, self.n_scenes, self.n_test = settings, n_scenes, n_test
+        self.n_statistics, self.patterns_at = n_statistics, tuple(patterns_at)
+
+    @cached_property
+    def windows(self) -> Windows:
+        """The measured windows, rendered once."""
+        return windows_to_measure(self.settings.family, self.n_scenes)
+
+    @cached_property
+    def reach(self):
+        """Coverage of the layers of interest."""
+        model = FAMILIES[self.settings.family]().eval()
+        return coverage(model, layers_of_interest(model), PLANE_WINDOW)
+
+    def __call__(self, step: int, model: nn.Module) -> Observation:
+        """Return the rows of one step and, at some steps, the patterns."""
+        own, rows, tensors = self.settings.padding, [], {}
+        ends = step in (0, self.settings.steps)
+        tested = [own, *PADDINGS] if ends or own == OPTIMAL else [own]
+        tested = list(dict.fromkeys([*tested, OPTIMAL] if ends else tested))
+        first = self.settings.first_scene
+        estimated = with_batch_statistics(model, self.n_statistics, first_scene=first)
+        kinds = {"running": model, "re-estimated": estimated}
+        for name in kinds if ends else ("re-estimated",):
+            network, head = kinds[name], {"batch_norm": name}
+            quality = self.quality(network, tested, self.n_test if ends else self.n_test // 2)
+            found = self.measured(network, [p for p in tested if p != OPTIMAL])
+            for padding, (accuracy, loss) in quality.items():
+                head |= {"test_padding": padding, "accuracy": accuracy, "loss": loss}
+                rows += [
+                    head | row
+                    for (scheme, layer), result in found.items()
+                    if scheme == padding
+                    for row in metric_rows(layer, result.summary)
+                ] or [dict(head)]
+            if name == "re-estimated" and step in self.patterns_at:
+                tensors = {
+                    "/".join(key): torch.from_numpy(result.magnitude() / result.summary.sigma)
+                    for key, result in found.items()
+                }
+        return rows, {name: tensor.half() for name, tensor in tensors.items()}
+
+    def quality(
+        self, model: nn.Module, paddings: Sequence[str], n: int
+    ) -> dict[str, tuple[float, float]]:
+        """Return accuracy and loss on `n` test windows under each padding."""
+        device = next(model.parameters()).device
+        return {
+            padding: evaluate(rebuilt(model, padding).to(device), n, str(device))
+            for padding in paddings
+        }
+
+    def measured(self, model: nn.Module, paddings: Sequence[str]) -> Measurement:
+        """Measure PPP under each padding."""
+        network = rebuilt(model, "zeros").to(next(model.parameters()).device).eval()
+        layers = list(self.reach)
+        return measure(network, self.windows, layers, paddings, coverage=self.reach, groups=16)
+
+
+def runs(
+    families: Iterable[str] | None = None,
+    paddings: Iterable[str] | None = None,
+    seeds: Iterable[int] | None = None,
+) -> list[tuple[str, str, int]]:
+    """List runs as (family, padding, seed); by default the whole zoo's.
+
+    Raises
+    ------
+    ParameterError
+        An unknown family or padding, or a seed that is not a whole number.
+
+    Examples
+    --------
+    >>> runs(["vgg"], ["zeros"])
+    [('vgg', 'zeros', 0), ('vgg', 'zeros', 1), ('vgg', 'zeros', 2)]
+    >>> len(runs())
+    48
+    """
+    families, paddings = list(families or SEEDS), list(paddings or (*PADDINGS, OPTIMAL))
+    seeds = None if seeds is None else list(seeds)
+    listed = []
+    for family in families:
+        if family not in SEEDS:
+            raise ParameterError(unknown("family", family, SEEDS))
+        for padding in paddings:
+            if padding not in (*PADDINGS, OPTIMAL):
+                raise ParameterError(unknown("padding", padding, (*PADDINGS, OPTIMAL)))
+            for seed in SEEDS[family] if seeds is None else seeds:
+                listed.append((family, padding, Settings(family, padding, seed).seed))
+    return list(dict.fromkeys(listed))
+
+
+def train_run(
+    family: str,
+    padding: str,
+    seed: int,
+    folder: str | Path,
+    *,
+    n_test: int = 2048,
+    progress: bool = True,
+    **changes,
+) -> Run:
+    """Train and measure one network of the zoo in `folder` / its name.
+
+    A finished run is returned as it is; an unfinished one continues.
+
+    Parameters
+    ----------
+    family, padding, seed
+        See :class:`~studies.networks.training.Settings`.
+    folder : path
+    n_test : int
+        Test windows for the final accuracy.
+    progress : bool
+        Show a bar.
+    **changes
+        Other settings of training.
+
+    Returns
+    -------
+    Run
+    """
+    settings = Settings(family, padding, seed, **changes)
+    observer = Observer(settings, patterns_at=PATTERN_STEPS if seed == 0 else ())
+    marks = sorted({step for step in STEPS if step < settings.steps} | {settings.steps})
+    return train(
+        family,
+        padding=padding,
+        seed=seed,
+        folder=Path(folder) / settings.stem,
+        n_test=n_test,
+        progress=progress,
+        observe=observer,
+        observe_at=marks,
+        **changes,
+    )
+
+
+def live(
+    family: str,
+    padding: str,
+    seed: int,
+    until: int,
+    *,
+    n_scenes: int = 32,
+    n_test: int = 512,
+    progress: bool = False,
+) -> pd.DataFrame:
+    """Train the first steps of a zoo run again, now, and measure them.
+
+    Parameters
+    ----------
+    family, padding, seed
+        See :class:`~studies.networks.training.Settings`; any seed.
+    until : int
+        Steps, of the whole run's schedule.
+    n_scenes, n_test : int
+        See :class:`Observer`.
+    progress : bool
+        Show a bar.
+
+    Returns
+    -------
+    DataFrame
+        As :func:`trajectories`. On the machine type and number of threads that the zoo was
+        trained with, the same numbers as there; elsewhere rounding makes them drift apart.
+    """
+    settings = Settings(family, padding, seed)
+    run = train(
+        family,
+        padding=padding,
+        seed=seed,
+        until=until,
+        n_test=1,
+        progress=progress,
+        observe=Observer(settings, n_scenes=n_scenes, n_test=n_test),
+        observe_at=sorted({step for step in STEPS if step < until} | {until}),
+    )
+    return _frame(run)
+
+
+def train_zoo(
+    wanted: Sequence[tuple[str, str, int]],
+    folder: str | Path,
+    *,
+    jobs: int = 1,
+    threads: int = 1,
+    **changes,
+) -> None:
+    """Train and measure many networks, each in its own folder.
+
+    Parameters
+    ----------
+    wanted : sequence of (family, padding, seed)
+        As :func:`runs` gives them.
+    folder : path
+    jobs : int
+        Runs at the same time, at least 1.
+    threads : int
+        Of each run, at least 1. The weights depend on it; the shipped ones come from 1.
+    **changes
+        Other settings of training.
+
+    Raises
+    ------
+    PPPError
+        A run failed; the others went on, and those that had finished are kept.
+    """
+    train_one = partial(
+        _trained_run, train=_trained, folder=Path(folder), changes=changes, progress=jobs == 1
+    )
+    with outputs.working(folder, "ppp zoo train", "give another --out"):
+        pool.run_all(
+            train_one,
+            wanted,
+            lambda run: Settings(*run).stem,
+            jobs=jobs,
+            threads=threads,
+            progress=jobs != 1,
+        )
+
+
+def _trained_run(run: tuple[str, str, int], train: Callable[..., str], **options) -> str:
+    return train(*run, **options)
+
+
+def _trained(
+    family: str, padding: str, seed: int, folder: Path, changes: dict, *, progress: bool = False
+) -> str:
+    return _told(train_run(family, padding, seed, folder, progress=progress, **changes))
+
+
+def _told(run: Run) -> str:
+    accuracy, seconds = run.record["test_accuracy"], run.record["seconds"]
+    return f"{_stem(run)}: test accuracy {accuracy:.2%}, {seconds:.0f} s"
+
+
+def _stem(run: Run) -> str:
+    return Settings(*(run.record[name] for name in ("family", "padding", "seed"))).stem
+
+
+# ---------------------------------------------------------------------------- collecting
+
+
+def collect(folder: str | Path, data: str | Path = DATA, *, replace: bool = False) -> list[str]:
+    """Add finished runs to the shipped networks, tables and patterns.
+
+    Parameters
+    ----------
+    folder : path
+        Holds one folder per run, as :func:`train_zoo` makes them; unfinished ones are left.
+    data : path
+        Where ``networks/`` and ``dynamics/`` are; runs that are in there already stay.
+    replace : bool
+        Whether a network that is there may be replaced by another of the same name.
+
+    Returns
+    -------
+    list of str
+        Names of the runs added.
+
+    Raises
+    ------
+    PPPError
+        No finished run, or one that would replace another network.
+    """
+    data = Path(data)
+    finished = sorted(path.parent for path in Path(folder).glob("*/record.json"))
+    if not finished:
+        raise PPPError(f"no finished run in {folder}; expected folders with a record.json each")
+    networks = data / "networks"
+    entries = manifest(networks) if (networks / "manifest.json").exists() else {}
+    loaded = {path.name: load_run(path) for path in finished}
+    for stem, run in loaded.items():
+        if (own := _stem(run)) != stem:
+            raise PPPError(f"folder {Path(folder, stem)} holds run {own}; rename it to {own}")
+        if not run.rows:
+            raise PPPError(f"run {Path(folder, stem)} was trained without being measured")
+    contents = {path.name: (path / "weights.safetensors").read_bytes() for path in finished}
+    for stem, content in contents.items():
+        digest = hashlib.sha256(content).hexdigest()
+        if not replace and entries.get(stem, {}).get("sha256", digest) != digest:
+            raise PPPError(
+                f"{networks} holds another network {stem}; give --replace to put this one there"
+            )
+        entry = {"file": f"{stem}.safetensors", "sha256": digest}
+        entries[stem] = loaded[stem].record | entry
+    table = _merged(data, "trajectories.csv.gz", map(_frame, loaded.values()))
+    log = _merged(data, "logs.csv", map(_log, loaded.values()))
+    patterns = dict(_patterns(data / "dynamics" / "patterns.safetensors"))
+    patterns = {k: v for k, v in patterns.items() if k.partition("/")[0] not in loaded}
+    for stem, run in loaded.items():
+        patterns |= {f"{stem}/{name}": tensor for name, tensor in run.tensors.items()}
+    dynamics = {
+        "logs.csv": tables.packed("logs.csv", log),
+        "patterns.safetensors": save_safetensors(patterns),
+        "trajectories.csv.gz": tables.packed("trajectories.csv.gz", table, digits=5),
+    }
+    text = json.dumps(dict(sorted(entries.items())), indent=1, sort_keys=True) + "\n"
+    weights = {f"{stem}.safetensors": content for stem, content in contents.items()}
+    weights["manifest.json"] = text.encode()  # the last, so that it names nothing that is missing
+    for name, written in (("dynamics", dynamics), ("networks", weights)):
+        outputs.check_update(data / name, written, COLLECT)
+    for name, written in (("dynamics", dynamics), ("networks", weights)):
+        outputs.update(data / name, written, COLLECT)
+    return list(loaded)
+
+
+def _merged(data: Path, name: str, frames: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    path = data / "dynamics" / name
+    new = pd.concat(frames, ignore_index=True)
+    if path.exists():
+        old = tables.read_table(path, columns=new.columns)
+        new = pd.concat([old[~old["run"].isin(new["run"])], new], ignore_index=True)
+    return new.sort_values(["run", "step"], kind="stable", ignore_index=True)
+
+
+def _frame(run: Run) -> pd.DataFrame:
+    """Return a run's rows as a tidy table."""
+    record, frame = run.record, pd.DataFrame(run.rows)
+    head = {name: record[name] for name in ("family", "padding", "seed")}
+    epoch = frame["step"] * record["batch"] / record["n_train"]
+    return frame.assign(run=_stem(run), epoch=epoch, **head)[list(_TABLE)]
+
+
+def _log(run: Run) -> pd.DataFrame:
+    return pd.DataFrame([{"run": _stem(run), **row} for row in run.log])
+
+
+def _patterns(path: Path) -> Iterable[tuple[str, Tensor]]:
+    if not path.exists():
+        return
+    try:
+        with safe_open(path, "pt") as archive:
+            for name in archive.keys():  # noqa: SIM118, it is no mapping
+                yield name, archive.get_tensor(name)
+    except SafetensorError as error:
+        raise WeightsError(f"{path} cannot be read: {error}") from None
+
+
+# ------------------------------------------------------------------------------- reading
+
+
+def verify(data: str | Path = DATA, *, n_test: int = 0) -> list[str]:
+    """Check what is shipped: every network, its hash, its fit, its trajectory.
+
+    Parameters
+    ----------
+    data : path
+    n_test : int
+        If above 0, every network's accuracy is computed again on so many test windows, and
+        must be the recorded one up to 1 % of the windows, and four standard errors if their
+        number is another.
+
+    Returns
+    -------
+    list of str
+        One line per network.
+
+    Raises
+    ------
+    WeightsError
+        The first thing that does not match.
+    """
+    check_whole("n_test", n_test, 0)
+    data = Path(data)
+    entries = manifest(data / "networks")
+    table = trajectories(data)
+    lines = []
+    needed = {"family": str, "padding": str, "seed": int, "observed": list, "n_test": int}
+    needed["test_accuracy"] = float
+    for stem, entry in tqdm(entries.items(), "networks", disable=not n_test, leave=False):
+        if lacking := [name for name in needed if not isinstance(entry.get(name), needed[name])]:
+            raise WeightsError(f"{stem}: the manifest does not say its {lacking[0]}")
+        name = f"plane-{entry['family']}-{entry['padding']}"
+        network = load_network(name, "trained", seed=entry["seed"], models=data / "networks")
+        if not all(bool(torch.isfinite(t).all()) for t in network.model.state_dict().values()):
+            raise WeightsError(f"{stem}: some weights are NaN or infinite")
+        measured = table.loc[table["run"] == stem, "step"]
+        if sorted(set(measured)) != entry["observed"]:
+            raise WeightsError(
+                f"{stem}: its trajectory has steps {sorted(set(measured))}, the manifest says "
+                f"{entry['observed']}"
+            )
+        line = f"{stem}: hash and weights match, accuracy {entry['test_accuracy']:.2%}"
+        if n_test:
+            model = network.model
+            if entry["padding"] == OPTIMAL:
+                model = rebuilt(model, OPTIMAL)
+            accuracy = evaluate(model, n_test)[0]
+            recorded = entry["test_accuracy"]
+            error = (recorded * (1 - recorded) / n_test) ** 0.5 if n_test != entry["n_test"] else 0
+            if abs(accuracy - recorded) > 0.01 + 4 * error:
+                raise WeightsError(
+                    f"{stem}: accuracy {accuracy:.2%} on {n_test} test windows, recorded "
+                    f"{recorded:.2%}"
+                )
+            line += f", again {accuracy:.2%} on {n_test} windows"
+        lines.append(line)
+    files_there = {path.stem for path in (data / "networks").glob("*.safetensors")}
+    if stray := sorted(files_there - entries.keys()):
+        raise WeightsError(f"{stray[0]}.safetensors is not in the manifest")
+    return lines
+
+
+def trajectories(data: str | Path = DATA) -> pd.DataFrame:
+    """Read the trajectories of all runs, one row per measurement.
+
+    Returns
+    -------
+    DataFrame
+        run, family, padding (in training), seed, step, epoch, batch_norm ("running" or
+        "re-estimated" statistics), test_padding, layer, metric, value, its 95 % interval low
+        and high, floor (the metric without any pattern), accuracy and loss on test windows.
+        Metrics: mae and snr (MAE-PPP, SNR-PPP), power (unbiased, in units of sigma^2), share.
+        Accuracy under optimal padding has rows without layer and metric: PPP is 0 there by
+        definition.
+
+    Raises
+    ------
+    WeightsError
+        The file is missing or damaged.
+
+    Examples
+    --------
+    >>> sorted(trajectories()["family"].unique())
+    ['resnet', 'vgg']
+    """
+    return tables.read_table(Path(data) / "dynamics" / "trajectories.csv.gz", columns=_TABLE)
+
+
+def select(
+    table: pd.DataFrame, family: str, paddings: Sequence[str], seeds: Sequence[int]
+) -> pd.DataFrame:
+    """Return the rows of some runs, and of the control runs with the same seeds.
+
+    Networks trained with a scheme keep the rows of these schemes only, and of optimal padding.
+
+    Raises
+    ------
+    ParameterError
+        A padding or seed that the family was not trained with.
+
+    Examples
+    --------
+    >>> found = select(trajectories(), "vgg", ["zeros"], [0])
+    >>> sorted(found["run"].unique())
+    ['plane-vgg-optimal-seed0', 'plane-vgg-zeros-seed0']
+    """
+    mine = table[table["family"] == family]
+    for name, asked in (("padding", paddings), ("seed", seeds)):
+        known = sorted(mine[name].unique())
+        for value in asked:
+            if value not in known:
+                raise ParameterError(f"family {family!r}: {unknown(name, value, known)}")
+    tested = mine["test_padding"].isin([*paddings, OPTIMAL])
+    mine = mine[mine["padding"].isin([*paddings, OPTIMAL]) & mine["seed"].isin(seeds) & tested]
+    order = {padding: place for place, padding in enumerate([*paddings, OPTIMAL])}
+    return mine.sort_values("padding", key=lambda c: c.map(order), kind="stable", ignore_index=True)
+
+
+def layers_of(table: pd.DataFrame, asked: Sequence[str] = ()) -> list[str]:
+    """Return the layers of a family's table, shallow to deep, or the ones asked for.
+
+    Raises
+    ------
+    LayerError
+        A layer that was not measured.
+
+    Examples
+    --------
+    >>> layers_of(select(trajectories(), "resnet", ["zeros"], [0]), ["layer4", "layer1"])
+    ['layer1', 'layer4']
+    """
+    known = layers_of_interest(FAMILIES[table["family"].iloc[0]]())
+    for name in asked:
+        if name not in known:
+            raise LayerError(unknown("layer", name, known))
+    return [name for name in known if name in asked or not asked]
+
+
+def patterns(stem: str, data: str | Path = DATA) -> dict[tuple[int, str, str], np.ndarray]:
+    """Read the patterns of a run: channel mean of |d| in units of sigma.
+
+    Returns
+    -------
+    dict of (step, test_padding, layer) to ndarray of float32, shape (H, W)
+
+    Raises
+    ------
+    WeightsError
+        The run kept none.
+    """
+    found = {
+        tuple(name.split("/")[1:]): tensor.float().numpy()
+        for name, tensor in _patterns(Path(data) / "dynamics" / "patterns.safetensors")
+        if name.startswith(f"{stem}/")
+    }
+    if not found:
+        raise WeightsError(f"no patterns of run {stem!r} are kept; runs of seed 0 have them")
+    by_step = sorted(found.items(), key=lambda item: int(item[0][0]))
+    return {(int(step), padding, layer): v for (step, padding, layer), v in by_step}

@@ -1,0 +1,307 @@
+"""Choose the layers at which a network can be measured. [ours]
+
+ResNets and VGGs have defined layers of interest. In any other network it is the deepest
+block at each stride whose margin is finite; what is refused is named with its reason.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from ppp.errors import LayerError, MarginError, PPPError, first_line
+from ppp.extraction import require_eval
+from ppp.influence import Coverage, coverage
+from ppp.inventory import input_channels, input_shape
+from ppp.swapping import current_scheme
+from studies.networks import layers_of_interest
+
+STAGES = "stages of a ResNet or VGG"
+DEEPEST = "deepest at each stride"
+NAMED = "as named"
+
+_SHORT, _LONG, _ACROSS = 512, 1024, 128
+"""Pixels along the two strips that find strides and reach, and across them."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Layers to measure, and those that cannot be.
+
+    Attributes
+    ----------
+    layers : tuple of str
+        Shallow to deep; an explicit choice keeps its order.
+    coverage : Coverage
+        Of these layers at the window's size.
+    refused : dict of str to str
+        Candidate -> why it is not among them, one line each.
+    rule : str
+        "stages of a ResNet or VGG", "deepest at each stride", or "as named".
+    """
+
+    layers: tuple[str, ...]
+    coverage: Coverage
+    refused: dict[str, str]
+    rule: str
+
+
+@dataclass
+class _Seen:
+    """What one run showed of the modules, in the order in which they finished."""
+
+    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    everywhere: set[str] = field(default_factory=set)
+    repeated: set[str] = field(default_factory=set)
+    failure: str = ""
+
+
+def choose(
+    model: nn.Module,
+    window: int | tuple[int, int],
+    layers: str | Sequence[str] = "auto",
+    *,
+    most: int = 5,
+) -> Choice:
+    """Choose layers with a finite margin, and find what padding can touch in them.
+
+    Parameters
+    ----------
+    model : nn.Module
+        In eval mode.
+    window : int or (height, width)
+        Pixels.
+    layers : "auto" or sequence of str
+        With "auto", those of :func:`studies.networks.layers_of_interest` where it
+        knows the family. Otherwise, at each total stride, the outermost block whose margin is
+        finite; of several, the one that runs last. Padding modules and what runs before the
+        first convolution are no candidates. A module around three or more strides is
+        the trunk; its blocks are preferred. Explicit names are taken as they are.
+    most : int
+        At most so many layers with "auto"; the deepest are kept.
+
+    Returns
+    -------
+    Choice
+
+    Raises
+    ------
+    MarginError
+        An explicit layer without a finite margin; the message says which layers before it
+        could be measured.
+    LayerError
+        An unknown layer; or no layer at all can be measured: the first refused, and why.
+    PPPError
+        A model in train mode, or that does not run at this size.
+
+    Notes
+    -----
+    Two strips, their first line of pixels NaN, show the strides of all modules and which of
+    them see every pixel. What runs behind the first of these and sees every pixel too is
+    refused with it, without a run of its own.
+
+    Examples
+    --------
+    >>> import torchvision
+    >>> small = torchvision.models.mobilenet_v3_small(weights=None).eval()
+    >>> choice = choose(small, 224)
+    >>> choice.layers  # the first squeeze-excitation is in features.1
+    ('features.0', 'features.1.block.0')
+    """
+    size = input_shape(window)
+    require_eval(model)
+    if type(most) is not int or most < 1:
+        raise LayerError(f"most is {most!r}; expected a number of layers, at least 1")
+    input_channels(model)  # refuses a model without one
+    weight = next(model.parameters())
+    if weight.device.type != "cpu" or weight.dtype != torch.float32:
+        model = copy.deepcopy(model).cpu().float()
+    if layers != "auto":
+        return _named(model, size, [layers] if isinstance(layers, str) else list(layers))
+    try:
+        known = layers_of_interest(model)
+        return Choice(tuple(known), coverage(model, known, size), {}, STAGES)
+    except (LayerError, MarginError):
+        return _deepest(model, size, most)
+
+
+def _named(model: nn.Module, size: tuple[int, int], names: list[str]) -> Choice:
+    try:
+        return Choice(tuple(names), coverage(model, names, size), {}, NAMED)
+    except MarginError as error:
+        refusal = error
+    fine: list[str] = []
+    for name in names:
+        try:
+            coverage(model, [name], size)
+        except MarginError as error:
+            refusal = error
+            break
+        fine.append(name)
+    before = f"before it, {', '.join(fine)} can be measured" if fine else "none was named before it"
+    raise MarginError(f"{refusal}; {before}")
+
+
+def _deepest(model: nn.Module, size: tuple[int, int], most: int) -> Choice:
+    usual = _watch(model, size)
+    if usual.failure:
+        raise PPPError(usual.failure)
+    short, long = (_watch(model, (length, _ACROSS)) for length in (_SHORT, _LONG))
+    strides: dict[str, int] = {}
+    others: dict[str, str] = {}
+    broken: list[str] = []
+    order = list(usual.shapes)
+    modules = dict(model.named_modules())
+    first = next((i for i, n in enumerate(order) if isinstance(modules[n], nn.Conv2d)), 0)
+    for name, shape in list(usual.shapes.items())[first:]:
+        if current_scheme(modules[name]) and not isinstance(modules[name], nn.Conv2d):
+            continue
+        if name in usual.repeated:
+            others[name] = "runs more than once per forward pass"
+        elif len(shape) != 4:
+            others[name] = f"gives {shape}, no feature maps (N, C, H, W)"
+        elif name not in long.shapes or name not in short.shapes:
+            others[name] = long.failure or short.failure or "does not run on every input size"
+            if len(shape) == 4 and min(shape[2:]) > 1:
+                broken.append(name)
+        else:
+            more = long.shapes[name][2] - short.shapes[name][2]
+            if more <= 0 or (_LONG - _SHORT) % more:
+                others[name] = (
+                    f"gives {shape}; its rows grow by {more} for {_LONG - _SHORT} px more input, "
+                    "which is no whole stride"
+                )
+            else:
+                strides[name] = (_LONG - _SHORT) // more
+    blocks = _blocks(strides)
+    last = max((order.index(name) for name in [*strides, *broken]), default=len(order))
+    refused = {
+        name: others[name]
+        for name in _outermost(others, blocks)
+        if order.index(name) <= last  # the head behind the last map is no candidate
+    }
+    ideal = _one_per_stride(blocks)
+    limited = [name for name in blocks if name in long.everywhere]
+    found = None
+    if limited:
+        found = _try(model, limited[:1], size, refused)
+        if found is None:  # what sees every pixel behind it has no finite margin either
+            for name in ideal.values():
+                if name in limited[1:]:
+                    refused[name] = (
+                        f"layer {name!r} has no finite margin: every cell is reached from every "
+                        f"pixel, as in {limited[0]!r} before it"
+                    )
+            blocks = {name: stride for name, stride in blocks.items() if name not in limited}
+    chosen = list(_one_per_stride(blocks).values())[-most:]
+    while chosen:
+        found = _try(model, chosen, size, refused)
+        if found is not None:
+            return Choice(tuple(chosen), found, refused, DEEPEST)
+        blocks = _before(model, blocks, next(reversed(refused)), size)
+        chosen = list(_one_per_stride(blocks).values())[-most:]
+    if not refused:
+        raise LayerError(f"{type(model).__name__} has no module that gives feature maps")
+    name, why = next(iter(refused.items()))
+    why = why if why.startswith("layer ") else f"layer {name!r}: {why}"
+    raise LayerError(
+        f"no layer of {type(model).__name__} can be measured; the first refused: {why}"
+    )
+
+
+def _try(
+    model: nn.Module, names: list[str], size: tuple[int, int], refused: dict[str, str]
+) -> Coverage | None:
+    """Return the coverage, or enter the first layer that has none among the refused."""
+    try:
+        return coverage(model, names, size)
+    except PPPError as error:
+        if len(names) == 1:
+            refused[names[0]] = str(error)
+            return None
+    for name in names:
+        if _try(model, [name], size, refused) is None:
+            return None
+    raise LayerError(f"layers {names} can be measured one by one, but not together")
+
+
+def _before(
+    model: nn.Module, blocks: dict[str, int], name: str, size: tuple[int, int]
+) -> dict[str, int]:
+    """Return the blocks before one that is refused, up to the last that can be measured."""
+    names = list(blocks)
+    fine, bad = 0, names.index(name)  # of the first `fine` blocks the last can be measured
+    while bad - fine > 0:
+        middle = (fine + bad + 1) // 2
+        if _try(model, [names[middle - 1]], size, {}) is None:
+            bad = middle - 1
+        else:
+            fine = middle
+    return {name: blocks[name] for name in names[:fine]}
+
+
+def _blocks(strides: dict[str, int]) -> dict[str, int]:
+    """Leave out the trunk: modules around layers of three or more strides."""
+    inside: dict[str, set[int]] = {}
+    for name, stride in strides.items():
+        for outer in _around(name):
+            inside.setdefault(outer, set()).add(stride)
+    return {name: stride for name, stride in strides.items() if len(inside.get(name, ())) < 3}
+
+
+def _one_per_stride(blocks: dict[str, int]) -> dict[int, str]:
+    """Return stride -> outermost block, the last of several; shallow to deep."""
+    best: dict[int, str] = {}
+    for name, stride in blocks.items():
+        if stride not in best or name.count(".") <= best[stride].count("."):
+            best[stride] = name
+    order = list(blocks)
+    return dict(sorted(best.items(), key=lambda item: order.index(item[1])))
+
+
+def _outermost(others: dict[str, str], blocks: Iterable[str]) -> list[str]:
+    """Return those that lie neither in each other nor in a block."""
+    held = {*others, *blocks}
+    return [name for name in others if not any(outer in held for outer in _around(name))]
+
+
+def _around(name: str) -> list[str]:
+    """Return the names of the modules around one."""
+    parts = name.split(".")
+    return [".".join(parts[:end]) for end in range(1, len(parts))]
+
+
+def _watch(model: nn.Module, size: tuple[int, int]) -> _Seen:
+    """Run once on zeros whose first row is NaN, and look at every module's output."""
+    seen = _Seen()
+
+    def look(name: str, output: object) -> None:
+        if name in seen.shapes:
+            seen.repeated.add(name)
+        elif isinstance(output, Tensor):
+            seen.shapes[name] = tuple(output.shape)
+            if output.ndim == 4 and bool(output.isnan().any(1).flatten(1).all()):
+                seen.everywhere.add(name)
+
+    handles = [
+        module.register_forward_hook(lambda _m, _i, output, name=name: look(name, output))
+        for name, module in model.named_modules()
+        if name
+    ]
+    x = torch.zeros(1, input_channels(model), *size)
+    x[:, :, 0] = torch.nan
+    try:
+        with torch.no_grad():
+            model(x)
+    except Exception as error:
+        seen.failure = (
+            f"the model does not run on a {size[0]} x {size[1]} input: {first_line(error)}"
+        )
+    finally:
+        for handle in handles:
+            handle.remove()
+    return seen

@@ -1,0 +1,201 @@
+"""Sets of photographs: which there are, where they lie, and how they come there. [ours]
+
+A set is a list of addresses, in the folder ``data`` or of your own. :func:`fetch` downloads its
+files into a folder, and :func:`located` finds them; nothing else asks the network for them.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from ppp.errors import DataError, PictureError, PPPError, unknown
+from studies import paths
+from studies.pictures.downloads import SUMS, Item, Limits, download, missing, reason
+from studies.storage import documents
+
+SETS = ("urban100",)
+"""Known sets; the addresses of each are a list in the folder `data`."""
+
+_DATA = paths.DATA
+_LIMITS = Limits()
+
+
+def online(what: str, remedy: str, error: type[PPPError] = DataError) -> None:
+    """Refuse to use the network where ``PPP_OFFLINE`` is set, as it is in the jobs of a sweep.
+
+    Examples
+    --------
+    >>> os.environ["PPP_OFFLINE"] = "1"
+    >>> online("urban100", "run `ppp fetch urban100` first")
+    Traceback (most recent call last):
+    ppp.errors.DataError: urban100 is not here, and PPP_OFFLINE forbids the network; run `ppp ...
+    >>> del os.environ["PPP_OFFLINE"]
+    """
+    if os.environ.get("PPP_OFFLINE", "") not in ("", "0"):
+        raise error(f"{what} is not here, and PPP_OFFLINE forbids the network; {remedy}")
+
+
+def cache() -> Path:
+    """Return the folder of fetched sets: ``PPP_CACHE``, or this system's folder for caches."""
+    import pooch
+
+    given = os.environ.get("PPP_CACHE") or pooch.os_cache("ppp-companion")
+    return documents.as_path(given, "PPP_CACHE", DataError)
+
+
+def located(photos: str | os.PathLike[str]) -> Path:
+    """Return the folder that a path, or the name of a set, stands for.
+
+    Parameters
+    ----------
+    photos : path-like
+        A folder goes before a set of the same name; what is neither is returned as it is.
+
+    Raises
+    ------
+    PictureError
+        No path; or a set that has not been fetched, or only in part.
+
+    Examples
+    --------
+    >>> located("my-photographs").name
+    'my-photographs'
+    """
+    path = documents.as_path(photos, "folder", PictureError)
+    name = os.fspath(photos)
+    if name not in SETS or path.is_dir():
+        return path
+    folder = cache() / name
+    names = [item.name for item in read_list(_DATA / f"{name}.txt")]
+    here = sum((folder / item).is_file() for item in names)
+    if here < len(names):
+        part = f" in full ({here} of {len(names)} files are here)" if here else ""
+        raise PictureError(f"{name} has not been fetched{part}; run: ppp fetch {name}")
+    return folder
+
+
+# ----------------------------------------------------------------------------------- lists
+
+
+def read_list(path: str | Path) -> list[Item]:
+    """Read what is to be fetched: a line each, ``URL [SHA256] [NAME]``.
+
+    Without a name, a file is called as in its address. A ``-`` for the SHA-256 says that it is
+    not known. Empty lines and lines that begin with ``#`` are skipped.
+
+    Raises
+    ------
+    DataError
+        With the number of the line: an address that is not http or https, a hash that is none,
+        a name that is not a plain visible one or comes twice. Or a list without any file, or
+        that cannot be read.
+
+    Examples
+    --------
+    >>> read_list(_DATA / "urban100.txt")[99].name
+    'img_100_SRF_2_HR.png'
+    """
+    lines = documents.read_text(path, "list", error=DataError).splitlines()
+    items: dict[str, Item] = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        try:
+            item = _item(*line.strip().split(None, 2))
+            # Some file systems do not tell capitals from small letters.
+            if items.setdefault(item.name.casefold(), item) is not item:
+                raise ValueError(f"name {item.name!r} comes twice; give one of the files another")
+        except ValueError as error:
+            raise DataError(f"list {path}, line {number}: {error}") from None
+    if not items:
+        raise DataError(f"list {path} names no file; expected lines URL [SHA256] [NAME]")
+    return list(items.values())
+
+
+def _item(url: str, sha256: str = "-", name: str = "") -> Item:
+    address = urlsplit(url)
+    if address.scheme not in ("http", "https") or not address.hostname or address.port == 0:
+        raise ValueError(f"address {url!r}; expected http://... or https://...")
+    if sha256 != "-" and not re.fullmatch(r"[0-9a-fA-F]{64}", sha256):
+        raise ValueError(f"SHA-256 {sha256!r}; expected 64 hexadecimal digits, or - for unknown")
+    name = name or unquote(address.path.rpartition("/")[2])
+    plain = name.isprintable() and not re.search(r"[/\\]", name) and len(name.encode()) <= 200
+    if not plain or not name or name.startswith(".") or name == SUMS:
+        raise ValueError(
+            f"name {name!r}; expected that of a visible file inside the folder: give one as "
+            "URL - NAME"
+        )
+    return Item(name, url, sha256.lower().strip("-"))
+
+
+# ---------------------------------------------------------------------------------- fetching
+
+
+def fetch(
+    what: str | Path,
+    to: str | Path | None = None,
+    *,
+    jobs: int = 4,
+    limits: Limits = _LIMITS,
+    say: Callable[[str], None] = print,
+) -> Path:
+    """Fetch a set, or the files of a list, unless they are there and verified.
+
+    Parameters
+    ----------
+    what : path-like
+        A name of :data:`SETS`, or a list for :func:`read_list`.
+    to : path-like, optional
+        The folder; by default that of the set in :func:`cache`, where its name is known.
+    jobs : int
+        Files at a time, 1 to 64.
+    limits : Limits
+    say : callable
+        Takes each line about what was done.
+
+    Returns
+    -------
+    Path
+        The folder.
+
+    Raises
+    ------
+    DataError
+        A list or argument that is wrong; another fetch of the same folder; a folder that cannot
+        be written; no network where ``PPP_OFFLINE`` is set; or files that could not be fetched,
+        with the first reason, after all the others were.
+
+    Examples
+    --------
+    >>> fetch("urban101")
+    Traceback (most recent call last):
+    ppp.errors.DataError: unknown set 'urban101'; did you mean 'urban100'? known: urban100, ...
+    """
+    if type(jobs) is not int or not 1 <= jobs <= 64:
+        raise DataError(f"jobs = {jobs!r}; expected an integer from 1 to 64")
+    name = os.fspath(what)
+    path = documents.as_path(what, "list", DataError)
+    if name not in SETS and not path.exists():
+        raise DataError(unknown("set", name, [*SETS, "the path of a list"]))
+    if name not in SETS and to is None:
+        raise DataError(f"list {name}: no folder is given for its files; add --to FOLDER")
+    folder = documents.as_path(to or cache() / name, "--to", DataError)
+    items = read_list(_DATA / f"{name}.txt" if name in SETS else path)
+    try:
+        wanted = missing(items, folder)
+        if wanted:
+            command = f"ppp fetch {name}" + (f" --to {shlex.quote(str(to))}" if to else "")
+            online(f"{wanted[0].name} of {name}", f"run `{command}` first")
+            download(wanted, folder, jobs=jobs, limits=limits, say=say)
+    except OSError as error:
+        raise DataError(
+            f"folder {folder} cannot be used: {reason(error)}; make room or give another with "
+            "--to: what has arrived is kept"
+        ) from None
+    say(f"fetched {len(wanted)} of {len(items)} files; all are there and verified: {folder}")
+    return folder

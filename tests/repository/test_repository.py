@@ -1,0 +1,164 @@
+"""The repository agrees with itself: notebooks, requirements, floors, and the book's pages."""
+
+import ast
+import re
+import tomllib
+
+import nbformat
+import pytest
+import yaml
+
+from companion import notebooks
+from companion.book import build
+from studies.paths import ROOT
+
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+REQUIREMENTS = [*PROJECT["dependencies"], *EXTRAS["book"], *EXTRAS["cluster"], *EXTRAS["test"][1:]]
+
+# Spelled so that this file does not name what it looks for.
+REGISTRY_HOSTS = [
+    ".".join(parts)
+    for parts in (
+        ("pypi", "org"),
+        ("files", "pythonhosted", "org"),
+        ("download", "pytorch", "org"),
+        ("conda", "anaconda", "org"),
+        ("registry", "npmjs", "org"),
+    )
+]
+MACHINE_PATHS = [f"/{top}/" for top in ("work", "opt", "root", "home", "Users")]
+MACHINE_PATHS += ["/tmp/" + name for name in ("devvenv", "brief", "scratch")]
+TEXT = {".py", ".md", ".ipynb", ".toml", ".yml", ".yaml", ".txt", ".json", ".csv", ".cff", ".css"}
+
+
+def tracked_text():
+    """Return the text files of the checkout outside of what is built or downloaded."""
+    skipped = {".git", ".venv", "build", "runs", "__pycache__", ".snakemake", ".cache", "shared"}
+    for path in sorted(ROOT.rglob("*")):
+        inside = set(path.relative_to(ROOT).parts)
+        named = path.suffix in TEXT or path.name in ("Makefile", "Snakefile", "run", "LICENSE")
+        caches = any(part.endswith(("_cache", ".egg-info")) for part in inside)
+        if path.is_file() and named and not inside & skipped and not caches:
+            yield path
+
+
+# ---- notebooks
+
+
+def per_notebook(function):
+    return pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)(function)
+
+
+@per_notebook
+def test_notebook_source_is_clean(path):
+    content = nbformat.read(path, 4)
+    nbformat.validate(content)
+    code = [cell for cell in content.cells if cell.cell_type == "code"]
+    for cell in code:
+        assert not cell.outputs and cell.execution_count is None
+        assert len(cell.source.splitlines()) <= 40, cell.source[:80]
+    assert "parameters" in code[0].metadata.get("tags", [])
+    assert content.metadata.kernelspec.name == notebooks.KERNEL
+    assert "widgets" not in content.metadata
+
+
+@per_notebook
+def test_notebook_checks_its_own_parameters(path):
+    names = set(notebooks.defaults(path))
+    code = [cell.source for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
+    calls = [
+        call
+        for call in ast.walk(ast.parse(code[1]))
+        if isinstance(call, ast.Call) and ast.unparse(call.func).endswith("parameters.check")
+    ]
+    assert len(calls) == 1, "the second code cell calls parameters.check(...)"
+    assert {keyword.arg for keyword in calls[0].keywords} == names
+
+
+@per_notebook
+def test_every_parameter_has_a_trailing_comment(path):
+    (cell,) = [
+        cell.source
+        for cell in nbformat.read(path, 4).cells
+        if "parameters" in cell.metadata.get("tags", [])
+    ]
+    lines = cell.splitlines()
+    for statement in ast.parse(cell).body:
+        assert "#" in lines[statement.end_lineno - 1][statement.end_col_offset :]
+
+
+def test_profiles_fit_the_notebooks():
+    profiles = yaml.safe_load((ROOT / "profiles.yaml").read_text())
+    assert set(profiles) == {"quick", "standard", "paper"}
+    stems = {path.stem: path for path in NOTEBOOKS}
+    for profile, changes in profiles.items():
+        assert set(changes or {}) <= set(stems), profile
+        for path in NOTEBOOKS:
+            notebooks.profile_values(profile, path, notebooks.defaults(path))
+
+
+# ---- the book
+
+
+def test_table_of_contents_lists_pages_that_exist():
+    from sphinx_external_toc.parsing import parse_toc_yaml
+
+    for page in parse_toc_yaml(ROOT / "book" / "_toc.yml"):
+        source = ROOT / f"{page}.ipynb" if page.startswith("notebooks/") else ROOT / "book" / page
+        assert source.exists() or source.with_suffix(".md").exists(), page
+
+
+def test_every_notebook_is_in_the_book():
+    assert set(build.stems(ROOT / "book" / "_toc.yml")) == {path.stem for path in NOTEBOOKS}
+
+
+def test_book_renders_and_does_not_execute():
+    config = yaml.safe_load((ROOT / "book" / "_config.yml").read_text())
+    assert config["execute"]["execute_notebooks"] == "off"
+    assert config["sphinx"]["config"]["nb_execution_raise_on_error"] is True
+    assert "sphinx-mathjax-offline" in config["sphinx"]["extra_extensions"]
+
+
+# ---- requirements
+
+
+def name(requirement):
+    return re.sub(r"[-_.]+", "-", re.match(r"[\w.-]+", requirement)[0]).lower()
+
+
+def test_constraints_pin_every_direct_requirement():
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pins = [line for line in lines if line and not line.startswith("#")]
+    assert all(re.fullmatch(r"[\w.-]+==[\w.]+", pin) for pin in pins)
+    names = [name(pin) for pin in pins]
+    assert len(set(names)) == len(names)
+    assert {name(requirement) for requirement in REQUIREMENTS} <= set(names)
+
+
+def test_environment_agrees_with_the_project():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    *conda, pip = environment["dependencies"]
+    assert conda == ["python=3.11", "pip"]
+    assert pip["pip"] == ["-c constraints.txt", "-e .[test]"]
+
+
+# ---- what must not be in any file
+
+
+def test_no_registry_host_and_no_path_of_a_machine():
+    for path in tracked_text():
+        text = path.read_text(encoding="utf-8")
+        found = [word for word in REGISTRY_HOSTS + MACHINE_PATHS if word in text]
+        assert not found, f"{path.relative_to(ROOT)}: {found}"
+
+
+def test_no_photograph_in_the_checkout():
+    pictures = [
+        path
+        for path in ROOT.rglob("*")
+        if path.suffix.lower() in (".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".heic")
+        and not {".git", ".venv", "build", "runs", "shared"} & set(path.relative_to(ROOT).parts)
+    ]
+    assert pictures == []

@@ -1,0 +1,206 @@
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from ppp.errors import ParameterError
+from studies import claims
+from studies.dynamics import analysis
+from studies.dynamics.design import PADDINGS
+from studies.stats import readable
+
+pytestmark = pytest.mark.filterwarnings("ignore:Precision loss")  # made data hardly vary
+
+LAYERS = ("relu", "layer4")
+STEPS = (0, 16, 128, 256, 512, 1280)
+
+
+def made(strength, *, seeds=5, control=0.01, accuracy=lambda step: 0.125 + 0.8 * step / 1280):
+    """Trajectories with `strength(padding, seed, step)` in every layer and metric."""
+    rows = []
+    for padding in (*PADDINGS, "optimal"):
+        for seed in range(seeds):
+            for step in STEPS:
+                for batch_norm in ("running", "re-estimated"):
+                    tested = PADDINGS if padding == "optimal" else [padding]
+                    for test_padding in tested:
+                        value = control * (1 + 0.01 * seed)
+                        if padding != "optimal":
+                            value = strength(padding, seed, step)
+                        head = {
+                            "run": f"plane-resnet-{padding}-seed{seed}", "family": "resnet",
+                            "padding": padding, "seed": seed, "step": step,
+                            "batch_norm": batch_norm, "test_padding": test_padding,
+                            "accuracy": accuracy(step),
+                        }  # fmt: skip
+                        rows += [
+                            {**head, "layer": layer, "metric": metric, "value": value}
+                            for layer in LAYERS
+                            for metric in ("mae", "snr", "power")
+                        ]
+                    rows.append({**head, "test_padding": "optimal"})
+    return pd.DataFrame(rows)
+
+
+def rising(padding, seed, step):
+    """Half of it by step 16, then in proportion to a small power of the step."""
+    spread = 1 + 0.02 * seed + 0.01 * PADDINGS.index(padding)
+    return 0.1 * spread * (0.2 if step == 0 else 0.7 + 0.3 * np.log2(1 + step) / np.log2(1281))
+
+
+@pytest.mark.parametrize("name", ["C8", "C9", "C10", "C11"])
+def test_a_pattern_that_is_learnt_early_and_grows_reproduces_every_claim(name):
+    verdict = analysis.judge(name, made(rising))
+    assert verdict.verdict == claims.REPRODUCED, verdict
+    assert verdict.claim.id == name and len(verdict.table)
+
+
+def falling(padding, seed, step):
+    return 0.3 - rising(padding, seed, step) / (2 if padding == "zeros" else 1)
+
+
+@pytest.mark.parametrize("name", ["C9", "C10"])
+def test_a_pattern_that_shrinks_speaks_against_growth(name):
+    verdict = analysis.judge(name, made(falling))
+    assert verdict.verdict == claims.NOT_REPRODUCED
+    assert "one below it" in verdict.because
+
+
+def test_one_shrinking_scheme_is_enough_against_and_one_unclear_scheme_is_inconclusive():
+    def one(padding, seed, step):
+        return (falling if padding == "randn" else rising)(padding, seed, step)
+
+    def unclear(padding, seed, step):
+        flat = padding == "circular"
+        return 0.1 * (1 + 0.1 * (-1) ** (seed + step)) if flat else rising(padding, seed, step)
+
+    assert analysis.judge("C10", made(one)).verdict == claims.NOT_REPRODUCED
+    assert analysis.judge("C10", made(unclear)).verdict == claims.INCONCLUSIVE
+
+
+def test_a_late_pattern_is_not_early():
+    def late(padding, seed, step):
+        return (0.1 if step > 512 else 0.01) * (1 + 0.01 * seed)
+
+    assert analysis.judge("C8", made(late)).verdict == claims.NOT_REPRODUCED
+
+
+def test_c11_fails_when_the_scheme_matters_more_than_learning_or_the_control_is_as_strong():
+    def by_scheme(padding, seed, step):
+        return 10 ** (-PADDINGS.index(padding)) * (1 + 0.01 * seed) * (1 + step / 1280)
+
+    table = made(by_scheme, control=1e-6)
+    assert analysis.judge("C11", table).verdict == claims.NOT_REPRODUCED
+    assert analysis.dependence(table, "mae")["low"] > 1
+    assert analysis.judge("C11", made(rising, control=0.5)).verdict == claims.NOT_REPRODUCED
+
+
+def test_few_seeds_or_one_scheme_give_a_table_and_no_verdict():
+    for seeds in (1, 2):
+        for name in ("C8", "C9", "C10", "C11"):
+            verdict = analysis.judge(name, made(rising, seeds=seeds))
+            assert verdict.verdict == claims.NOT_EVALUATED and len(verdict.table)
+    table = made(rising)
+    one = table[table["padding"].isin(["zeros", "optimal"])]
+    assert analysis.judge("C11", one).verdict == claims.NOT_EVALUATED
+
+
+def test_several_families_and_unknown_claims_are_refused():
+    table = made(rising)
+    with pytest.raises(ParameterError, match="2 families"):
+        analysis.judge("C9", pd.concat([table, table.assign(family="vgg")]))
+    with pytest.raises(ParameterError, match="did you mean 'C8'"):
+        analysis.judge("C88", table)
+
+
+def test_half_time_is_where_the_curve_stays_above_half():
+    steps = [0, 1, 3, 7, 15]
+    assert analysis.half_time(steps, [1, 1, 1, 1, 1]) == 0
+    assert analysis.half_time(steps, [0, 9, 0, 1, 2]) == 7  # the early peak does not count
+    assert analysis.half_time(steps, [0, 0, 0, 0, 2]) == pytest.approx(2**3.5 - 1)
+    assert np.isnan(analysis.half_time(steps, [0, 0, 0, 0, -1]))
+
+
+def test_slopes_are_those_of_a_power_law():
+    def power(padding, seed, step):
+        return 0.01 * (1 + step) ** 0.25 if step < 128 else 0.01 * step**0.25
+
+    found = analysis.slopes(made(power), 128)
+    assert np.allclose(found["slope"], 0.25)
+    assert len(found) == 5 * 5 * len(LAYERS) * 3
+    with pytest.raises(ParameterError, match="needs 3"):
+        analysis.slopes(made(power), 512)
+
+
+def test_changes_pair_each_run_with_its_own_start():
+    found = analysis.changes(made(rising))
+    row = found[(found["padding"] == "randn") & (found["seed"] == 3)].iloc[0]
+    assert row["final"] == pytest.approx(rising("randn", 3, 1280))
+    assert found["change"].to_numpy() == pytest.approx(np.log2(5))
+    assert set(found["batch_norm"]) == {"running", "re-estimated"}
+
+
+def test_the_control_is_compared_under_the_same_scheme_and_seed():
+    found = analysis.learnt(made(rising, control=0.02))
+    expected = np.log2(found["trained"] / (0.02 * (1 + 0.01 * found["seed"])))
+    assert np.allclose(found["ratio"], expected)
+    assert set(found["padding"]) == set(PADDINGS)
+
+
+def test_dependence_is_spread_over_change_with_a_jackknife_interval():
+    found = analysis.dependence(made(rising), "mae")
+    logs = [np.mean([np.log2(rising(p, s, 1280)) for s in range(5)]) for p in PADDINGS]
+    assert found["spread"] == pytest.approx(np.std(logs, ddof=1))
+    assert found["change"] == pytest.approx(np.log2(5))
+    assert found["common"] == pytest.approx(np.log2(5))
+    assert found["low"] <= found["ratio"] <= found["high"]
+    assert found["spread_initial"] == pytest.approx(found["spread"])
+
+
+def test_claims_are_whole_and_speak_of_what_is_computed(tmp_path):
+    for name, entry in claims.claims().items():
+        assert name == entry.id
+        text = entry.markdown()
+        assert entry.claim in text and ("Known when this was written" in text) == entry.tested
+    tested = {name for name, entry in claims.claims().items() if entry.tested}
+    assert set(analysis._TESTS) | {f"C{i}" for i in range(1, 8)} == tested
+    with pytest.raises(ParameterError, match="did you mean 'C"):
+        claims.claim("C12")
+    raw = yaml.safe_load(claims.CLAIMS.read_text())
+    assert raw["C8"]["threshold"] == claims.claim("C8").numbers["threshold"]
+
+
+def test_the_order_of_rows_does_not_matter():
+    table = made(rising)
+    mixed = table.sample(frac=1, random_state=0, ignore_index=True)
+    for name in ("C8", "C9", "C10", "C11"):
+        first, again = analysis.judge(name, table), analysis.judge(name, mixed)
+        assert (first.verdict, first.because) == (again.verdict, again.because)
+
+
+def test_c8_says_where_the_pattern_was_there_before():
+    verdict = analysis.judge("C8", made(lambda padding, seed, step: 0.1 * (1 + 0.01 * seed)))
+    assert verdict.verdict == claims.REPRODUCED
+    assert "in 10 of them half of the final value is there before the first step" in verdict.because
+
+
+def test_a_control_of_too_few_seeds_or_none_gives_no_verdict():
+    table = made(rising)
+    few = table[(table["padding"] != "optimal") | (table["seed"] < 2)]
+    assert analysis.judge("C11", few).verdict == claims.NOT_EVALUATED
+    none = analysis.judge("C11", table[table["padding"] != "optimal"])
+    assert none.verdict == claims.NOT_EVALUATED and none.because == "no control run"
+
+
+def test_rms_has_no_floor_and_its_statistics_are_looked_at_afterwards():
+    table = made(rising)
+    table.loc[table["metric"] == "power", "value"] **= 2  # so that its root is the strength
+    table = analysis.with_amplitude(table.assign(low=0.0, high=1.0))
+    found = analysis.afterwards(table, "layer4", 128).set_index(["statistic", "padding"])
+    assert np.allclose(found.loc["log2(trained / initial)", "mean"], np.log2(5))
+    ratio = found.loc[("log2(trained / control)", "zeros"), "mean"]
+    expected = [np.log2(rising("zeros", s, 1280) / (0.01 * (1 + 0.01 * s))) for s in range(5)]
+    assert ratio == pytest.approx(np.mean(expected))
+    assert (found["n"] == 5).all()
+    shown = readable(found.reset_index())
+    assert shown["mean [95 %]"].str.match(r"-?\d+\.\d\d \[-?\d+\.\d\d, -?\d+\.\d\d\]").all()

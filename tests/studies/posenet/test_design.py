@@ -1,0 +1,736 @@
+import json
+import math
+import os
+from collections import Counter
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+import ppp
+from ppp.errors import LayerError, ParameterError, PictureError, PPPError, WeightsError
+from studies.dynamics.design import PADDINGS, windows_to_measure
+from studies.networks import OPTIMAL, load_network, small_resnet
+from studies.pictures.photographs import photographs
+from studies.pictures.plane import scenes
+from studies.posenet import design, readout
+from studies.posenet.design import (
+    IMAGES,
+    PARTS,
+    PIXELS,
+    Features,
+    Part,
+    Pictures,
+    Run,
+    collect,
+    evaluated,
+    features_of,
+    loaded,
+    measured,
+    patterns,
+    reach_of,
+    read_outs,
+    runs,
+    train_design,
+    train_live,
+    train_run,
+    trials,
+    windows,
+)
+from studies.posenet.readout import TARGETS, Protocol, scores
+from studies.storage import outputs
+
+HEAD = ["part", "padding", "seed"]
+FILES = ["ppp.csv", "record.json", "trials.csv", "windows.csv"]
+TABLES = ["ppp.csv.gz", "runs.csv", "trials.csv.gz", "windows.csv.gz"]
+LAYERS = ["relu", "layer1", "layer2", "layer3", "layer4"]
+DOCUMENTED = {"photographs": 32, "plane": 16, "black": 1, "white": 1, "noise": 8}
+FEW = {"photographs": 4, "plane": 2, "black": 1, "white": 1, "noise": 2}
+SHORT = Protocol(target_size=16, epochs=1, batch=4)
+TINY = {
+    "trained": Part("", ("zeros", "randn"), (0,), trials=2, measured=2),
+    "pixels": Part("", (PIXELS,), (0,), trials=1),
+    "ridge": Part("", (PIXELS,), (0,), "ridge", 1),
+    "surrounded": Part("", (OPTIMAL,), (1,), trials=1, tested=OPTIMAL),
+    "vgg": Part("", ("zeros",), (0,), "longer", 1, "vgg", "initial"),
+}
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def save(folder, name: str, height: int = 240, width: int = 256, seed: int = 0) -> None:
+    """Write a photograph of coarse noise."""
+    coarse = torch.rand(1, 3, 12, 12, generator=torch.Generator().manual_seed(seed))
+    pixels = F.interpolate(coarse, (height, width), mode="bilinear")[0].permute(1, 2, 0)
+    Image.fromarray((255 * pixels.numpy()).astype(np.uint8)).save(folder / name)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Five photographs, the third of which is too small."""
+    folder = tmp_path_factory.mktemp("photos")
+    for seed, name in enumerate("abcde"):
+        save(folder, f"{name}.png", 100 if name == "c" else 240, seed=seed)
+    return folder
+
+
+def tiny_design(patch, photos):
+    """Make the design a few runs, each of which takes a moment."""
+    patch.setattr(design, "PARTS", TINY)
+    patch.setattr(design, "_TESTED", FEW)
+    patch.setattr(design, "TARGETS", ("V", "HS"))
+    longer = Protocol(target_size=12, epochs=2, drops=(1,), batch=4)
+    patch.setattr(design, "PROTOCOLS", {"published": SHORT, "longer": longer})
+    patch.setattr(design, "Pictures", partial(Pictures, str(photos)))
+    patch.setattr(design, "features_of", partial(features_of, n=8))
+    patch.setattr(design, "measured", partial(measured, n=4))
+
+
+@pytest.fixture
+def tiny(monkeypatch, photos):
+    tiny_design(monkeypatch, photos)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, photos):
+    """A folder with all runs of the tiny design, for reading only."""
+    folder = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        tiny_design(patch, photos)
+        train_design(runs(), folder)
+    return folder
+
+
+@pytest.fixture
+def never(monkeypatch):
+    """Let nothing be computed."""
+    for name in ("features", "train", "ridge"):
+        monkeypatch.setattr(readout, name, lambda *_, **__: pytest.fail("computed"))
+
+
+def refused(call, error=ParameterError) -> str:
+    with pytest.raises(error) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def contents(folder) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def copied(folder, to):
+    """Copy some runs, so that a test may damage them."""
+    for name, content in contents(folder).items():
+        path = to / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return to
+
+
+def table(folder, run: Run, name: str) -> pd.DataFrame:
+    """A table as a run wrote it, read without the library."""
+    return pd.read_csv(folder / run.stem / f"{name}.csv")
+
+
+# ------------------------------------------------------------------------------------- runs
+
+
+def test_the_full_design():
+    found = runs()
+    counts = Counter(run.part for run in found)
+    nets = 5 * 5  # paddings, seeds
+    assert counts == {
+        "trained": nets, "ridge": nets, "longer": nets, "initial": nets,
+        "surrounded": nets + 5,  # those trained under optimal padding too
+        "vgg": 5 * 3, "pixels": 1, "pixels-ridge": 1, "pixels-longer": 1,
+    }  # fmt: skip
+    assert len({run.stem for run in found}) == len(set(found)) == len(found)
+    assert {run.padding for run in found if run.part == "surrounded"} == {*PADDINGS, OPTIMAL}
+    assert all((run.padding == PIXELS) == run.part.startswith("pixels") for run in found)
+    assert {run.seed for run in found if run.part == "vgg"} == {0, 1, 2}
+    assert {run.seed for run in found if run.part == "trained"} == {0, 1, 2, 3, 4}
+
+
+def test_parts_differ_from_the_usual_one_in_what_they_are_for():
+    usual = {
+        "readout": "published", "trials": 20, "family": "resnet", "state": "trained",
+        "tested": "own", "measured": 0,
+    }  # fmt: skip
+    differ = {
+        name: {k: getattr(part, k) for k in usual if getattr(part, k) != usual[k]}
+        for name, part in PARTS.items()
+    }
+    assert differ == {
+        "trained": {"measured": 20},
+        "initial": {"measured": 20, "state": "initial"},
+        "surrounded": {"trials": 5, "tested": "optimal"},
+        "vgg": {"trials": 3, "family": "vgg"},
+        "pixels": {},
+        "ridge": {"readout": "ridge", "trials": 1},
+        "pixels-ridge": {"readout": "ridge", "trials": 1},
+        "longer": {"readout": "longer", "trials": 2},
+        "pixels-longer": {"readout": "longer", "trials": 3},
+    }
+
+
+def test_parts_paddings_and_seeds_choose_runs():
+    assert runs(["ridge", "trained"], ["zeros", "randn"], [4, 0]) == [
+        Run(part, padding, seed)
+        for part in ("ridge", "trained")
+        for seed in (0, 4)
+        for padding in ("zeros", "randn")
+    ]
+    assert [run.seed for run in runs(paddings=iter([OPTIMAL]))] == [0, 1, 2, 3, 4]
+    assert {run.part for run in runs(paddings=[PIXELS])} == {
+        "pixels", "pixels-ridge", "pixels-longer",
+    }  # fmt: skip
+    assert "vgg" not in {run.part for run in runs(seeds=iter([3]))}
+    assert runs(["vgg"] * 2, ["zeros"] * 2, [1, 1]) == [Run("vgg", "zeros", 1)]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "words"),
+    [
+        ({"parts": ["traned"]}, "unknown part 'traned'; did you mean 'trained'? known: trained, "),
+        ({"parts": ["trained", "7"]}, "unknown part '7'; known: trained"),
+        ({"paddings": ["zeross"]}, "unknown padding 'zeross'; did you mean 'zeros'?"),
+        ({"paddings": ["optimum"]}, "unknown padding 'optimum'; did you mean 'optimal'?"),
+        ({"seeds": [5]}, "seed = 5; expected a whole number, 0 to 4"),
+        ({"seeds": ["0"]}, "seed = '0'"),
+        ({"parts": ["vgg"], "seeds": [3]}, "no run of the design has these parts, paddings"),
+        ({"parts": ["trained"], "paddings": [OPTIMAL]}, "no run of the design"),
+        ({"parts": []}, "no run of the design"),
+    ],
+)
+def test_what_the_design_does_not_have_is_refused_in_one_line(chosen, words):
+    assert words in refused(lambda: runs(**chosen))
+
+
+# ---------------------------------------------------------------------------------- windows
+
+
+@pytest.mark.parametrize("family", ["resnet", "vgg"])
+def test_photographs_to_train_on_are_not_those_to_test_on(photos, family):
+    reach = reach_of(family)
+    training = {p.name for p in Pictures(str(photos)).training(reach, 8)}
+    testing = {p.name for p in Pictures(str(photos)).tests(reach)["photographs"]}
+    assert training == {"a.png", "d.png"} and testing == {"b.png", "e.png"}  # c is too small
+
+
+def test_scikit_image_s_photographs_are_shared_out():
+    reach = reach_of("resnet")
+    training = [p.name for p in Pictures().training(reach, 8)]
+    testing = [p.name for p in Pictures().tests(reach)["photographs"]]
+    assert len(training) == len(testing) == 4
+    assert sorted(training + testing) == [p.name for p in photographs()]
+    assert not set(training) & set(testing)
+
+
+def test_training_windows_are_equally_many_of_each_and_change_with_the_seed(photos):
+    reach, pictures = reach_of("resnet"), Pictures(str(photos))
+    found = {seed: list(pictures.training(reach, 9, seed)) for seed in (0, 1)}
+    assert [len(p.tops) for p in found[0]] == [4, 4]  # about nine
+    assert len(list(pictures.training(reach, 1))) == 2  # at least one of each
+    places = [[(*p.tops, *p.lefts) for p in found[seed]] for seed in (0, 1)]
+    again = [(*p.tops, *p.lefts) for p in pictures.training(reach, 9)]
+    assert places[0] != places[1] and places[0] == again
+    # the measure of a normalised photograph: 0 is black, 255 is white
+    pixels = torch.from_numpy(np.asarray(Image.open(photos / "a.png")).copy()).permute(2, 0, 1)
+    torch.testing.assert_close(found[0][0].pixels, pixels / 255 * 4 - 2, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["resnet", "vgg"])
+def test_every_kind_of_image_is_tested_on_in_its_number(photos, family):
+    reach = reach_of(family)
+    found = Pictures(str(photos)).tests(reach)
+    assert tuple(found) == IMAGES
+    counts = {kind: len(windows) for kind, windows in found.items()}
+    positions = ((240 - (192 if family == "resnet" else 224)) // 16 + 1) * (
+        (256 - (192 if family == "resnet" else 224)) // 16 + 1
+    )
+    assert counts == DOCUMENTED | {"photographs": 2 * min(16, positions)}
+    for kind, windows_ in found.items():
+        assert windows_.size == (96, 96)
+        for picture in windows_:
+            size = np.array(picture.pixels.shape[1:]) // 16 * 16
+            for layer in reach.values():  # surroundings are wide enough, and aligned
+                layer.certify(tuple(size // layer.stride[0]), picture.tops, picture.lefts)
+            if kind in ("black", "white"):
+                level = {"black": -2, "white": 2}[kind]  # (0 or 1 - 0.5) / 0.25
+                assert bool((picture.pixels == level).all())
+
+
+def test_noise_is_uniform_and_scenes_are_no_others(photos):
+    tests = [Pictures(str(photos)).tests(reach_of("resnet")) for _ in range(2)]
+    for kind in ("noise", "plane"):
+        first, again = ([p.pixels for p in found[kind]] for found in tests)
+        assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+        assert not any(torch.equal(a, b) for i, a in enumerate(first) for b in first[:i])
+        names = [p.name for p in tests[0][kind]]
+        assert len(set(names)) == len(names) == DOCUMENTED[kind]
+    noise = torch.stack([p.pixels for p in tests[0]["noise"]])
+    assert -2 <= float(noise.min()) < -1.99 and 1.99 < float(noise.max()) <= 2
+    assert float(noise.mean()) == pytest.approx(0, abs=0.02)
+    assert float(noise.std()) == pytest.approx(4 / math.sqrt(12), rel=0.01)
+    plane = list(tests[0]["plane"])
+    assert not {p.name for p in plane} & {p.name for p in windows_to_measure("resnet", 64)}
+    first = scenes(1, 224, 224, seed=int(plane[0].name.rpartition("-")[2]))[0]
+    assert first.name == plane[0].name
+    torch.testing.assert_close(plane[0].pixels, first.pixels() * 4 - 2, rtol=0, atol=1e-5)
+
+
+def test_a_normalisation_of_ones_own_is_applied(photos):
+    own = Pictures(str(photos), (0.5, 0.25, 0.0), (0.5, 0.25, 1.0)).tests(reach_of("resnet"))
+    (white,), (black,) = own["white"], own["black"]
+    assert white.pixels[:, 0, 0].tolist() == [1, 3, 1]
+    assert black.pixels[:, 0, 0].tolist() == [-1, -1, 0]
+
+
+def test_photographs_that_are_too_few_or_too_small_are_refused(tmp_path):
+    save(tmp_path, "a.png", seed=1)
+    reach = reach_of("resnet")
+    for use in (Pictures(str(tmp_path)).training, Pictures(str(tmp_path)).tests):
+        said = refused(lambda use=use: use(reach), PictureError)
+        assert said.startswith("1 of 1 photographs have the 192 x 192 px")
+        assert "give at least two" in said
+    for name in ("b.png", "c.png"):
+        save(tmp_path, name, 191, seed=ord(name[0]))
+    said = refused(lambda: Pictures(str(tmp_path)).training(reach), PictureError)
+    assert said.startswith("1 of 3 photographs")
+    save(tmp_path, "d.png", 192, 192, seed=2)
+    pictures = Pictures(str(tmp_path))
+    assert [p.name for p in pictures.training(reach, 2)] == ["a.png"]
+    assert [p.name for p in pictures.tests(reach)["photographs"]] == ["d.png"]
+
+
+# --------------------------------------------------------------------------------- features
+
+
+@pytest.fixture
+def few(monkeypatch):
+    monkeypatch.setattr(design, "_TESTED", FEW)
+
+
+def test_features_are_those_of_the_windows(few, photos):
+    model, layers, reach, pictures = loaded("plane-resnet-zeros", photos=str(photos))
+    assert layers == LAYERS
+    found = features_of(model, layers, reach, pictures, n=4)
+    assert found.training.shape == (4, 16 + 16 + 32 + 48 + 80, 28, 28)
+    assert {kind: len(maps) for kind, maps in found.tests.items()} == FEW
+    expected = readout.features(model, pictures.training(reach, 4), layers)
+    torch.testing.assert_close(found.training, expected)
+    for kind, windows_ in pictures.tests(reach).items():
+        names = [p.name for p in windows_ for _ in p.tops]
+        assert found.pictures[kind] == names and len(names) == FEW[kind]
+        torch.testing.assert_close(found.tests[kind], readout.features(model, windows_, layers))
+
+
+def test_without_a_network_the_features_are_pixels(few, photos):
+    found = features_of(None, (), reach_of("resnet"), Pictures(str(photos)), n=4, size=96)
+    assert found.training.shape == (4, 3, 96, 96)
+    assert bool((found.tests["black"] == -2).all()) and bool((found.tests["white"] == 2).all())
+
+
+@pytest.mark.parametrize("padding", ["zeros", "replicate"])
+def test_black_shows_zeros_and_under_optimal_padding_nothing(few, photos, padding):
+    model = small_resnet(padding=padding, seed=1).eval()
+    call = partial(features_of, model, LAYERS, reach_of("resnet"), Pictures(str(photos)), n=2)
+    for optimal in (False, True):
+        black = call(optimal=optimal).tests["black"][0]
+        apart = black.amax((1, 2)) - black.amin((1, 2))
+        flat = float(apart.max()) < 1e-4 * float(black.abs().max())
+        assert flat == (optimal or padding == "replicate")  # which continues what is constant
+
+
+def test_random_padding_is_drawn_from_the_seed(few, photos):
+    model = small_resnet(padding="randn", seed=1).eval()
+    call = partial(features_of, model, LAYERS, reach_of("resnet"), Pictures(str(photos)), n=2)
+    before = torch.get_rng_state()
+    first, again, other = call(seed=3), call(seed=3), call(seed=4)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(first.training, again.training)
+    assert not torch.equal(first.training, other.training)
+    for kind in IMAGES:
+        assert torch.equal(first.tests[kind], again.tests[kind])
+        assert not torch.equal(first.tests[kind], other.tests[kind])
+
+
+# ---------------------------------------------------------------------------------- scoring
+
+
+def maps_of(n: int, seed: int = 0) -> torch.Tensor:
+    """Three channels of noise, of which one is brighter to the right."""
+    maps = torch.rand(n, 3, 28, 28, generator=torch.Generator().manual_seed(seed))
+    maps[:, 1] += torch.linspace(0, 1, 28)
+    return maps
+
+
+def test_scores_are_means_over_windows_and_undefined_ones_are_counted():
+    flat = torch.full((2, 3, 28, 28), 0.5)
+    tests = {"photographs": maps_of(3, 1), "black": flat, "noise": torch.cat([maps_of(2, 2), flat])}
+    found = read_outs(maps_of(8), ["H", "V"], [0, 4], SHORT)
+    names = {"photographs": ["p", "p", "q"], "black": ["black"] * 2, "noise": list("abcd")}
+    tables = evaluated(found, Features(maps_of(8), tests, names))
+    rows = tables["trials"]
+    order = [(s, t, k) for s in (0, 4) for t in ("H", "V") for k in tests]
+    assert list(zip(rows["trial"], rows["target"], rows["images"])) == order
+    assert rows["n"].tolist() == [3, 2, 4] * 4
+    assert rows["undefined"].tolist() == [0, 2, 2] * 4
+    for row in rows.itertuples():
+        painted = found.predict(tests[row.images], row.trial, row.target)
+        spc, mae = scores(painted, readout.target(row.target, 16))
+        assert row.mae == pytest.approx(mae.mean())
+        assert row.mae_deviation == pytest.approx(np.std(mae, ddof=1))
+        if row.images == "black":
+            assert pd.isna(row.spc) and pd.isna(row.spc_deviation)
+            continue
+        spc = spc[: 2 if row.images == "noise" else 3]
+        assert row.spc == pytest.approx(spc.mean())
+        assert row.spc_deviation == pytest.approx(np.std(spc, ddof=1))
+    assert rows["spc"].dtype == float
+    shown = tables["windows"]
+    assert shown.columns.tolist() == ["trial", "target", "window", "picture", "spc", "mae"]
+    assert shown["picture"].tolist() == ["p", "p", "q"] * 4
+    assert shown["window"].tolist() == [0, 1, 2] * 4
+    means = shown.groupby(["trial", "target"])[["spc", "mae"]].mean()
+    for row in rows[rows["images"] == "photographs"].itertuples():
+        assert tuple(means.loc[(row.trial, row.target)]) == pytest.approx((row.spc, row.mae))
+
+
+def test_one_window_has_no_deviation():
+    found = read_outs(maps_of(4), ["H"], [0], SHORT)
+    tests = {"photographs": maps_of(1), "black": torch.zeros(1, 3, 28, 28)}
+    rows = evaluated(found, Features(maps_of(4), tests, {"photographs": ["p"], "black": ["b"]}))
+    rows = rows["trials"].set_index("images")
+    assert rows[["spc_deviation", "mae_deviation"]].isna().all(axis=None)
+    assert rows["undefined"].to_dict() == {"photographs": 0, "black": 1}
+    assert rows["mae"].notna().all()
+    assert rows["spc"].isna().to_dict() == {"photographs": False, "black": True}
+
+
+def test_read_outs_are_those_of_a_protocol_its_name_or_the_closed_form(monkeypatch):
+    monkeypatch.setattr(design, "PROTOCOLS", {"short": SHORT})
+    named, given = (read_outs(maps_of(8), ["H"], [3], p) for p in ("short", SHORT))
+    direct = readout.train(maps_of(8), ["H"], [3], SHORT)
+    for found in (named, given):
+        assert found.seeds == (3,) and found.protocol == SHORT
+        assert all(torch.equal(value, direct.state[key]) for key, value in found.state.items())
+    closed = read_outs(maps_of(8), ["H"], [3], "ridge")
+    assert closed.seeds == (0,) and closed.penalty == readout.ridge(maps_of(8), ["H"]).penalty
+
+
+def test_an_unknown_protocol_is_refused():
+    assert "did you mean 'published'" in refused(
+        lambda: read_outs(maps_of(8), ["H"], [0], "publishd")
+    )
+
+
+def test_ppp_is_measured_on_windows_of_its_own_in_every_trial(photos):
+    model, layers, reach, pictures = loaded("plane-resnet-zeros", photos=str(photos))
+    found = measured(model, reach, pictures, [0, 5], n=4)
+    assert found.columns.tolist() == ["trial", "layer", "metric", "value", "floor"]
+    order = [(s, layer, m) for s in (0, 5) for layer in LAYERS for m in ("mae", "snr")]
+    assert list(zip(found["trial"], found["layer"], found["metric"])) == order
+    for seed in (0, 5):
+        again = ppp.measure(model, pictures.training(reach, 4, seed), layers)
+        for row in found[found["trial"] == seed].itertuples():
+            summary = again[row.layer].summary
+            value, floor = {
+                "mae": (summary.mae.value, summary.mae_floor),
+                "snr": (summary.snr.value, summary.snr_floor),
+            }[row.metric]
+            assert (row.value, row.floor) == pytest.approx((value, floor), rel=1e-4)
+    mae = found[found["metric"] == "mae"].pivot(index="layer", columns="trial", values="value")
+    assert (mae[0] != mae[5]).all()
+    assert measured(model, reach, pictures, []).columns.tolist() == found.columns.tolist()
+
+
+# -------------------------------------------------------------------------------- single runs
+
+
+def test_a_run_writes_whole_files(tiny, trained):
+    assert {path.name for path in trained.glob("[!.]*")} == {run.stem for run in runs()}
+    assert len(runs()) == 6
+    for run in runs():
+        assert sorted(path.name for path in (trained / run.stem).iterdir()) == FILES
+        record = json.loads((trained / run.stem / "record.json").read_text())
+        assert [record[name] for name in HEAD] == [run.part, run.padding, run.seed]
+        assert record["seconds"] >= 0 and record["threads"] == 1
+        assert record["torch"] == torch.__version__ and record["numpy"] == np.__version__
+
+
+def test_the_tables_of_a_run_have_all_trials_targets_and_images(tiny, trained):
+    for run in runs():
+        part, rows = TINY[run.part], table(trained, run, "trials")
+        order = [(s, t, k) for s in range(part.trials) for t in ("V", "HS") for k in IMAGES]
+        assert list(zip(rows["trial"], rows["target"], rows["images"])) == order
+        assert rows["n"].tolist() == [*FEW.values()] * 2 * part.trials
+        assert (rows[HEAD] == [run.part, run.padding, run.seed]).all(axis=None)
+        shown = table(trained, run, "windows")
+        assert len(shown) == (part.trials * 2 * 4 if run.part == "trained" else 0)
+        assert shown.columns[:3].tolist() == HEAD and "picture" in shown
+        measured_ = table(trained, run, "ppp")
+        assert len(measured_) == part.measured * 5 * 2
+        assert measured_.columns[:3].tolist() == HEAD
+
+
+def test_what_has_no_correlation_is_an_empty_cell(tiny, trained):
+    for run in (Run("pixels", PIXELS, 0), Run("ridge", PIXELS, 0), Run("surrounded", OPTIMAL, 1)):
+        rows = table(trained, run, "trials")
+        flat = rows["images"].isin(["black", "white"])
+        assert (rows.loc[flat, "undefined"] == 1).all() and (
+            rows.loc[~flat, "undefined"] == 0
+        ).all()
+        assert rows.loc[flat, "spc"].isna().all() and rows.loc[~flat, "spc"].notna().all()
+        assert rows["mae"].notna().all()
+        assert "nan" not in (trained / run.stem / "trials.csv").read_text().lower()
+    rows = table(trained, Run("trained", "zeros", 0), "trials")  # zeros differ from black
+    assert (rows["undefined"] == 0).all() and rows["spc"].notna().all()
+
+
+@pytest.mark.parametrize(
+    "run", [Run("trained", "randn", 0), Run("surrounded", OPTIMAL, 1)], ids=str
+)
+def test_the_numbers_of_a_run_are_those_of_its_steps(tiny, trained, photos, run):
+    model = load_network(f"plane-resnet-{run.padding}", "trained", seed=run.seed).model
+    reach, optimal = reach_of("resnet"), run.part == "surrounded"
+    pictures = Pictures(str(photos))
+    found = features_of(model, LAYERS, reach, pictures, n=8, optimal=optimal, seed=run.seed)
+    fitted = readout.train(found.training, ["HS"], [0], SHORT)
+    rows = table(trained, run, "trials")
+    rows = rows[(rows["trial"] == 0) & (rows["target"] == "HS")].set_index("images")
+    for kind in ("photographs", "plane", "noise"):
+        spc, mae = scores(fitted.predict(found.tests[kind], 0, "HS"), readout.target("HS", 16))
+        assert rows.loc[kind, "spc"] == pytest.approx(spc.mean(), abs=1e-3)
+        assert rows.loc[kind, "mae"] == pytest.approx(mae.mean(), rel=1e-4)
+    if run.part == "trained":
+        shown = table(trained, run, "windows")
+        shown = shown[(shown["trial"] == 0) & (shown["target"] == "HS")]
+        assert shown["picture"].tolist() == ["b.png"] * 2 + ["e.png"] * 2
+        assert shown["spc"].mean() == pytest.approx(rows.loc["photographs", "spc"])
+        expected = measured(model, reach, pictures, [0, 1], n=4)
+        pd.testing.assert_frame_equal(
+            table(trained, run, "ppp").drop(columns=HEAD), expected, rtol=1e-4
+        )
+
+
+def test_parts_use_their_own_family_weights_and_protocol(tiny, tmp_path, monkeypatch):
+    asked, fitted = [], []
+    load, fit = design.load_network, design.read_outs
+
+    def loading(name, weights, *, seed):
+        asked.append((name, weights, seed))
+        return load(name, weights, seed=seed)
+
+    def fitting(maps, targets, seeds, protocol):
+        fitted.append((tuple(maps.shape), tuple(seeds), protocol))
+        return fit(maps, targets, seeds, protocol)
+
+    monkeypatch.setattr(design, "load_network", loading)
+    monkeypatch.setattr(design, "read_outs", fitting)
+    train_run(Run("vgg", "zeros", 0), tmp_path)
+    train_run(Run("ridge", PIXELS, 0), tmp_path)
+    assert asked == [("plane-vgg-zeros", "initial", 0)]
+    assert fitted == [
+        ((8, 16 + 24 + 32 + 48 + 64, 28, 28), (0,), "longer"),
+        ((8, 3, 28, 28), (0,), "ridge"),
+    ]
+
+
+def test_a_finished_run_is_not_trained_again(tiny, trained, never):
+    before = contents(trained)
+    for run in runs():
+        seconds = json.loads(before[f"{run.stem}/record.json"])["seconds"]
+        assert train_run(run, trained) == seconds
+    train_design(runs(), trained)
+    assert contents(trained) == before
+
+
+def test_an_unfinished_run_is_trained_again_to_the_same_tables(tiny, trained, tmp_path, capsys):
+    run = Run("trained", "randn", 0)
+    expected = contents(trained / run.stem)
+    del expected["record.json"]
+    outputs.claim(tmp_path, design.STUDY.command)
+    place = tmp_path / run.stem
+    place.mkdir()
+    (place / "trials.csv").write_text("half a ta")
+    train_design([run], tmp_path)
+    found = contents(place)
+    assert json.loads(found.pop("record.json"))["padding"] == "randn"
+    assert found == expected
+    assert capsys.readouterr().out.startswith("trained-randn-seed0: ")
+
+
+def test_others_go_on_when_a_run_fails(tiny, tmp_path, monkeypatch):
+    fit = design.read_outs
+
+    def fitting(maps, targets, seeds, protocol):
+        if protocol == "ridge":
+            raise PPPError("no such luck")
+        return fit(maps, targets, seeds, protocol)
+
+    monkeypatch.setattr(design, "read_outs", fitting)
+    wanted = runs(["ridge", "pixels"])
+    said = refused(lambda: train_design(wanted, tmp_path), PPPError)
+    assert said == "1 of 2 runs failed; the first: ridge-pixels-seed0: no such luck"
+    assert [path.name for path in tmp_path.glob("[!.]*")] == ["pixels-pixels-seed0"]
+
+
+# ----------------------------------------------------------------------------------- tables
+
+
+def test_collected_tables_read_back_equal(tiny, trained, tmp_path):
+    assert collect(trained, tmp_path) == 6
+    assert sorted(path.name for path in tmp_path.glob("[!.]*")) == TABLES
+    for read, name, rtol in ((trials, "trials", 1e-5), (windows, "windows", 1e-3),
+                             (patterns, "ppp", 1e-6)):  # fmt: skip
+        frames = [table(trained, run, name) for run in runs()]
+        before = pd.concat([f for f in frames if len(f)], ignore_index=True)
+        found = read(tmp_path)
+        pd.testing.assert_frame_equal(found[list(before)], before, rtol=rtol, check_dtype=False)
+        if name != "windows":
+            for column in ("family", "state", "tested", "readout"):
+                expected = before["part"].map(lambda p, c=column: getattr(TINY[p], c))
+                assert (found[column] == expected).all()
+    assert set(windows(tmp_path)["part"]) == {"trained"}
+    assert trials(tmp_path)["spc"].dtype == float
+    listed = pd.read_csv(tmp_path / "runs.csv")
+    assert [Run(*row) for row in listed[HEAD].itertuples(index=False)] == runs()
+    assert (listed["threads"] == 1).all()
+
+
+def test_tables_are_the_same_bytes_twice(tiny, trained, tmp_path):
+    for name in ("a", "b"):
+        collect(trained, tmp_path / name)
+    before = contents(tmp_path / "a")
+    assert sorted(before) == [".ppp.json", *TABLES] and contents(tmp_path / "b") == before
+    os.utime(tmp_path / "a" / "runs.csv", (0, 0))
+    collect(trained, tmp_path / "a")  # they may be replaced
+    assert contents(tmp_path / "a") == before
+    assert (tmp_path / "a" / "runs.csv").stat().st_mtime > 0
+
+
+def test_unfinished_and_damaged_runs_are_named_and_nothing_is_written(tiny, trained, tmp_path):
+    folder, data = copied(trained, tmp_path / "runs"), tmp_path / "data"
+    (folder / "vgg-zeros-seed0" / "record.json").unlink()
+    said = refused(lambda: collect(folder, data), PPPError)
+    assert "1 of 6 runs are not finished" in said and "vgg-zeros-seed0" in said
+    assert "6 of 6 runs" in refused(lambda: collect(tmp_path / "no", data), PPPError)
+    (folder / "pixels-pixels-seed0" / "ppp.csv").unlink()
+    said = refused(lambda: collect(folder, data, runs(["trained", "pixels"])), WeightsError)
+    assert "pixels-pixels-seed0" in said
+    assert not data.exists()
+    assert collect(folder, tmp_path / "some", runs(["trained"])) == 2  # others are not missed
+
+
+def test_tables_of_other_runs_are_not_replaced(tiny, trained, tmp_path):
+    collect(trained, tmp_path, runs(["trained"]))
+    before = contents(tmp_path)
+    said = refused(lambda: collect(trained, tmp_path, runs(["pixels"])), PPPError)
+    assert "hold 2 other runs, such as trained-randn-seed0, which would be lost" in said
+    assert contents(tmp_path) == before
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "runs.csv").write_text("distance,time\n10,41.2\n")
+    refused(lambda: collect(trained, tmp_path / "x"), PPPError)
+    assert [path.name for path in (tmp_path / "x").iterdir()] == ["runs.csv"]
+
+
+def test_missing_tables_are_told_in_one_line(tmp_path):
+    for read in (trials, windows, patterns):
+        assert str(tmp_path) in refused(partial(read, tmp_path), WeightsError)
+
+
+# ------------------------------------------------------------------------------------- live
+
+
+def test_live_tables_come_in_the_order_asked_and_do_not_depend_on_jobs(photos):
+    names, seeds = ["plane-resnet-randn", PIXELS], (3, 0)
+    asked = partial(
+        train_live, names, ("V", "H"), seeds, SHORT, weights="random", seed=2, n=4, photos=photos
+    )
+    one, two = asked(jobs=1), asked(jobs=2)
+    assert [live.network for live in one] == [live.network for live in two] == names
+    for first, second in zip(one, two):
+        assert first.trials.seeds == (3, 0) and first.trials.targets == ("V", "H")
+        assert first.trials.state.keys() == second.trials.state.keys()
+        for key, value in first.trials.state.items():
+            assert torch.equal(value, second.trials.state[key])
+        pd.testing.assert_frame_equal(first.table, second.table, check_exact=True)
+        pd.testing.assert_frame_equal(first.patterns, second.patterns, check_exact=True)
+        rows = first.table
+        order = [(s, t, k) for s in seeds for t in ("V", "H") for k in IMAGES]
+        assert list(zip(rows["trial"], rows["target"], rows["images"])) == order
+        assert rows.columns[0] == "network" and (rows["network"] == first.network).all()
+        assert rows["n"].tolist() == [32, 16, 1, 1, 8] * 4
+    network, pixels = one
+    assert pixels.patterns.empty
+    assert network.patterns.columns[0] == "network"
+    order = [(s, layer, m) for s in seeds for layer in LAYERS for m in ("mae", "snr")]
+    found = network.patterns
+    assert list(zip(found["trial"], found["layer"], found["metric"])) == order
+
+
+def test_live_numbers_are_those_of_the_steps(few, photos):
+    (live,) = train_live(["plane-resnet-reflect"], ["H"], [7], SHORT, seed=1, n=4, photos=photos)
+    model, layers, reach, pictures = loaded("plane-resnet-reflect", "trained", 1, str(photos))
+    found = features_of(model, layers, reach, pictures, n=4, seed=1)
+    fitted = readout.train(found.training, ["H"], [7], SHORT)
+    for key, value in fitted.state.items():
+        torch.testing.assert_close(live.trials.state[key], value)
+    expected = evaluated(fitted, found)["trials"]
+    pd.testing.assert_frame_equal(live.table.drop(columns="network"), expected, rtol=1e-4)
+    expected = measured(model, reach, pictures, [7], n=4)
+    pd.testing.assert_frame_equal(live.patterns.drop(columns="network"), expected, rtol=1e-4)
+
+
+def test_live_the_closed_form_has_one_trial(few, photos):
+    (live,) = train_live([PIXELS], ["H", "G"], [0], "ridge", n=4, photos=photos)
+    assert live.trials.seeds == (0,) and len(live.trials.penalty) == 2
+    assert live.table["trial"].tolist() == [0] * 10
+
+
+def test_live_a_protocol_may_have_another_grid(few, photos):
+    protocol = Protocol(feature_size=14, target_size=16, epochs=1, batch=4)
+    (live,) = train_live([PIXELS], ["H"], [0], protocol, n=4, photos=photos)
+    assert live.trials.protocol == protocol
+
+
+def test_a_target_that_is_not_known_is_refused_before_anything_is_computed(never, monkeypatch):
+    monkeypatch.setattr(design, "loaded", lambda *_: pytest.fail("loaded"))
+    said = refused(lambda: train_live(["no-such-network"], ["H", "VSS"]))
+    assert said == f"unknown target 'VSS'; did you mean 'VS'? known: {', '.join(TARGETS)}"
+    assert "jobs = 0" in refused(lambda: train_live([PIXELS], ["H"], jobs=0))
+
+
+def test_networks_that_cannot_be_are_refused_in_one_line(never, photos):
+    asked = partial(train_live, targets=["H"], weights="random", photos=photos)
+    said = refused(lambda: asked(["squeezenet1_0"]))
+    assert said == (
+        "network 'squeezenet1_0' has no layer of interest; a read-out needs at least one"
+    )
+    said = refused(lambda: asked(["plane-resnt-zeros"]), WeightsError)
+    assert "unknown network 'plane-resnt-zeros'; did you mean 'plane-resnet'" in said
+
+
+def test_a_folder_of_one_photograph_is_refused(tmp_path):
+    save(tmp_path, "only.png")
+    said = refused(lambda: train_live([PIXELS], ["H"], photos=tmp_path), PictureError)
+    assert said.startswith("1 of 1 photographs")
+
+
+def test_layers_are_needed(photos):
+    model = small_resnet().eval()
+    pictures = Pictures(str(photos))
+    call = partial(features_of, model, (), reach_of("resnet"), pictures, n=2)
+    assert "no layer given" in refused(call, LayerError)

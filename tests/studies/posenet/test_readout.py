@@ -1,0 +1,821 @@
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from scipy import stats
+from torch import nn
+
+import ppp
+from ppp.errors import LayerError, MarginError, ParameterError, PictureError, PPPError
+from ppp.windows import Picture, Windows
+from studies.posenet.readout import (
+    LONGER,
+    PROTOCOLS,
+    PUBLISHED,
+    TARGETS,
+    Protocol,
+    ReadOut,
+    convolve,
+    features,
+    ridge,
+    scores,
+    target,
+    train,
+)
+
+# ten windows in batches of four: the last batch is smaller
+SMALL = Protocol(feature_size=8, target_size=13, epochs=4, drops=(2,), batch=4)
+LAYERS = ["1", "3"]
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def refused(call, error=ParameterError) -> str:
+    with pytest.raises(error) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def drawn(*shape, seed: int = 0) -> torch.Tensor:
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def some_maps(n: int = 10, channels: int = 3, size: int = 8, seed: int = 0) -> torch.Tensor:
+    """Maps whose means differ by column and row, so that there is something to learn."""
+    place = torch.linspace(0, 1, size)
+    maps = drawn(n, channels, size, size, seed=seed)
+    maps[:, 0] += place
+    maps[:, 1] += place[:, None]
+    return maps
+
+
+def equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
+
+
+def trial(found, seed: int, name: str) -> dict[str, torch.Tensor]:
+    """The state of one trial."""
+    place = found.seeds.index(seed), found.targets.index(name)
+    return {key: value[place] for key, value in found.state.items()}
+
+
+# --------------------------------------------------------------------------------- targets
+
+
+def painted(name: str, size: int) -> np.ndarray:
+    """The targets by other formulas, in NumPy."""
+    x = np.arange(size) / (size - 1)
+    across, down = np.meshgrid(x, x)
+    if name == "G":
+        squared = (across - 0.5) ** 2 + (down - 0.5) ** 2
+        bell = np.exp(-8 * squared)  # a standard deviation of 1/4: 1 / (2 / 16) = 8
+        return (bell - bell.min()) / (bell.max() - bell.min())
+    along = across if name in ("H", "VS") else down
+    return np.sin(4 * np.pi * along) ** 2 if name in ("HS", "VS") else along
+
+
+@pytest.mark.parametrize("size", [3, 28, 33, 224])
+@pytest.mark.parametrize("name", TARGETS)
+def test_a_target_has_its_formula(name, size):
+    found = target(name, size)
+    assert found.shape == (size, size) and found.dtype == torch.float32
+    assert np.allclose(found.numpy(), painted(name, size), atol=2e-6)
+    assert float(found.min()) >= 0 and float(found.max()) <= 1
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_a_target_fills_its_range(name):
+    found = target(name, 65)  # with a cell at the centre and at the top of every stripe
+    assert float(found.min()) == pytest.approx(0, abs=1e-6)
+    assert float(found.max()) == pytest.approx(1, abs=1e-6)
+
+
+def test_targets_have_their_directions():
+    h, v, g, hs, vs = (target(name, 65) for name in ("H", "V", "G", "HS", "VS"))
+    assert (h.diff(dim=1) > 0).all() and (h.diff(dim=0) == 0).all()
+    assert (v.diff(dim=0) > 0).all() and (v.diff(dim=1) == 0).all()
+    assert (hs.diff(dim=1) == 0).all() and (vs.diff(dim=0) == 0).all()
+    assert torch.equal(h.T, v) and torch.equal(hs.T, vs)
+    for turned in (g.T, g.flip(0), g.flip(1)):
+        torch.testing.assert_close(g, turned)
+    assert int(g.argmax()) == 32 * 65 + 32 and float(g[0, 0]) == float(g.min())
+    assert (g[:33].diff(dim=0) > 0).all() and (g[:, 32:].diff(dim=1) < 0).all()
+
+
+def test_stripes_have_four_periods():
+    profile = target("HS", 225)[:, 0]
+    tops = (profile[1:-1] > profile[:-2]) & (profile[1:-1] > profile[2:])
+    assert (torch.nonzero(tops)[:, 0] + 1).tolist() == [28, 84, 140, 196]
+    assert all(float(profile[i]) == pytest.approx(0, abs=1e-6) for i in (0, 56, 112, 168, 224))
+
+
+def test_a_target_that_is_not_known_or_too_small_is_refused():
+    known = "known: H, V, G, HS, VS"
+    assert refused(lambda: target("HSS")) == f"unknown target 'HSS'; did you mean 'HS'? {known}"
+    assert refused(lambda: target("ramp")) == f"unknown target 'ramp'; {known}"
+    for size in (1, 0, -3, 8.0, "8", True):
+        said = refused(lambda size=size: target("H", size))
+        assert said == f"size = {size!r}; expected a whole number of at least 3"
+    assert target("H", 3).tolist() == [[0, 0.5, 1]] * 3
+
+
+def test_the_smallest_gaussian_has_numbers():
+    assert bool(target("G", 3).isfinite().all())
+
+
+# -------------------------------------------------------------------------------- protocol
+
+
+def test_the_published_protocol():
+    expected = {
+        "feature_size": 28, "target_size": 224, "depth": 1, "kernel": 3, "padding": 0,
+        "optimiser": "sgd", "lr": 0.1, "momentum": 0.9, "weight_decay": 1e-4,
+        "epochs": 15, "drops": (10,), "batch": 32,
+    }  # fmt: skip
+    assert {name: getattr(PUBLISHED, name) for name in expected} == expected
+    assert Protocol() == PUBLISHED and PUBLISHED.cells == 26
+    assert PROTOCOLS == {"published": PUBLISHED, "longer": LONGER}
+    assert LONGER.epochs == 4 * PUBLISHED.epochs
+    assert replace(LONGER, epochs=15, drops=(10,)) == PUBLISHED
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"feature_size": 1}, "feature_size = 1; expected a whole number, 3 to 4096"),
+        ({"target_size": 224.0}, "target_size = 224.0"),
+        ({"depth": 0}, "depth = 0"),
+        ({"depth": 17}, "depth = 17; expected a whole number, 1 to 16"),
+        ({"kernel": 0}, "kernel = 0"),
+        ({"kernel": "3"}, "kernel = '3'"),
+        ({"padding": -1}, "padding = -1"),
+        ({"width": 0}, "width = 0"),
+        ({"epochs": -1}, "epochs = -1"),
+        ({"epochs": True}, "epochs = True"),
+        ({"batch": 0}, "batch = 0"),
+        ({"optimiser": "sdg"}, "unknown optimiser 'sdg'; did you mean 'sgd'? known: sgd, adam"),
+        ({"optimiser": "Adam"}, "unknown optimiser 'Adam'; did you mean 'adam'?"),
+        ({"kernel": 28}, "1 convolutions of 28 x 28 leave 1 cells of a grid of 28; give a larger"),
+        ({"depth": 14}, "14 convolutions of 3 x 3 leave 0 cells of a grid of 28"),
+        (
+            {"feature_size": 3},
+            "leave 1 cells of a grid of 3; give a larger feature_size or padding",
+        ),
+    ],
+)
+def test_protocols_that_cannot_be_are_refused(changed, words):
+    assert words in refused(lambda: Protocol(**changed))
+
+
+@pytest.mark.parametrize(
+    ("changed", "cells"),
+    [
+        ({}, 8), ({"depth": 2}, 6), ({"depth": 2, "padding": 1}, 10), ({"kernel": 1}, 10),
+        ({"kernel": 5}, 6), ({"kernel": 5, "padding": 2}, 10), ({"padding": 2}, 12),
+        ({"kernel": 9}, 2), ({"kernel": 2}, 9),
+    ],
+)  # fmt: skip
+def test_a_read_out_has_the_cells_that_its_protocol_says(changed, cells):
+    protocol = Protocol(feature_size=10, **changed)
+    maps = drawn(2, 3, 10, 10)
+    assert protocol.cells == cells and ReadOut(3, protocol)(maps).shape == (2, cells, cells)
+
+
+# -------------------------------------------------------------------------------- read-out
+
+
+@pytest.mark.parametrize(("depth", "kernel"), [(1, 3), (1, 5), (3, 3)])
+def test_the_first_weights_are_xavier_s(depth, kernel):
+    protocol = Protocol(feature_size=12, depth=depth, kernel=kernel, width=20)
+    convolutions = [m for m in ReadOut(150, protocol, 3).modules() if isinstance(m, nn.Conv2d)]
+    assert [c.out_channels for c in convolutions] == [20] * (depth - 1) + [1]
+    assert [c.in_channels for c in convolutions] == [150] + [20] * (depth - 1)
+    for conv in convolutions:
+        bound = math.sqrt(6 / ((conv.in_channels + conv.out_channels) * kernel**2))
+        weights = conv.weight.detach().flatten()
+        assert conv.bias is None and float(weights.abs().max()) <= bound
+        assert len(weights) >= 180
+        # uniform: the largest of n is near the bound, the variance a third of its square
+        assert float(weights.abs().max()) > bound * (1 - 10 / len(weights))
+        assert float(weights.square().mean()) == pytest.approx(bound**2 / 3, rel=0.3)
+
+
+def test_a_seed_gives_the_weights_and_nothing_else_does():
+    before = torch.get_rng_state()
+    first = ReadOut(5, SMALL, 7)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.rand(3)
+    assert equal(first.state_dict(), ReadOut(5, SMALL, 7).state_dict())
+    assert not torch.equal(first.first.weight, ReadOut(5, SMALL, 8).first.weight)
+
+
+def test_what_a_read_out_paints_lies_in_0_to_1():
+    out = ReadOut(3, replace(SMALL, depth=2))(100 * (some_maps() - 0.5))
+    assert out.shape == (10, 4, 4) and bool(((out >= 0) & (out <= 1)).all())
+
+
+# -------------------------------------------------------------------------------- convolve
+
+
+@pytest.mark.parametrize("outputs", [(1, 1), (3, 1), (5, 3), (4, 4), (20, 1)])
+@pytest.mark.parametrize("padding", [0, 1])
+@pytest.mark.parametrize("kernel", [1, 3, 5])
+def test_convolve_is_a_convolution_with_the_weights_of_each_trial(kernel, padding, outputs):
+    trials, width = outputs  # 15 outputs or fewer go another way than 16 or more
+    for order in (torch.contiguous_format, torch.channels_last):
+        maps = drawn(2, 3, 7, 9, seed=1).contiguous(memory_format=order).requires_grad_()
+        weights = (drawn(trials, width, 3, kernel, kernel, seed=2) - 0.5).requires_grad_()
+        found = convolve(maps, weights, padding)
+        plain = torch.stack([F.conv2d(maps, one, padding=padding) for one in weights], 1)
+        torch.testing.assert_close(found, plain, rtol=1e-5, atol=1e-5)
+        slope = drawn(*plain.shape, seed=3) - 0.5
+        for mine, theirs in zip(
+            torch.autograd.grad(found, (maps, weights), slope),
+            torch.autograd.grad(plain, (maps, weights), slope),
+            strict=True,
+        ):
+            torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("trials", "width"), [(2, 1), (1, 16)])
+def test_the_gradients_of_convolve_are_those_of_finite_differences(trials, width):
+    maps = drawn(1, 2, 4, 5).double().requires_grad_()
+    weights = drawn(trials, width, 2, 3, 3, seed=1).double().requires_grad_()
+    assert torch.autograd.gradcheck(lambda m, w: convolve(m, w, 1), (maps, weights))
+
+
+# ---------------------------------------------------------------------------------- training
+
+
+def by_hand(maps, wanted, seed: int, protocol: Protocol) -> tuple[nn.Sequential, float]:
+    """Train a read-out with nothing but PyTorch, from the first weights of ours."""
+    steps, channels = [], maps.shape[1]
+    for layer in range(protocol.depth):
+        last = layer == protocol.depth - 1
+        width = 1 if last else protocol.width
+        steps += [
+            nn.Conv2d(channels, width, protocol.kernel, padding=protocol.padding, bias=False),
+            nn.BatchNorm2d(width),
+            nn.Sigmoid() if last else nn.ReLU(),
+        ]
+        channels = width
+    model = nn.Sequential(*steps)
+    first = ReadOut(maps.shape[1], protocol, seed).state_dict()
+    model.load_state_dict(dict(zip(model.state_dict(), first.values(), strict=True)))
+    if protocol.optimiser == "adam":
+        optimiser = torch.optim.Adam(
+            model.parameters(), lr=protocol.lr, weight_decay=protocol.weight_decay
+        )
+    else:
+        optimiser = torch.optim.SGD(
+            model.parameters(), lr=protocol.lr, momentum=protocol.momentum,
+            weight_decay=protocol.weight_decay,
+        )  # fmt: skip
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimiser, protocol.drops, gamma=0.1)
+    order, loss = torch.Generator().manual_seed(seed), math.nan
+    for _ in range(protocol.epochs):
+        total = 0.0
+        for chosen in torch.randperm(len(maps), generator=order).split(protocol.batch):
+            optimiser.zero_grad()
+            output = F.interpolate(
+                model(maps[chosen]), size=wanted.shape, mode="bilinear", align_corners=True
+            )
+            error = F.mse_loss(output[:, 0], wanted.expand(len(chosen), -1, -1))
+            error.backward()
+            optimiser.step()
+            total += error.item() * len(chosen)
+        schedule.step()
+        loss = total / len(maps)
+    return model, loss
+
+
+def assert_same_training(found, seed, name, model, loss):
+    """Every number must be much nearer to the other training's than to where it began."""
+    start = ReadOut(model[0].in_channels, found.protocol, seed)
+    place = found.seeds.index(seed), found.targets.index(name)
+    mine = ReadOut(model[0].in_channels, found.protocol)
+    mine.load_state_dict(trial(found, seed, name))
+    rows = zip(
+        start.state_dict().items(), mine.state_dict().values(), model.state_dict().values(),
+        strict=True,
+    )  # fmt: skip
+    for (key, begun), ours, theirs in rows:
+        if key.endswith("num_batches_tracked"):
+            assert int(ours) == int(theirs) > 0
+            continue
+        step = float((theirs - begun).abs().max())
+        assert step > 1e-5
+        assert float((ours - theirs).abs().max()) < 1e-4 * step + 2e-7
+    assert float(found.losses[place]) == pytest.approx(loss, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {},
+        {"padding": 1, "kernel": 5},
+        {"depth": 2, "width": 5},
+        {"depth": 2, "width": 20, "padding": 1},
+        {"batch": 7, "momentum": 0.0, "weight_decay": 0.1, "drops": ()},
+        {"batch": 32},  # more than there are
+        {"optimiser": "adam", "lr": 0.01},
+        {"optimiser": "adam", "lr": 0.01, "depth": 2, "width": 4, "weight_decay": 0.01},
+    ],
+    ids=str,
+)
+def test_training_makes_the_steps_of_a_plain_loop(changed):
+    protocol, maps = replace(SMALL, **changed), some_maps()
+    found = train(maps, ["V", "HS"], [5, 2], protocol)
+    assert found.losses.shape == (2, 2)
+    for seed in (5, 2):
+        for name in ("V", "HS"):
+            model, loss = by_hand(maps, target(name, 13), seed, protocol)
+            assert_same_training(found, seed, name, model, loss)
+
+
+@pytest.mark.parametrize(
+    ("batch", "names"), [(1, ["V", "HS"]), (9, ["V", "HS"]), (9, [f"t{i}" for i in range(18)])]
+)
+def test_a_batch_of_one_window_is_trained_like_any_other(batch, names):
+    protocol, maps = replace(SMALL, batch=batch), some_maps()  # 10 = 9 + 1
+    wanted = {name: drawn(13, 13, seed=i) for i, name in enumerate(names)}
+    found = train(maps, wanted, [5], protocol)
+    for name in names[:2]:
+        model, loss = by_hand(maps, wanted[name], 5, protocol)
+        assert_same_training(found, 5, name, model, loss)
+
+
+@pytest.mark.parametrize("batch", [1, 9])
+def test_one_target_alone_may_have_a_batch_of_one_window(batch):
+    protocol, maps = replace(SMALL, batch=batch), some_maps()
+    found = train(maps, ["V"], [5], protocol)
+    model, loss = by_hand(maps, target("V", 13), 5, protocol)
+    assert_same_training(found, 5, "V", model, loss)
+
+
+def test_many_targets_at_once_are_trained_like_a_few():
+    # 18 targets: the convolution goes its other way
+    wanted = {f"t{i}": drawn(13, 13, seed=i) for i in range(18)}
+    maps = some_maps()
+    found = train(maps, wanted, [1], SMALL)
+    for name in ("t0", "t17"):
+        model, loss = by_hand(maps, wanted[name], 1, SMALL)
+        assert_same_training(found, 1, name, model, loss)
+    alone = train(maps, {"t17": wanted["t17"]}, [1], SMALL)
+    for key, value in trial(found, 1, "t17").items():
+        torch.testing.assert_close(trial(alone, 1, "t17")[key], value, rtol=1e-4, atol=1e-5)
+
+
+def test_a_trial_does_not_depend_on_the_others():
+    maps = some_maps()
+    together = train(maps, TARGETS, [0, 3, 1], SMALL)
+    assert (together.seeds, together.targets) == ((0, 3, 1), TARGETS)
+    alone = train(maps, ["G"], [3], SMALL)
+    turned = train(maps, ["G", "H"], [1, 3], SMALL)
+    begun = ReadOut(3, SMALL, 3).state_dict()
+    for key, value in trial(together, 3, "G").items():
+        for other in (alone, turned):
+            torch.testing.assert_close(trial(other, 3, "G")[key], value, rtol=1e-4, atol=1e-5)
+        assert not torch.allclose(value.float(), begun[key].float(), rtol=1e-3, atol=1e-3)
+    assert float(alone.losses[0, 0]) == pytest.approx(float(together.losses[1, 2]), rel=1e-5)
+
+
+@pytest.mark.parametrize("changed", [{}, {"depth": 2, "optimiser": "adam"}], ids=str)
+def test_the_same_call_gives_the_same_bits_and_another_seed_others(changed):
+    protocol, maps = replace(SMALL, **changed), some_maps()
+    found = train(maps, ["H", "VS"], [0, 1], protocol)
+    torch.rand(5)
+    again = train(maps.clone(), ["H", "VS"], [0, 1], protocol)
+    assert equal(found.state, again.state) and torch.equal(found.losses, again.losses)
+    for key in ("first.weight", "rest.0.weight", "rest.0.running_mean"):
+        assert not torch.equal(found.state[key][0], found.state[key][1])
+        assert not torch.equal(found.state[key][:, 0], found.state[key][:, 1])
+    assert not torch.equal(found.losses[0], found.losses[1])
+
+
+def test_the_order_of_memory_does_not_matter():
+    maps = some_maps()
+    plain, last = (
+        train(maps.contiguous(memory_format=order), ["V"], [0], SMALL)
+        for order in (torch.contiguous_format, torch.channels_last)
+    )
+    assert equal(plain.state, last.state)
+
+
+def test_the_windows_are_taken_in_another_order_in_every_epoch_and_with_every_seed(monkeypatch):
+    taken, select = [], torch.index_select
+
+    def note(rows, dim, chosen, **more):
+        taken.append(chosen.tolist())
+        return select(rows, dim, chosen, **more)
+
+    monkeypatch.setattr(torch, "index_select", note)
+    train(some_maps(), ["H"], [0, 1], replace(SMALL, epochs=2))
+    assert [len(batch) for batch in taken] == [4, 4, 2] * 4
+    epochs = [[*taken[i], *taken[i + 1], *taken[i + 2]] for i in range(0, 12, 3)]
+    assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 4
+
+
+def test_training_needs_no_gradients_around_it_and_no_global_generator():
+    maps, before = some_maps(), torch.get_rng_state()
+    expected = train(maps, ["H"], [0], SMALL)
+    with torch.no_grad():
+        found = train(maps, ["H"], [0], SMALL)
+        assert not torch.is_grad_enabled()
+    assert torch.equal(torch.get_rng_state(), before)
+    assert equal(found.state, expected.state)
+    assert not torch.equal(found.state["first.weight"][0, 0], ReadOut(3, SMALL, 0).first.weight)
+    assert not any(value.requires_grad for value in found.state.values())
+    assert torch.equal(maps, some_maps())
+
+
+def test_training_lowers_the_error_where_there_is_something_to_learn():
+    few = train(some_maps(), ["H", "V"], [0], replace(SMALL, epochs=1))
+    many = train(some_maps(), ["H", "V"], [0], replace(SMALL, epochs=30, drops=(20,)))
+    assert (many.losses < 0.5 * few.losses).all()
+    for name in ("H", "V"):
+        spc, _ = scores(many.predict(some_maps(seed=1), 0, name), many.painted[name])
+        assert spc.mean() > 0.5
+
+
+def test_no_epoch_leaves_the_first_weights_and_no_loss():
+    found = train(some_maps(), ["H", "V"], [4], replace(SMALL, epochs=0))
+    begun = ReadOut(3, SMALL, 4).state_dict()
+    assert equal({key: trial(found, 4, "V")[key] for key in begun}, dict(begun))
+    assert found.losses.isnan().all()
+
+
+@pytest.mark.parametrize("changed", [{}, {"depth": 2, "padding": 1, "width": 4}], ids=str)
+def test_predict_is_the_module_in_evaluation_and_resized(changed):
+    protocol = replace(SMALL, **changed)
+    found, others = train(some_maps(), ["H", "G"], [2, 0], protocol), some_maps(6, seed=9)
+    for seed in (2, 0):
+        for name in ("H", "G"):
+            module = ReadOut(3, protocol)
+            module.load_state_dict(trial(found, seed, name))
+            with torch.no_grad():
+                small = module.eval()(others)
+            expected = F.interpolate(
+                small[:, None].double(), size=(13, 13), mode="bilinear", align_corners=True
+            )[:, 0]
+            painted_ = found.predict(others, seed, name)
+            assert painted_.shape == (6, 13, 13) and painted_.dtype == torch.float64
+            torch.testing.assert_close(painted_, expected, rtol=1e-6, atol=1e-6)
+            # evaluation: a window's map does not depend on the others
+            one = found.predict(others[2:3], seed, name)
+            torch.testing.assert_close(one[0], painted_[2], rtol=1e-5, atol=1e-6)
+
+
+def test_targets_of_ones_own_are_taken_at_their_size():
+    own = {"spot": torch.zeros(9, 9), "edge": torch.ones(9, 9).triu()}
+    own["spot"][4, 4] = 1
+    found = train(some_maps(), own, [0], SMALL)
+    assert found.targets == ("spot", "edge")
+    assert found.predict(some_maps(), 0, "edge").shape == (10, 9, 9)
+    _, loss = by_hand(some_maps(), own["edge"], 0, SMALL)
+    assert float(found.losses[0, 1]) == pytest.approx(loss, rel=1e-5)
+
+
+@pytest.mark.parametrize("fit", [train, ridge])
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"targets": ["H", "VSS"]}, "unknown target 'VSS'; did you mean 'VS'?"),
+        ({"targets": []}, "no target given; give some of H, V, G, HS, VS"),
+        ({"targets": {"x": torch.zeros(4, 5)}}, "target 'x' has shape (4, 5)"),
+        ({"targets": {"x": torch.zeros(4)}}, "target 'x' has shape (4,)"),
+        ({"targets": {"x": torch.zeros(4, 4), "y": torch.zeros(5, 5)}}, "'y' has shape (5, 5)"),
+        ({"targets": {"x": torch.full((4, 4), 1.5)}}, "target 'x' leaves [0, 1]; scale it"),
+        ({"targets": {"x": torch.full((4, 4), -0.1)}}, "target 'x' leaves [0, 1]"),
+        ({"targets": {"x": torch.full((4, 4), math.nan)}}, "target 'x' leaves [0, 1]"),
+        ({"maps": torch.zeros(4, 3, 9, 9)}, "maps have shape (4, 3, 9, 9); expected (n, C, 8, 8)"),
+        ({"maps": torch.zeros(1, 3, 8, 8)}, "n of at least 2"),
+        ({"maps": torch.zeros(3, 8, 8)}, "maps have shape (3, 8, 8)"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_in_one_line(fit, changed, words):
+    asked = {"maps": some_maps(), "targets": ["H"], "protocol": SMALL, **changed}
+    assert words in refused(lambda: fit(**asked))
+
+
+def test_seeds_that_cannot_be_are_refused():
+    assert "no seed given" in refused(lambda: train(some_maps(), ["H"], [], SMALL))
+    for seed in (-1, 2**32, 0.0, True):
+        said = refused(lambda seed=seed: train(some_maps(), ["H"], [0, seed], SMALL))
+        assert f"seed = {seed!r}" in said
+
+
+# ------------------------------------------------------------------------------ closed form
+
+PENALTIES = np.logspace(-6, 2, 9)
+TINY = Protocol(feature_size=6, target_size=9)  # 4 x 4 cells
+
+
+def design_matrix(maps: np.ndarray, channels: np.ndarray | None = None) -> np.ndarray:
+    """Neighbourhoods of the standardised maps, one row a cell."""
+    of = maps if channels is None else channels
+    centre, scale = of.mean((0, 2, 3)), of.std((0, 2, 3), ddof=1)
+    standard = (maps - centre[:, None, None]) / scale[:, None, None]
+    patches = np.lib.stride_tricks.sliding_window_view(standard, (3, 3), (2, 3))
+    return patches.transpose(0, 2, 3, 1, 4, 5).reshape(-1, maps.shape[1] * 9)
+
+
+def solved(x: np.ndarray, y: np.ndarray, penalty: float) -> tuple[np.ndarray, float]:
+    """Ridge regression with a free intercept, as an ordinary one with rows for the penalty."""
+    centred, height = x - x.mean(0), y - y.mean()
+    more = np.sqrt(penalty * len(x)) * np.eye(x.shape[1])
+    rows, wanted = np.vstack([centred, more]), np.concatenate([height, np.zeros(len(more))])
+    weights = np.linalg.lstsq(rows, wanted, rcond=None)[0]
+    return weights, float(y.mean() - x.mean(0) @ weights)
+
+
+def shrunk(wanted: torch.Tensor, cells: int) -> np.ndarray:
+    """Resize a target bilinearly with aligned corners, in NumPy."""
+    places = np.linspace(0, wanted.shape[0] - 1, cells)
+    rows = [np.interp(places, np.arange(wanted.shape[0]), row) for row in wanted.numpy()]
+    return np.array([np.interp(places, np.arange(len(rows)), c) for c in np.array(rows).T]).T
+
+
+@pytest.mark.parametrize("n", [12, 9, 2])
+def test_the_closed_form_is_a_ridge_regression(n):
+    maps = some_maps(n, 2, 6, seed=3)
+    wanted = {"V": target("V", 9), "own": drawn(9, 9, seed=4)}
+    found = ridge(maps, wanted, TINY, batch=5)
+    assert (found.seeds, found.targets, len(found.penalty)) == ((0,), ("V", "own"), 2)
+    double = maps.double().numpy()
+    x, held = design_matrix(double), max(1, n // 4) * 16
+    for i, (name, picture) in enumerate(wanted.items()):
+        y = np.tile(shrunk(picture, 4).ravel(), n)
+        errors = []
+        for penalty in PENALTIES:
+            weights, bias = solved(x[:-held], y[:-held], penalty)
+            errors.append(np.mean((x[-held:] @ weights + bias - y[-held:]) ** 2))
+        best = int(np.argmin(errors))
+        assert found.penalty[i] == pytest.approx(PENALTIES[best])
+        assert float(found.losses[0, i]) == pytest.approx(errors[best], rel=1e-4)
+        weights, bias = solved(x, y, PENALTIES[best])
+        others = some_maps(3, 2, 6, seed=8)
+        small = design_matrix(others.double().numpy(), double) @ weights + bias
+        expected = F.interpolate(
+            torch.from_numpy(small).reshape(3, 1, 4, 4), size=(9, 9), mode="bilinear",
+            align_corners=True,
+        )[:, 0]  # fmt: skip
+        torch.testing.assert_close(found.predict(others, 0, name), expected, rtol=0, atol=1e-4)
+
+
+def planted(n: int, seed: int) -> torch.Tensor:
+    """Noise, and a channel that makes (x - 1) / 25 = 2 a - b + 0.5 c in the column x."""
+    maps = drawn(n, 3, 28, 28, seed=seed)
+    ramp = (torch.arange(28) - 1) / 25
+    maps[:, 2] = (ramp - 2 * maps[:, 0] + maps[:, 1]) / 0.5
+    return maps
+
+
+def test_the_closed_form_finds_a_planted_linear_map():
+    found = ridge(planted(8, 0), ["H"])
+    assert found.penalty[0] < 1e-4
+    # The cells around tell the same, and the smallest weights are those that all nine share.
+    expected = torch.tensor([2.0, -1.0, 0.5])[:, None, None].expand(3, 3, 3) / 9
+    torch.testing.assert_close(found.state["weight"][0, 0], expected, rtol=0.05, atol=0)
+    assert float(found.state["bias"][0, 0]) == pytest.approx(0, abs=2e-3)
+    spc, mae = scores(found.predict(planted(3, 1), 0, "H"), target("H"))
+    assert (spc > 0.9999).all() and (mae < 1e-3).all() and float(found.losses[0, 0]) < 1e-6
+
+
+def test_noise_alone_gets_the_mean_of_the_target():
+    found = ridge(drawn(40, 1, 8, 8), ["V"], SMALL)
+    far = scores(found.predict(drawn(5, 1, 8, 8, seed=1), 0, "V"), target("V", 13))[1]
+    flat = float((target("V", 13) - 0.5).abs().mean())
+    assert far.mean() == pytest.approx(flat, rel=0.1)
+
+
+def test_a_channel_of_zeros_does_not_break_the_closed_form():
+    maps = some_maps(8, 3)
+    expected = ridge(maps, ["H", "G"], SMALL)
+    found = ridge(torch.cat([maps, torch.zeros(8, 1, 8, 8)], 1), ["H", "G"], SMALL)
+    assert found.penalty == expected.penalty
+    others = some_maps(4, 3, seed=1)
+    for value in (0.0, 1.0):  # what the channel is elsewhere does not matter
+        more = torch.cat([others, torch.full((4, 1, 8, 8), value)], 1)
+        for name in ("H", "G"):
+            torch.testing.assert_close(
+                found.predict(more, 0, name), expected.predict(others, 0, name),
+                rtol=0, atol=1e-5,
+            )  # fmt: skip
+
+
+def test_a_channel_of_any_other_constant_does_not_break_the_closed_form():
+    maps, others = some_maps(8, 3), some_maps(4, 3, seed=1)
+    expected = ridge(maps, ["H"], SMALL).predict(others, 0, "H")
+    for value in (0.1, 0.7, -2.2, 1000.1):
+        fitted = ridge(torch.cat([maps, torch.full((8, 1, 8, 8), value)], 1), ["H"], SMALL)
+        found = fitted.predict(torch.cat([others, torch.full((4, 1, 8, 8), value)], 1), 0, "H")
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+
+
+# ----------------------------------------------------------------------------------- scores
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_scores_are_spearman_s_and_the_mean_error(name):
+    wanted = target(name, 11)
+    maps = 0.5 * wanted + 0.5 * drawn(19, 11, 11)  # more than are scored together
+    maps[3:9] = maps[3:9].mul(4).round().div(4)  # with many equal values
+    maps[12, :, 5:] = 0.25
+    maps[13] = wanted
+    maps[14] = 1 - wanted
+    for predicted in (maps, maps.double()):
+        spc, mae = scores(predicted, wanted)
+        assert spc.shape == mae.shape == (19,)
+        for i, one in enumerate(predicted.numpy()):
+            expected = stats.spearmanr(one.ravel(), wanted.numpy().ravel()).statistic
+            assert spc[i] == pytest.approx(expected, abs=1e-9)
+            assert mae[i] == pytest.approx(np.abs(one - wanted.numpy()).mean(), rel=1e-5)
+    assert (spc[13], mae[13]) == (pytest.approx(1), 0) and spc[14] == pytest.approx(-1, abs=0.01)
+
+
+def test_a_constant_map_has_no_correlation_but_an_error():
+    wanted = target("V", 8)
+    maps = torch.stack([torch.full((8, 8), 0.25), wanted, torch.full((8, 8), 0.5), wanted.T])
+    maps = maps.double()
+    maps[2] += 1e-8 * drawn(8, 8)  # constant but for rounding
+    assert len(maps[2].unique()) > 32
+    spc, mae = scores(maps, wanted)
+    assert np.isnan(spc).tolist() == [True, False, True, False]
+    assert spc[1] == pytest.approx(1) and spc[3] == pytest.approx(0, abs=1e-12)
+    assert np.allclose(mae[[0, 1]], [float((0.25 - wanted).abs().mean()), 0])
+
+
+def test_what_cannot_be_compared_is_refused():
+    said = refused(lambda: scores(drawn(2, 8, 8), torch.full((8, 8), 0.3)))
+    assert "the target is constant, so Spearman's correlation with it is undefined" in said
+    said = refused(lambda: scores(drawn(2, 8, 8), target("H", 9)))
+    assert said.startswith("maps of (8, 8) cannot be compared with a target of (9, 9)")
+
+
+def test_a_map_that_is_no_number_has_no_correlation():
+    spc, _ = scores(torch.full((1, 8, 8), math.nan), target("H", 8))
+    assert np.isnan(spc[0])
+
+
+def test_no_map_has_no_scores():
+    spc, mae = scores(torch.empty(0, 8, 8), target("H", 8))
+    assert spc.shape == mae.shape == (0,)
+
+
+# --------------------------------------------------------------------------------- features
+
+
+@pytest.fixture(scope="module")
+def net():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return nn.Sequential(
+            nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(),
+            nn.Conv2d(4, 5, 3, stride=2, padding=1), nn.ReLU(),
+            nn.Conv2d(5, 6, 3, padding=1),
+        ).eval()  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def windows():
+    """Five windows of 24 px in two pictures; one has a row and a column too many."""
+    return Windows(
+        [
+            Picture("a", drawn(3, 48, 56, seed=1), np.array([8, 12, 20]), np.array([10, 30, 8])),
+            Picture("b", drawn(3, 45, 53, seed=2), np.array([14, 8]), np.array([8, 22])),
+        ],
+        24,
+    )
+
+
+def pieces(windows):
+    """Every window's picture and offsets."""
+    return [(p.pixels, int(y), int(x)) for p in windows for y, x in zip(p.tops, p.lefts)]
+
+
+def resized(maps, size: int) -> torch.Tensor:
+    """Resize and concatenate the maps of one window."""
+    return torch.cat(
+        [F.interpolate(m, (size, size), mode="bilinear", align_corners=True) for m in maps], 1
+    )[0]
+
+
+@torch.no_grad()
+def test_features_are_the_resized_maps_of_the_layers(net, windows):
+    found = features(net, windows, LAYERS, 10)
+    assert found.shape == (5, 9, 10, 10) and found.dtype == torch.float32
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    for one, (pixels, y, x) in zip(found, pieces(windows), strict=True):
+        first = net[:2](pixels[None, :, y : y + 24, x : x + 24])
+        expected = resized([first, net[2:4](first)], 10)
+        torch.testing.assert_close(one, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_features_do_not_depend_on_the_batch(net, windows):
+    whole = features(net, windows, LAYERS, 10)
+    torch.testing.assert_close(features(net, windows, LAYERS, 10, batch=1), whole)
+    torch.testing.assert_close(features(net, windows, LAYERS, 10, batch=2), whole)
+
+
+def test_without_a_network_the_features_are_the_pixels(windows):
+    whole, small = features(None, windows, size=24), features(None, windows, size=7)
+    for one, little, (pixels, y, x) in zip(whole, small, pieces(windows), strict=True):
+        window = pixels[:, y : y + 24, x : x + 24]
+        torch.testing.assert_close(one, window)
+        torch.testing.assert_close(little, resized([window[None]], 7))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("batch", [32, 2])
+def test_surrounded_features_are_cut_from_the_maps_of_whole_pictures(net, windows, batch):
+    reach = ppp.coverage(net, LAYERS, 24)
+    found = features(net, windows, LAYERS, 10, surrounded=reach, batch=batch)
+    for one, (pixels, y, x) in zip(found, pieces(windows), strict=True):
+        first = net[:2](pixels[None])
+        second = net[2:4](first)
+        second = second[:, :, y // 2 : y // 2 + 12, x // 2 : x // 2 + 12]
+        expected = resized([first[:, :, y : y + 24, x : x + 24], second], 10)
+        torch.testing.assert_close(one, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("layer", "side"), [("1", 24), ("3", 12)])
+def test_surrounded_features_differ_only_in_cells_that_padding_reaches(net, windows, layer, side):
+    reach = ppp.coverage(net, [layer], 24)
+    own = features(net, windows, [layer], side)
+    free = features(net, windows, [layer], side, surrounded=reach)
+    touched = torch.from_numpy(reach[layer].influence)
+    assert 0 < int(touched.sum()) < side**2
+    apart = (own - free).abs().amax(1)
+    assert float(apart[:, ~touched].max()) < 1e-5
+    assert (apart[:, touched].amax(0) > 1e-4).all()
+
+
+def test_surroundings_that_are_too_narrow_or_misaligned_are_refused(net):
+    reach = ppp.coverage(net, LAYERS, 24)
+    for top, words in ((0, "surroundings too narrow"), (9, "misaligned")):
+        alone = Windows([Picture("a", drawn(3, 48, 48), np.array([top]), np.array([8]))], 24)
+        call = lambda alone=alone: features(net, alone, LAYERS, 8, surrounded=reach)  # noqa: E731
+        assert words in refused(call, MarginError)
+        assert features(net, alone, LAYERS, 8).shape == (1, 9, 8, 8)  # own padding needs none
+
+
+def test_features_that_cannot_be_are_refused(net, windows):
+    said = refused(lambda: features(net, windows, LAYERS), PictureError)
+    assert said.startswith("windows are 24 x 24 px, smaller than the read-out's grid of 28 x 28")
+    wide = Windows([Picture("a", drawn(3, 48, 48), np.array([8]), np.array([8]))], (20, 24))
+    assert "20 x 24 px" in refused(lambda: features(None, wide, size=21), PictureError)
+    assert "no layer given" in refused(lambda: features(net, windows, [], 10), LayerError)
+    assert "unknown layer '7'" in refused(lambda: features(net, windows, ["7"], 10), LayerError)
+    empty = Windows([], 24)
+    assert "no window" in refused(lambda: features(net, empty, LAYERS, 10), PictureError)
+
+
+def test_a_network_in_training_is_refused(windows):
+    training = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    before = training[1].running_mean.clone()
+    assert "train mode" in refused(lambda: features(training, windows, ["1"], 10), PPPError)
+    assert torch.equal(training[1].running_mean, before)
+
+
+# ------------------------------------------------------------------------- numbers that cannot be
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"lr": -1.0}, "lr = -1.0; expected a number above 0"),
+        ({"lr": 0}, "lr = 0; expected a number above 0"),
+        ({"lr": math.nan}, "lr = nan; expected a number above 0"),
+        ({"momentum": -0.1}, "momentum = -0.1; expected a number of at least 0"),
+        ({"weight_decay": "1"}, "weight_decay = '1'; expected a number of at least 0"),
+        ({"drops": 3}, "drops = 3; expected a tuple of whole numbers"),
+        ({"drops": (-1,)}, "drops = -1; expected a whole number of at least 0"),
+    ],
+)
+def test_a_protocol_that_cannot_be_trained_is_refused(changed, said):
+    assert refused(lambda: Protocol(**changed)) == said
+
+
+def test_a_trial_that_was_not_trained_is_refused():
+    found = train(some_maps(), ["H"], [3], replace(SMALL, epochs=1))
+    assert refused(lambda: found.predict(some_maps(), 3, "V")) == "unknown target 'V'; known: H"
+    said = refused(lambda: found.predict(some_maps(), 0, "H"))
+    assert said == "no trial has the seed 0; known: 3"
+
+
+def test_the_closed_form_does_not_pad():
+    padded = Protocol(feature_size=8, kernel=8, padding=4)
+    said = refused(lambda: ridge(some_maps(), ["H"], padded))
+    assert said.startswith("1 convolutions of 8 x 8 leave 1 cells of a grid of 8")

@@ -1,0 +1,31 @@
+"""Means over seeds: intervals, effect sizes, corrections."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from studies.stats import over_seeds
+
+
+def test_means_over_seeds_have_students_interval_and_holms_correction():
+    draw = np.random.default_rng(0)
+    frame = pd.DataFrame({"padding": np.repeat(["a", "b"], 5), "change": draw.normal(1, 1, 10)})
+    found = over_seeds(frame, "change", ["padding"])
+    first = frame["change"][:5]
+    low, high = stats.t.interval(0.95, 4, first.mean(), stats.sem(first))
+    assert found.loc[0, ["mean", "low", "high"]].tolist() == pytest.approx(
+        [first.mean(), low, high]
+    )
+    smaller = found["p"].idxmin()
+    assert found.loc[smaller, "p_holm"] == pytest.approx(2 * found.loc[smaller, "p"])
+    single = over_seeds(frame.iloc[:1], "change", ["padding"])
+    assert single["n"].tolist() == [1] and single["low"].isna().all()
+
+
+def test_seeds_that_agree_to_the_digit_are_certain():
+    frame = pd.DataFrame({"a": np.repeat(["none", "some"], 3), "change": [0.0] * 3 + [2.5] * 3})
+    found = over_seeds(frame, "change", ["a"]).set_index("a")
+    assert found.loc["none", ["low", "high", "p"]].tolist() == [0, 0, 1]
+    assert found.loc["some", ["low", "high", "p"]].tolist() == [2.5, 2.5, 0]
+    assert found["effect"].isna().all()  # no spread to divide by
