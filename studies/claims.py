@@ -1,12 +1,13 @@
 """The paper's claims and the tests written for them before their results were seen.
 
-They stand in ``data/claims.yaml``; the statistics are in the module of each chapter.
+They stand in ``data/claims.yaml``; the statistics are in the `analysis` module of each study.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
@@ -67,6 +68,15 @@ class Claim:
     def tested(self) -> bool:
         """Whether a test of it has been written down."""
         return bool(self.statistic)
+
+    def decide(self, table: pd.DataFrame, yes: bool, no: bool, because: str) -> Verdict:
+        """Return the verdict of its two conditions: `no` outweighs `yes`, else inconclusive."""
+        verdict = NOT_REPRODUCED if no else REPRODUCED if yes else INCONCLUSIVE
+        return Verdict(self, verdict, table, because)
+
+    def not_evaluated(self, because: str, table: pd.DataFrame | None = None) -> Verdict:
+        """Return that the tables are not enough for the test."""
+        return Verdict(self, NOT_EVALUATED, pd.DataFrame() if table is None else table, because)
 
     def markdown(self) -> str:
         """Return the test as a paragraph of text for a page."""
@@ -144,7 +154,12 @@ def claim(name: str) -> Claim:
     >>> claim("C8").numbers["threshold"]
     0.25
     """
-    known = claims()
+    known = _shipped()
     if name not in known:
         raise ParameterError(unknown("claim", name, known))
     return known[name]
+
+
+@cache
+def _shipped() -> dict[str, Claim]:
+    return claims()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
+
+from ppp.metrics import Estimate, jackknife
 
 
 def over_seeds(frame: pd.DataFrame, value: str, by: Sequence[str]) -> pd.DataFrame:
@@ -47,12 +49,74 @@ def over_seeds(frame: pd.DataFrame, value: str, by: Sequence[str]) -> pd.DataFra
         elif deviation == 0:  # seeds agree to the digit
             low, high, p = mean, mean, float(mean == 0)
         rows.append((*key, len(values), mean, low, high, effect, p))
-    found = pd.DataFrame(rows, columns=[*by, "n", "mean", "low", "high", "effect", "p"])
-    known = found["p"].notna()
-    found["p_holm"] = float("nan")
-    if known.any():
-        found.loc[known, "p_holm"] = multipletests(found.loc[known, "p"], method="holm")[1]
-    return found
+    table = pd.DataFrame(rows, columns=[*by, "n", "mean", "low", "high", "effect", "p"])
+    return table.assign(p_holm=holm(table["p"]))
+
+
+def holm(p: pd.Series) -> pd.Series:
+    """Correct p-values for their number by Holm's method; missing ones stay missing.
+
+    The numbers are those of statsmodels, which collects the interpreter's garbage at each call.
+
+    Examples
+    --------
+    >>> holm(pd.Series([0.04, 0.01, float("nan")])).tolist()
+    [0.04, 0.02, nan]
+    """
+    ordered = p.dropna().sort_values()
+    raised = (ordered * np.arange(len(ordered), 0, -1)).cummax().clip(upper=1)
+    return raised.reindex(p.index)
+
+
+def per_seed(frame: pd.DataFrame, value: str, by: Sequence[str]) -> pd.DataFrame:
+    """Average each seed's rows, over layers for instance, before :func:`over_seeds`.
+
+    Returns
+    -------
+    DataFrame
+        The columns `by`, seed and `value`.
+    """
+    return frame.groupby([*by, "seed"], sort=False)[value].mean().reset_index()
+
+
+def sides(rows: pd.DataFrame, threshold: float) -> tuple[pd.Series, pd.Series]:
+    """Return which intervals lie wholly above a threshold, and which wholly below."""
+    return rows["low"] > threshold, rows["high"] < threshold
+
+
+def leave_one_out(value: float, left_out: Sequence[float], fewest: int = 3) -> Estimate:
+    """Return a jackknife interval, 95 %, or none if fewer than `fewest` parts were left out.
+
+    Examples
+    --------
+    >>> leave_one_out(2.0, [1.5, 2.5])
+    Estimate(value=2.0, low=nan, high=nan)
+    """
+    if len(left_out) < fewest:
+        return Estimate(value, float("nan"), float("nan"))
+    return jackknife(value, left_out, 0.95)
+
+
+def mean_interval(
+    frame: pd.DataFrame, by: Sequence[str], value: str, confidence: float = 0.95
+) -> pd.DataFrame:
+    """Average `value` over independent rows, with Student's t interval.
+
+    Returns
+    -------
+    DataFrame
+        Columns of `by`, `value`, low, high and n; NaN bounds for n = 1.
+
+    Examples
+    --------
+    >>> frame = pd.DataFrame({"scheme": ["zeros"] * 2, "error": [1.0, 3.0]})
+    >>> float(mean_interval(frame, ["scheme"], "error")["error"].iloc[0])
+    2.0
+    """
+    table = frame.groupby(list(by), sort=False)[value].agg(["mean", "sem", "count"]).reset_index()
+    half = table["sem"] * stats.t.ppf((1 + confidence) / 2, (table["count"] - 1).clip(lower=1))
+    table["low"], table["high"] = table["mean"] - half, table["mean"] + half
+    return table.rename(columns={"mean": value, "count": "n"}).drop(columns="sem")
 
 
 def readable(rows: pd.DataFrame, digits: int = 2) -> pd.DataFrame:
@@ -64,9 +128,9 @@ def readable(rows: pd.DataFrame, digits: int = 2) -> pd.DataFrame:
     >>> readable(over_seeds(frame, "change", ["padding"])).iloc[0].tolist()[2:]
     ['2.00 [-0.48, 4.48]', '2.0', '0.074']
     """
-    shown = rows.drop(columns=["mean", "low", "high", "effect", "p", "p_holm"])
+    texts = rows.drop(columns=["mean", "low", "high", "effect", "p", "p_holm"])
     each = zip(rows["mean"], rows["low"], rows["high"])
-    shown["mean [95 %]"] = [f"{m:.{digits}f} [{a:.{digits}f}, {b:.{digits}f}]" for m, a, b in each]
-    shown["effect"] = [f"{value:.1f}" for value in rows["effect"]]
-    shown["p (Holm)"] = ["< 0.001" if p < 0.001 else f"{p:.3f}" for p in rows["p_holm"]]
-    return shown
+    texts["mean [95 %]"] = [f"{m:.{digits}f} [{a:.{digits}f}, {b:.{digits}f}]" for m, a, b in each]
+    texts["effect"] = [f"{value:.1f}" for value in rows["effect"]]
+    texts["p (Holm)"] = ["< 0.001" if p < 0.001 else f"{p:.3f}" for p in rows["p_holm"]]
+    return texts

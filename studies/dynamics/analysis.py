@@ -13,20 +13,11 @@ import numpy as np
 import pandas as pd
 
 from ppp.errors import ParameterError, unknown
-from ppp.metrics import jackknife
-from studies.claims import (
-    INCONCLUSIVE,
-    NOT_EVALUATED,
-    NOT_REPRODUCED,
-    REPRODUCED,
-    Claim,
-    Verdict,
-    claim,
-)
+from studies.claims import INCONCLUSIVE, NOT_REPRODUCED, REPRODUCED, Claim, Verdict, claim
 from studies.dynamics.design import layers_of
 from studies.networks import OPTIMAL
 from studies.pictures.plane import SHAPES
-from studies.stats import over_seeds
+from studies.stats import leave_one_out, over_seeds, per_seed, sides
 
 CHANCE = 1 / len(SHAPES)
 """Accuracy of a network that knows nothing."""
@@ -170,8 +161,8 @@ def changes(table: pd.DataFrame) -> pd.DataFrame:
         wide = ends.pivot_table(index=_KEY, columns="step", values="value", sort=False)
         wide = wide[sorted(wide.columns)].set_axis(["initial", "final"], axis=1)
         frames.append(wide.reset_index().assign(batch_norm=batch_norm))
-    found = pd.concat(frames, ignore_index=True)
-    return found.assign(change=_log_ratio(found["final"], found["initial"]))
+    pairs = pd.concat(frames, ignore_index=True)
+    return pairs.assign(change=_log_ratio(pairs["final"], pairs["initial"]))
 
 
 def learnt(table: pd.DataFrame) -> pd.DataFrame:
@@ -190,8 +181,8 @@ def learnt(table: pd.DataFrame) -> pd.DataFrame:
     control = final[(final["padding"] == OPTIMAL) & (final["batch_norm"] == "re-estimated")]
     control = control.dropna(subset="layer").drop(columns="padding")
     control = control.rename(columns={"test_padding": "padding", "value": "control"})
-    found = trained[[*_KEY, "trained"]].merge(control[[*_KEY, "control"]], on=_KEY)
-    return found.assign(ratio=_log_ratio(found["trained"], found["control"]))
+    pairs = trained[[*_KEY, "trained"]].merge(control[[*_KEY, "control"]], on=_KEY)
+    return pairs.assign(ratio=_log_ratio(pairs["trained"], pairs["control"]))
 
 
 def _log_ratio(above: pd.Series, below: pd.Series) -> pd.Series:
@@ -217,30 +208,34 @@ def dependence(table: pd.DataFrame, metric: str) -> dict[str, float]:
         its 95 % interval ``low``, ``high`` from a delete-one-seed jackknife of log2(ratio), NaN
         with fewer than three seeds.
     """
-    found = changes(table)
-    found = found[(found["metric"] == metric) & (found["batch_norm"] == "re-estimated")]
-    logs = np.log2(found.set_index(["padding", "seed", "layer"])[["initial", "final"]])
+    pairs = changes(table)
+    pairs = pairs[(pairs["metric"] == metric) & (pairs["batch_norm"] == "re-estimated")]
+    logs = np.log2(pairs.set_index(["padding", "seed", "layer"])[["initial", "final"]])
     cells = logs.groupby(["padding", "seed"]).mean()
     initial, final = (cells[name].unstack("seed") for name in ("initial", "final"))
     if final.isna().any(axis=None) or len(final) < 2:
         raise ParameterError("every scheme needs the same seeds, and there must be two schemes")
-
-    def computed(seeds: pd.Index) -> tuple[float, float, float, float]:
-        a, b = initial[seeds].mean(axis=1), final[seeds].mean(axis=1)
-        size = float(np.sqrt(np.square(b - a).mean()))
-        return float(b.std()), float(a.std()), size, float((b - a).mean())
-
     seeds = final.columns
-    spread, spread_initial, change, common = computed(seeds)
-    low = high = float("nan")
+    whole = _spread_and_change(initial, final)
+    parts = []
     if len(seeds) > 2:
-        left = [computed(seeds.drop(seed)) for seed in seeds]
-        log = jackknife(np.log2(spread / change), np.log2([p[0] / p[2] for p in left]), 0.95)
-        low, high = float(2**log.low), float(2**log.high)
+        rest = [seeds.drop(seed) for seed in seeds]
+        parts = [_spread_and_change(initial[kept], final[kept]) for kept in rest]
+    ratio = whole["spread"] / whole["change"]
+    left_out = np.log2([part["spread"] / part["change"] for part in parts])
+    log = leave_one_out(np.log2(ratio), left_out)
+    return whole | {"ratio": ratio, "low": float(2**log.low), "high": float(2**log.high)}
+
+
+def _spread_and_change(initial: pd.DataFrame, final: pd.DataFrame) -> dict[str, float]:
+    """Compare log2(strength), schemes x seeds, before and after training."""
+    before, after = initial.mean(axis=1), final.mean(axis=1)
     return {
-        "spread": spread, "spread_initial": spread_initial, "change": change, "common": common,
-        "ratio": spread / change, "low": low, "high": high,
-    }  # fmt: skip
+        "spread": float(after.std()),
+        "spread_initial": float(before.std()),
+        "change": float(np.sqrt(np.square(after - before).mean())),
+        "common": float((after - before).mean()),
+    }
 
 
 def afterwards(table: pd.DataFrame, deepest: str, first_step: int) -> pd.DataFrame:
@@ -269,8 +264,8 @@ def afterwards(table: pd.DataFrame, deepest: str, first_step: int) -> pd.DataFra
     }
     by = ["statistic", "padding"]
     frames = [frame.assign(statistic=name)[[*by, "seed", "value"]] for name, frame in parts.items()]
-    frame = pd.concat(frames).groupby([*by, "seed"], sort=False)["value"].mean().dropna()
-    return over_seeds(frame.reset_index(), "value", by)
+    frame = per_seed(pd.concat(frames), "value", by).dropna(subset="value")
+    return over_seeds(frame, "value", by)
 
 
 def ends(changes: pd.DataFrame, metric: str, layer: str) -> pd.DataFrame:
@@ -282,11 +277,7 @@ def ends(changes: pd.DataFrame, metric: str, layer: str) -> pd.DataFrame:
         Of :func:`changes`; rows with re-estimated statistics are taken.
     metric, layer : str
     """
-    rows = changes[
-        (changes["metric"] == metric)
-        & (changes["layer"] == layer)
-        & (changes["batch_norm"] == "re-estimated")
-    ]
+    rows = changes.query("metric == @metric and layer == @layer and batch_norm == 're-estimated'")
     return rows.melt(["padding", "seed"], ["initial", "final"], "state", "value")
 
 
@@ -306,8 +297,8 @@ def swapped(table: pd.DataFrame, metric: str, layer: str) -> pd.DataFrame:
     schemes = rows.loc[rows["tested with"] != OPTIMAL, "tested with"].unique()
     order = pd.CategoricalDtype([*schemes, OPTIMAL], ordered=True)
     rows = rows.astype({"trained with": order, "tested with": order})
-    shown = ["trained with", "tested with", "seed", "accuracy", "strength"]
-    return rows.sort_values(shown[:3])[shown].reset_index(drop=True)
+    columns = ["trained with", "tested with", "seed", "accuracy", "strength"]
+    return rows.sort_values(columns[:3])[columns].reset_index(drop=True)
 
 
 def times_side_by_side(verdict: Verdict) -> pd.DataFrame:
@@ -360,82 +351,73 @@ def judge(name: str, table: pd.DataFrame) -> Verdict:
     table = table[table["metric"].isin(METRICS) | table["metric"].isna()]
     verdict = _TESTS[name](claim(name), table, layers_of(table)[-1])
     if 0 < verdict.table["n"].min() < 3:
-        return replace(verdict, verdict=NOT_EVALUATED, because="fewer than three seeds")
+        return verdict.claim.not_evaluated("fewer than three seeds", verdict.table)
     return verdict
 
 
 def _c8(entry: Claim, table: pd.DataFrame, deepest: str) -> Verdict:
-    share = entry.numbers["threshold"]
+    share, by = entry.numbers["threshold"], ["padding", "metric"]
     limit = share * table["step"].max()
-    found = half_times(table[table["layer"] == deepest])
-    parts = {}
+    times = half_times(table[table["layer"] == deepest])
+    parts = []
     for what in ("strength", "accuracy"):
-        logs = found.assign(log=np.log2(1 + found[what]))
-        part = over_seeds(logs, "log", ["padding", "metric"]).set_index(["padding", "metric"])
-        n, part = part["n"], (2 ** part[["mean", "low", "high"]] - 1).clip(lower=0)
-        parts[what] = part.add_prefix(f"{what}_")
-    rows = pd.concat([n, *parts.values()], axis=1).reset_index()
-    late, early = rows["strength_low"] > limit, rows["strength_high"] < limit
+        part = over_seeds(times.assign(log=np.log2(1 + times[what])), "log", by).set_index(by)
+        steps = (2 ** part[["mean", "low", "high"]] - 1).clip(lower=0)
+        parts.append(steps.add_prefix(f"{what}_"))
+    rows = pd.concat([part["n"], *parts], axis=1).reset_index()
+    ends = rows[["strength_low", "strength_high"]].set_axis(["low", "high"], axis=1)
+    late, early = sides(ends, limit)
     where = f"step {limit:g}, {share:.0%} of training"
-    verdict = _verdict(entry, rows, early, late, f"an interval below {where}", "one above it")
-    there = int((rows["strength_high"] == 0).sum())
-    words = (
-        f"in {there} of them half of the final value is there before the first step, in every run"
+    verdict = _decided(entry, rows, early, late, f"an interval below {where}", "one above it")
+    before = int((rows["strength_high"] == 0).sum())
+    because = (
+        f"{verdict.because}; in {before} of them half of the final value is there before the first "
+        "step, in every run"
     )
-    return replace(verdict, because=f"{verdict.because}; {words}")
+    return replace(verdict, because=because)
 
 
 def _c9(entry: Claim, table: pd.DataFrame, deepest: str) -> Verdict:
     found = slopes(table[table["layer"] == deepest], int(entry.numbers["first_step"]))
-    return _signs(entry, over_seeds(found, "slope", ["padding", "metric"]))
+    return _signs(entry, found, "slope", ["padding", "metric"])
 
 
 def _c10(entry: Claim, table: pd.DataFrame, deepest: str) -> Verdict:
-    by = ["padding", "metric", "batch_norm"]
-    return _signs(entry, over_seeds(_over_layers(changes(table), "change", by), "change", by))
+    return _signs(entry, changes(table), "change", ["padding", "metric", "batch_norm"])
 
 
 def _c11(entry: Claim, table: pd.DataFrame, deepest: str) -> Verdict:
-    by = ["padding", "metric"]
-    signs = _signs(entry, over_seeds(_over_layers(learnt(table), "ratio", by), "ratio", by))
+    signs = _signs(entry, learnt(table), "ratio", ["padding", "metric"])
     if signs.table.empty:
-        return Verdict(entry, NOT_EVALUATED, pd.DataFrame({"n": [0]}), "no control run")
+        return entry.not_evaluated("no control run", pd.DataFrame({"n": [0]}))
     if own(table)["padding"].nunique() < 2:
-        return replace(signs, verdict=NOT_EVALUATED, because="one scheme has no spread")
+        return entry.not_evaluated("one scheme has no spread", signs.table)
     ratios = pd.DataFrame([{"metric": metric, **dependence(table, metric)} for metric in METRICS])
-    told = ", ".join(
-        f"{r.ratio:.2f} [{r.low:.2f}, {r.high:.2f}] ({r.metric})" for r in ratios.itertuples()
-    )
     verdict = signs.verdict
     if (ratios["low"] > 1).any():
         verdict = NOT_REPRODUCED
     elif verdict == REPRODUCED and not (ratios["high"] < 1).all():
         verdict = INCONCLUSIVE
-    because = f"(a) the ratio is {told}; (b) {signs.because}"
+    texts = [f"{r.ratio:.2f} [{r.low:.2f}, {r.high:.2f}] ({r.metric})" for r in ratios.itertuples()]
+    because = f"(a) the ratio is {', '.join(texts)}; (b) {signs.because}"
     return replace(signs, verdict=verdict, because=because)
 
 
-def _over_layers(frame: pd.DataFrame, value: str, by: list[str]) -> pd.DataFrame:
-    return frame.groupby([*by, "seed"], sort=False)[value].mean().reset_index()
-
-
-def _signs(entry: Claim, rows: pd.DataFrame) -> Verdict:
+def _signs(entry: Claim, runs: pd.DataFrame, value: str, by: list[str]) -> Verdict:
+    """Ask of each mean over layers and seeds whether it lies significantly above 0."""
+    rows = over_seeds(per_seed(runs, value, by), value, by)
     significant = rows["p_holm"] < 0.05
     up, down = significant & (rows["mean"] > 0), significant & (rows["mean"] < 0)
-    return _verdict(entry, rows, up, down, "a mean significantly above 0", "one below it")
+    return _decided(entry, rows, up, down, "a mean significantly above 0", "one below it")
 
 
-def _verdict(entry: Claim, rows: pd.DataFrame, yes, no, yes_words: str, no_words: str) -> Verdict:
+def _decided(entry: Claim, rows: pd.DataFrame, yes, no, yes_words: str, no_words: str) -> Verdict:
     """Reproduced if all rows speak for the claim, not reproduced if one speaks against it."""
-    verdict = INCONCLUSIVE
-    if no.any():
-        verdict = NOT_REPRODUCED
-    elif yes.all():
-        verdict = REPRODUCED
     by = "padding, metric and batch norm" if "batch_norm" in rows else "padding and metric"
-    kinds = f"{len(rows)} combinations of {by}"
-    because = f"{yes.sum()} of {kinds} have {yes_words}, {no.sum()} {no_words}"
-    return Verdict(entry, verdict, rows, because)
+    because = (
+        f"{yes.sum()} of {len(rows)} combinations of {by} have {yes_words}, {no.sum()} {no_words}"
+    )
+    return entry.decide(rows, yes.all(), no.any(), because)
 
 
 _TESTS: dict[str, Callable[[Claim, pd.DataFrame, str], Verdict]] = {

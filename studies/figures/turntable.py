@@ -11,13 +11,17 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import product
 from pathlib import Path
+from string import Template
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ppp.errors import PPPError
-from studies.figures import SCALE, as_html, border_and_inside
+from studies.figures.maps import border_and_inside, check_pair
+from studies.figures.page import as_html
+from studies.figures.style import SCALE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -46,17 +50,12 @@ class Surface:
     floor: np.ndarray
 
     def __post_init__(self) -> None:
-        shapes = np.shape(self.pattern), np.shape(self.floor)
-        if shapes[0] != shapes[1] or len(shapes[0]) != 2 or min(shapes[0]) < 2:
-            raise PPPError(
-                f"surfaces of {self.layer}, {self.scheme} have shapes {shapes[0]} and {shapes[1]}; "
-                "expected the same (H, W) of at least 2 x 2: average over the channels first"
-            )
+        who = f"{self.layer}, {self.scheme}"
+        check_pair(who, self.pattern, self.floor)
         for name, values in (("pattern", self.pattern), ("floor", self.floor)):
             if not np.isfinite(values).all() or np.min(values) < 0:
                 raise PPPError(
-                    f"{name} of {self.layer}, {self.scheme} has a value that is negative or not "
-                    "finite; expected magnitudes"
+                    f"{name} of {who} has a value that is negative or not finite; expected >= 0"
                 )
 
 
@@ -103,17 +102,15 @@ def as_page(
     layers = list(dict.fromkeys(one.layer for one in surfaces))
     schemes = list(dict.fromkeys(one.scheme for one in surfaces))
     numbers = sorted({one.n for one in surfaces})
-    wanted = len(layers) * len(schemes) * len(numbers)
-    if not surfaces or len({(s.layer, s.scheme, s.n) for s in surfaces}) != len(surfaces):
-        raise PPPError(f"{len(surfaces)} surfaces, one twice; expected one for each choice")
-    if len(surfaces) != wanted:
+    choices = sorted(product(layers, schemes, numbers))
+    if not choices or sorted((one.layer, one.scheme, one.n) for one in surfaces) != choices:
         raise PPPError(
             f"{len(surfaces)} surfaces for {len(layers)} layers, {len(schemes)} schemes and "
-            f"{len(numbers)} numbers of windows; expected {wanted}"
+            f"{len(numbers)} numbers of windows; expected {len(choices)}, one for each choice"
         )
-    table = (SCALE(np.linspace(0, 1, 256))[:, :3] * 255).round().astype(np.uint8)
+    colours = (SCALE(np.linspace(0, 1, 256))[:, :3] * 255).round().astype(np.uint8)
     data = {
-        "colours": base64.b64encode(table.tobytes()).decode(),
+        "colours": base64.b64encode(colours.tobytes()).decode(),
         "unit": unit,
         "n": numbers,
         "maps": [_map(one) for one in surfaces],
@@ -123,46 +120,28 @@ def as_page(
         raise PPPError(
             f"the surfaces take {len(text):,} bytes; expected {MOST_BYTES:,} at most: give fewer"
         )
-    middle = layers[len(layers) // 2]
-    controls = (
-        f"<label>layer {_select('layer', layers, middle)}</label>"
-        f"<label>padding {_select('scheme', schemes, schemes[0])}</label>"
-        f'<label>windows n = <span class="ppp-n"></span> <input type="range" name="n" min="0" '
-        f'max="{len(numbers) - 1}" value="{len(numbers) - 1}"></label>'
-        '<label><input type="checkbox" name="shared"> one scale for the layer</label>'
+    style, script, template = (
+        Path(__file__).with_name(f"turntable.{kind}").read_text(encoding="utf-8")
+        for kind in ("css", "js", "html")
     )
-    stops = ",".join(f"rgb({r},{g},{b})" for r, g, b in table[::51])
-    style, script = (
-        Path(__file__).with_name(name).read_text(encoding="utf-8")
-        for name in ("turntable.css", "turntable.js")
-    )
-    turning = (
-        f"<style>{style}</style>"
-        '<div class="ppp-turntable" hidden>'
-        '<canvas tabindex="0" role="img" aria-label="Surface of the pattern over the feature map; '
-        'arrow keys turn it"></canvas>'
-        f'<div class="ppp-scale"><span>0</span><span class="ppp-bar" '
-        f'style="background:linear-gradient(90deg,{stops})"></span><span class="ppp-top"></span>'
-        f"<span>{escape(unit)}; grey: noise floor</span></div>"
-        f'<div class="ppp-choices">{controls}</div><output aria-live="polite"></output>'
-        f'<script type="application/json">{text}</script>'
-        f"<script>{script}</script></div>"
+    turning = Template(template.replace("\n", "")).substitute(
+        style=style,
+        script=script,
+        data=text,
+        layers=_options(layers, layers[len(layers) // 2]),
+        schemes=_options(schemes, schemes[0]),
+        last=len(numbers) - 1,
+        stops=",".join(f"rgb({r},{g},{b})" for r, g, b in colours[::51]),
+        unit=escape(unit),
     )
     return as_html(still, caption, footer, live=turning)
 
 
-def show(
-    surfaces: Sequence[Surface],
-    still: Figure,
-    caption: str,
-    footer: Mapping[str, object],
-    *,
-    unit: str,
-) -> None:
-    """Display such a figure in a notebook; see :func:`as_page`."""
+def show(*arguments, **options) -> None:
+    """Display such a figure in a notebook; parameters as for :func:`as_page`."""
     from IPython.display import HTML, display
 
-    display(HTML(as_page(surfaces, still, caption, footer, unit=unit)))
+    display(HTML(as_page(*arguments, **options)))
 
 
 def _map(one: Surface) -> dict[str, object]:
@@ -173,24 +152,24 @@ def _map(one: Surface) -> dict[str, object]:
         "n": one.n,
         "height": one.pattern.shape[0],
         "width": one.pattern.shape[1],
-        "border": float(f"{border:.4g}"),
-        "inside": float(f"{inside if np.isfinite(inside) else border:.4g}"),
-        "floor_mean": float(f"{np.mean(one.floor):.4g}"),
+        "border": _rounded(border),
+        "inside": _rounded(inside if np.isfinite(inside) else border),
+        "floor_mean": _rounded(np.mean(one.floor)),
     }
-    for name, top, values in (
-        ("pattern", "highest", one.pattern),
-        ("floor", "floor_highest", one.floor),
-    ):
+    maps = {"pattern": ("highest", one.pattern), "floor": ("floor_highest", one.floor)}
+    for name, (top, values) in maps.items():
         highest = float(np.max(values))
-        bytes_ = np.round(255 * np.asarray(values) / (highest or 1)).astype(np.uint8)
-        packed[name] = base64.b64encode(bytes_.tobytes()).decode()
-        packed[top] = float(f"{highest:.4g}")
+        steps = np.round(255 * np.asarray(values) / (highest or 1)).astype(np.uint8)
+        packed[name] = base64.b64encode(steps.tobytes()).decode()
+        packed[top] = _rounded(highest)
     return packed
 
 
-def _select(name: str, options: Sequence[str], chosen: str) -> str:
-    items = "".join(
-        f"<option{' selected' if option == chosen else ''}>{escape(option)}</option>"
-        for option in options
+def _rounded(value: float) -> float:
+    return float(f"{value:.4g}")
+
+
+def _options(names: Sequence[str], chosen: str) -> str:
+    return "".join(
+        f"<option{' selected' if name == chosen else ''}>{escape(name)}</option>" for name in names
     )
-    return f'<select name="{name}">{items}</select>'

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import pandas as pd
 import torch
-from scipy import stats
 from torch import Tensor, nn
 
 from ppp.errors import MarginError, PictureError
@@ -77,28 +76,6 @@ def guess_error(
                 at = float(error[distance == d].mean())
                 rows.append({"picture": picture.name, "scheme": scheme, "distance": d, "error": at})
     return pd.DataFrame(rows)
-
-
-def mean_interval(
-    frame: pd.DataFrame, by: Sequence[str], value: str, confidence: float = 0.95
-) -> pd.DataFrame:
-    """Average `value` over independent rows, with Student's t interval.
-
-    Returns
-    -------
-    DataFrame
-        Columns of `by`, `value`, low, high and n; NaN bounds for n = 1.
-
-    Examples
-    --------
-    >>> frame = pd.DataFrame({"scheme": ["zeros"] * 2, "error": [1.0, 3.0]})
-    >>> float(mean_interval(frame, ["scheme"], "error")["error"].iloc[0])
-    2.0
-    """
-    table = frame.groupby(list(by), sort=False)[value].agg(["mean", "sem", "count"]).reset_index()
-    half = table["sem"] * stats.t.ppf((1 + confidence) / 2, (table["count"] - 1).clip(lower=1))
-    table["low"], table["high"] = table["mean"] - half, table["mean"] + half
-    return table.rename(columns={"mean": value, "count": "n"}).drop(columns="sem")
 
 
 def width_error(

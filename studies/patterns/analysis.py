@@ -13,17 +13,9 @@ import numpy as np
 import pandas as pd
 
 from ppp.errors import ParameterError, unknown
-from studies.claims import (
-    INCONCLUSIVE,
-    NOT_EVALUATED,
-    NOT_REPRODUCED,
-    REPRODUCED,
-    Claim,
-    Verdict,
-    claim,
-)
+from studies.claims import Claim, Verdict, claim
 from studies.patterns.design import PHOTOGRAPHS, PLANE, own
-from studies.stats import over_seeds
+from studies.stats import over_seeds, per_seed, sides
 
 RANDN = "randn"
 _LAYERS = 3  # layers that must agree
@@ -56,9 +48,8 @@ class Tables:
         state : {"trained", "initial"}
             Initial networks stay under every scheme.
         """
-        wanted = {"family": family, "state": state}
         tables = (own(read(name)) for name in ("metrics", "growth", "halves"))
-        return cls(*(t[(t[[*wanted]] == pd.Series(wanted)).all(axis=1)] for t in tables))
+        return cls(*(t[(t["family"] == family) & (t["state"] == state)] for t in tables))
 
 
 # ------------------------------------------------------------------------------ statistics
@@ -93,7 +84,7 @@ def obscurity(metrics: pd.DataFrame) -> pd.DataFrame:
         scheme, n (seeds), mean, low, high (95 %).
     """
     rows = metrics[metrics["data"] == PHOTOGRAPHS]
-    return _means(_over_layers(rows, "share"), "share", ["scheme"])
+    return _means(per_seed(rows, "share", ["scheme"]), "share", ["scheme"])
 
 
 def revealed(halves: pd.DataFrame) -> pd.DataFrame:
@@ -105,7 +96,8 @@ def revealed(halves: pd.DataFrame) -> pd.DataFrame:
         scheme, scenes (in each half), n (seeds), mean, low, high (95 %).
     """
     rows = halves[halves["data"] == PLANE].rename(columns={"n": "scenes"})
-    return _means(_over_layers(rows, "r", ["scenes"]), "r", ["scheme", "scenes"])
+    by = ["scheme", "scenes"]
+    return _means(per_seed(rows, "r", by), "r", by)
 
 
 def distinguished(growth: pd.DataFrame, what: str = "separated") -> pd.DataFrame:
@@ -123,8 +115,7 @@ def distinguished(growth: pd.DataFrame, what: str = "separated") -> pd.DataFrame
     DataFrame
         scheme, scenes, n (seeds), mean, low, high (95 %).
     """
-    rows = growth[growth["half"] == 0].rename(columns={"n": "scenes"})
-    return _means(_over_layers(rows, what, ["scenes"]), what, ["scheme", "scenes"])
+    return _means(_of_first_half(growth, what), what, ["scheme", "scenes"])
 
 
 def slopes(growth: pd.DataFrame, what: str = "separated") -> pd.DataFrame:
@@ -135,14 +126,13 @@ def slopes(growth: pd.DataFrame, what: str = "separated") -> pd.DataFrame:
     DataFrame
         scheme, n (seeds), mean, low, high (95 %): share per doubling.
     """
-    rows = growth[growth["half"] == 0].rename(columns={"n": "scenes"})
-    rows = _over_layers(rows, what, ["scenes"])
-    found = [
-        {"scheme": scheme, "seed": seed, "slope": np.polyfit(np.log2(r["scenes"]), r[what], 1)[0]}
-        for (scheme, seed), r in rows.groupby(["scheme", "seed"], sort=False)
-        if len(r) > 1
+    rows = _of_first_half(growth, what)
+    fitted = [
+        (scheme, seed, np.polyfit(np.log2(run["scenes"]), run[what], 1)[0])
+        for (scheme, seed), run in rows.groupby(["scheme", "seed"], sort=False)
+        if len(run) > 1
     ]
-    return _means(pd.DataFrame(found, columns=["scheme", "seed", "slope"]), "slope", ["scheme"])
+    return _means(pd.DataFrame(fitted, columns=["scheme", "seed", "slope"]), "slope", ["scheme"])
 
 
 def biases(growth: pd.DataFrame) -> pd.DataFrame:
@@ -160,14 +150,13 @@ def biases(growth: pd.DataFrame) -> pd.DataFrame:
     by, parts = ["scheme", "layer", "scenes", "estimate"], []
     for name, column in (("plug-in, mean d²", "plug_in"), ("unbiased", "power")):
         scaled = rows.assign(value=rows[column] / rows["sigma"] ** 2, estimate=name)
-        scaled = scaled.groupby([*by, "seed"], sort=False)["value"].mean().reset_index()
-        parts.append(_means(scaled, "value", by))
+        parts.append(_means(per_seed(scaled, "value", by), "value", by))
     return pd.concat(parts, ignore_index=True)
 
 
-def _over_layers(rows: pd.DataFrame, value: str, by: list[str] | None = None) -> pd.DataFrame:
-    keys = ["scheme", "seed", *(by or [])]
-    return rows.groupby(keys, sort=False)[value].mean().reset_index()
+def _of_first_half(growth: pd.DataFrame, what: str) -> pd.DataFrame:
+    rows = growth[growth["half"] == 0].rename(columns={"n": "scenes"})
+    return per_seed(rows, what, ["scheme", "scenes"])
 
 
 def _means(rows: pd.DataFrame, value: str, by: list[str]) -> pd.DataFrame:
@@ -202,16 +191,16 @@ def profile(maps: pd.DataFrame) -> pd.DataFrame:
     """
     keys = [name for name in maps if name not in ("row", "column", "value")]
     ends = maps.groupby(keys)[["row", "column"]].transform("max")
-    sides = {
+    away = {
         "left": maps["column"],
         "right": ends["column"] - maps["column"],
         "top": maps["row"],
         "bottom": ends["row"] - maps["row"],
     }
-    across = np.minimum(sides["left"], sides["right"])
-    down = np.minimum(sides["top"], sides["bottom"])
+    across = np.minimum(away["left"], away["right"])
+    down = np.minimum(away["top"], away["bottom"])
     nearest, corner = np.minimum(across, down), across == down
-    cells = {side: (away == nearest) & ~corner for side, away in sides.items()} | {"corner": corner}
+    cells = {side: (far == nearest) & ~corner for side, far in away.items()} | {"corner": corner}
     table = maps.assign(distance=nearest)
     table = pd.concat([table[there].assign(side=side) for side, there in cells.items()])
     return table.groupby([*keys, "side", "distance"], sort=False)["value"].mean().reset_index()
@@ -233,16 +222,11 @@ def places(maps: pd.DataFrame) -> pd.DataFrame:
     border = profile(maps[["scheme", "layer", "seed", "row", "column", "value"]])
     border = border[border["distance"] == 0]
     means = border.pivot_table(index=["scheme", "layer", "seed"], columns="side", values="value")
-    sides = means[["left", "right", "top", "bottom"]]
-    found = pd.DataFrame(
-        {
-            "corner / edge": means["corner"] / sides.mean(axis=1),
-            "strongest / weakest side": sides.max(axis=1) / sides.min(axis=1),
-        }
-    )
-    found = found.groupby(["scheme", "layer"]).mean()
+    edges = means[["left", "right", "top", "bottom"]]
+    ratios = pd.DataFrame({"corner / edge": means["corner"] / edges.mean(axis=1)})
+    ratios["strongest / weakest side"] = edges.max(axis=1) / edges.min(axis=1)
     order = pd.MultiIndex.from_frame(border[["scheme", "layer"]].drop_duplicates())
-    return found.loc[order].reset_index()
+    return ratios.groupby(["scheme", "layer"]).mean().loc[order].reset_index()
 
 
 def map_agreement(maps: pd.DataFrame) -> pd.DataFrame:
@@ -260,13 +244,13 @@ def map_agreement(maps: pd.DataFrame) -> pd.DataFrame:
     DataFrame
         padding, scheme, layer, pairs (of seeds), r (Pearson over cells, mean over pairs), least.
     """
-    found = []
+    rows = []
     for key, part in maps.groupby(["padding", "scheme", "layer"], sort=False):
         grid = part.pivot(index=["row", "column"], columns="seed", values="value")
         r = grid.corr().to_numpy()[np.triu_indices(grid.shape[1], 1)]
         if len(r):
-            found.append((*key, len(r), r.mean(), r.min()))
-    return pd.DataFrame(found, columns=["padding", "scheme", "layer", "pairs", "r", "least"])
+            rows.append((*key, len(r), r.mean(), r.min()))
+    return pd.DataFrame(rows, columns=["padding", "scheme", "layer", "pairs", "r", "least"])
 
 
 def concentration(channels: pd.DataFrame) -> pd.DataFrame:
@@ -291,16 +275,15 @@ def concentration(channels: pd.DataFrame) -> pd.DataFrame:
     0.25
     """
     keys = [name for name in channels if name not in ("channel", "power", "mae")]
-    found = []
+    rows = []
     for key, part in channels.groupby(keys, sort=False):
         power = np.sort(part["power"].clip(lower=0).to_numpy())[::-1]
-        total = power.sum()
-        row = dict(zip(keys, key)) | {"channels": len(power), "half": np.nan, "strongest": np.nan}
-        if total > 0:
-            reached = np.searchsorted(np.cumsum(power), total / 2) + 1
-            row |= {"half": reached / len(power), "strongest": power[0] / total}
-        found.append(row)
-    return pd.DataFrame(found, columns=[*keys, "channels", "half", "strongest"])
+        half = strongest = np.nan
+        if power.sum() > 0:
+            half = (np.searchsorted(np.cumsum(power), power.sum() / 2) + 1) / len(power)
+            strongest = power[0] / power.sum()
+        rows.append((*key, len(power), half, strongest))
+    return pd.DataFrame(rows, columns=[*keys, "channels", "half", "strongest"])
 
 
 # -------------------------------------------------------------------------------- verdicts
@@ -337,85 +320,79 @@ def judge(name: str, tables: Tables) -> Verdict:
     if name == "C7":
         seeds = seeds[seeds.index == RANDN]
     if seeds.empty or seeds.min() < _FEWEST or (name != "C7" and len(seeds) < 5):
-        because = f"{_FEWEST} seeds of every scheme are needed"
-        return Verdict(entry, NOT_EVALUATED, pd.DataFrame(), because)
+        return entry.not_evaluated(f"{_FEWEST} seeds of every scheme are needed")
     return _TESTS[name](entry, tables)
 
 
 def _c3(entry: Claim, tables: Tables) -> Verdict:
     rows = halves_by_layer(tables.halves)
-    above, below = _sides(rows, entry.numbers["threshold"])
+    above, below = sides(rows, entry.numbers["threshold"])
     up, down = (side.groupby(rows["scheme"], sort=False).sum() for side in (above, below))
     because = (
         "layers with the interval above the threshold: "
         + ", ".join(f"{n} ({scheme})" for scheme, n in up.items())
         + f"; below it: {int(down.sum())} in all"
     )
-    return _decided(entry, rows, (up >= _LAYERS).all(), (down >= _LAYERS).any(), because)
+    return entry.decide(rows, (up >= _LAYERS).all(), (down >= _LAYERS).any(), because)
 
 
 def _c4(entry: Claim, tables: Tables) -> Verdict:
-    share, halves = obscurity(tables.metrics), revealed(tables.halves)
-    halves = halves[halves["scenes"] == halves["scenes"].max()].drop(columns="scenes")
-    above, below = (s.set_axis(share["scheme"]) for s in _sides(share, entry.numbers["obscure"]))
-    found, lost = _sides(halves, entry.numbers["revealed"])
+    share, halves = obscurity(tables.metrics), _at_most_scenes(revealed(tables.halves))
+    above, below = (s.set_axis(share["scheme"]) for s in sides(share, entry.numbers["obscure"]))
+    revealing, lost = sides(halves, entry.numbers["revealed"])
     others = share["scheme"][share["scheme"] != "zeros"]
-    yes = above["zeros"] and below[others].sum() >= 3 and found.all()
+    yes = above["zeros"] and below[others].sum() >= 3 and revealing.all()
     no = below["zeros"] or above[others].sum() >= 2 or lost.any()
     because = (
-        f"(a) the share is {_told(share)}; (b) the correlation of two halves lies above "
-        f"{entry.numbers['revealed']:g} for {int(found.sum())} of {len(halves)} schemes"
+        f"(a) the share is {_in_words(share)}; (b) the correlation of two halves lies above "
+        f"{entry.numbers['revealed']:g} for {int(revealing.sum())} of {len(halves)} schemes"
     )
-    rows = pd.concat([share.assign(part="(a) share"), halves.assign(part="(b) correlation")])
-    return _decided(entry, rows.reset_index(drop=True), yes, no, because)
+    return entry.decide(_parts({"(a) share": share, "(b) correlation": halves}), yes, no, because)
 
 
 def _c5(entry: Claim, tables: Tables) -> Verdict:
-    slope, share = slopes(tables.growth), distinguished(tables.growth)
-    share = share[share["scenes"] == share["scenes"].max()].drop(columns="scenes")
-    rising, falling = _sides(slope, 0.0)
-    above, below = _sides(share, entry.numbers["threshold"])
+    slope, share = slopes(tables.growth), _at_most_scenes(distinguished(tables.growth))
+    rising, falling = sides(slope, 0.0)
+    above, below = sides(share, entry.numbers["threshold"])
     because = (
         f"the share rises for {int(rising.sum())} of {len(slope)} schemes and ends above "
-        f"{entry.numbers['threshold']:g} for {int(above.sum())}; at the end it is {_told(share)}"
+        f"{entry.numbers['threshold']:g} for {int(above.sum())}; at the end it is "
+        f"{_in_words(share)}"
     )
-    rows = pd.concat([slope.assign(part="slope"), share.assign(part="share at the end")])
     yes, no = rising.all() and above.all(), falling.any() or below.any()
-    return _decided(entry, rows.reset_index(drop=True), yes, no, because)
+    return entry.decide(_parts({"slope": slope, "share at the end": share}), yes, no, because)
 
 
 def _c7(entry: Claim, tables: Tables) -> Verdict:
-    rows = tables.metrics
-    rows = rows[(rows["data"] == PHOTOGRAPHS) & (rows["scheme"] == RANDN)]
+    rows, halves = (
+        table[(table["data"] == PHOTOGRAPHS) & (table["scheme"] == RANDN)]
+        for table in (tables.metrics, tables.halves)
+    )
     layers = (rows["power_low"] > 0).groupby(rows["seed"]).sum()
-    halves = tables.halves
-    halves = halves[(halves["data"] == PHOTOGRAPHS) & (halves["scheme"] == RANDN)]
-    r = _means(_over_layers(halves, "r"), "r", ["scheme"])
-    above, below = _sides(r, entry.numbers["threshold"])
+    r = _means(per_seed(halves, "r", ["scheme"]), "r", ["scheme"])
+    above, below = sides(r, entry.numbers["threshold"])
     enough = layers >= _LAYERS
     because = (
         f"(a) the power lies above 0 in {_LAYERS} layers or more for {int(enough.sum())} of "
-        f"{len(layers)} networks; (b) the correlation of two halves is {_told(r)}"
+        f"{len(layers)} networks; (b) the correlation of two halves is {_in_words(r)}"
     )
     yes, no = enough.all() and above.all(), enough.sum() < 3 or below.any()
-    return _decided(entry, r, yes, no, because)
+    return entry.decide(r, yes, no, because)
 
 
-def _sides(rows: pd.DataFrame, threshold: float) -> tuple[pd.Series, pd.Series]:
-    """Return which intervals lie wholly above a threshold, and which wholly below."""
-    return rows["low"] > threshold, rows["high"] < threshold
+def _at_most_scenes(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows[rows["scenes"] == rows["scenes"].max()].drop(columns="scenes")
 
 
-def _told(rows: pd.DataFrame) -> str:
+def _parts(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    return pd.concat([t.assign(part=name) for name, t in tables.items()], ignore_index=True)
+
+
+def _in_words(rows: pd.DataFrame) -> str:
     return ", ".join(
         f"{r.mean:.2f}\u00a0[{r.low:.2f},\u00a0{r.high:.2f}] ({r.scheme})"
         for r in rows[["scheme", "mean", "low", "high"]].itertuples(index=False)
     )
-
-
-def _decided(entry: Claim, rows: pd.DataFrame, yes: bool, no: bool, because: str) -> Verdict:
-    verdict = NOT_REPRODUCED if no else REPRODUCED if yes else INCONCLUSIVE
-    return Verdict(entry, verdict, rows, because)
 
 
 _TESTS: dict[str, Callable[[Claim, Tables], Verdict]] = {

@@ -20,7 +20,7 @@ import pyarrow.parquet
 
 from ppp.errors import DocumentError, PPPError, first_words, unknown
 from studies import figures, paths
-from studies.padding.surroundings import mean_interval
+from studies.stats import mean_interval
 from studies.storage import documents, yaml_documents
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ class SweepTables:
             scales = {"logx": "x" in log, "logy": "y" in log}
             return figures.bands(rows, x, y, color or "all", unit=unit, **scales, **labels)
         rows[x] = rows[x].astype(str)
-        return figures.trials(rows, x, y, color, unit=unit, **labels)
+        return figures.strips(rows, x, y, color, unit=unit, **labels)
 
     def slopes(self, y: str, x: str, color: str | None = None) -> pd.DataFrame:
         """Fit y as a power of x: the slope of log y over log x.
@@ -291,4 +291,4 @@ def run_times(tables: SweepTables) -> Figure:
         raise PPPError(f"sweep {tables.name!r}: no run is finished, so that there is no figure")
     factor = tables.factors[0]
     done[factor] = done[factor].astype(str)
-    return figures.trials(done, factor, "seconds", unit="run", ylabel="run time (s)")
+    return figures.strips(done, factor, "seconds", unit="run", ylabel="run time (s)")
