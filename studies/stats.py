@@ -63,7 +63,7 @@ def holm(p: pd.Series) -> pd.Series:
     >>> holm(pd.Series([0.04, 0.01, float("nan")])).tolist()
     [0.04, 0.02, nan]
     """
-    ordered = p.dropna().sort_values()
+    ordered = p.astype(float).dropna().sort_values()
     raised = (ordered * np.arange(len(ordered), 0, -1)).cummax().clip(upper=1)
     return raised.reindex(p.index)
 

@@ -1,4 +1,4 @@
-"""The confounders of the border-handling-variants test on trial: statistics of the full design.
+"""The confounders of the border-handling-variants test: statistics of the full design.
 
 Every function takes the table that :func:`studies.bhv.design.accuracies` reads. The
 test of claim C2 is described in ``data/claims.yaml``. [ours]
@@ -14,23 +14,14 @@ from scipy import stats
 from scipy.special import expit, logit
 from statsmodels.formula.api import ols
 from statsmodels.stats.anova import anova_lm
-from statsmodels.stats.multitest import multipletests
 
 from ppp.errors import ParameterError
-from ppp.metrics import jackknife
 from studies.bhv import variants
 from studies.bhv.design import MAIN
 from studies.bhv.redgreen import PUBLISHED_SHIFT
 from studies.bhv.variants import LONGER
-from studies.claims import (
-    INCONCLUSIVE,
-    NOT_EVALUATED,
-    NOT_REPRODUCED,
-    REPRODUCED,
-    Verdict,
-    claim,
-)
-from studies.stats import over_seeds
+from studies.claims import Verdict, claim
+from studies.stats import holm, leave_one_out, over_seeds, sides
 
 PUBLISHED = "as published"
 """Name of the level that changes nothing."""
@@ -99,9 +90,9 @@ def levels(table: pd.DataFrame) -> pd.DataFrame:
     published = _usual(every)
     parts = [(PUBLISHED, PUBLISHED, published)]
     parts += [(*named, _usual(every, condition)) for condition, named in _CONDITIONS.items()]
-    plain = _under(every, "published", "leaked", EPOCHS)
-    for shift, rows in plain[plain["shift"] < PUBLISHED_SHIFT].groupby("shift"):
-        parts.append(("shift", f"{shift} rows", rows))
+    for shift, rows in _under(every).groupby("shift"):
+        if shift < PUBLISHED_SHIFT:
+            parts.append(("shift", f"{shift} rows", rows))
     longer = LONGER["epochs"]
     parts.append(("splits", "independent", _usual(every, split="independent")))
     parts.append(("training", f"{longer} epochs", _usual(every, epochs=longer)))
@@ -110,10 +101,8 @@ def levels(table: pd.DataFrame) -> pd.DataFrame:
             rows = published[published["variant"] == source].assign(variant=variant)
             parts.append(("amount", level, rows))
     columns = ["factor", "level", "variant", "seed", "similar", "dissimilar", "loss"]
-    return pd.concat(
-        [rows.assign(factor=factor, level=level)[columns] for factor, level, rows in parts],
-        ignore_index=True,
-    )
+    frames = [rows.assign(factor=factor, level=level)[columns] for factor, level, rows in parts]
+    return pd.concat(frames, ignore_index=True)
 
 
 def usual(table: pd.DataFrame, condition: str = "published") -> pd.DataFrame:
@@ -121,30 +110,28 @@ def usual(table: pd.DataFrame, condition: str = "published") -> pd.DataFrame:
     return _usual(outcomes(table), condition)
 
 
-def _under(every: pd.DataFrame, condition: str, split: str, epochs: int) -> pd.DataFrame:
+def _under(
+    every: pd.DataFrame, condition: str = "published", split: str = "leaked", epochs: int = EPOCHS
+) -> pd.DataFrame:
+    """Return the outcomes of one condition and protocol."""
     same = (every["condition"] == condition) & (every["split"] == split)
     return every[same & (every["epochs"] == epochs)]
 
 
-def _usual(
-    every: pd.DataFrame,
-    condition: str = "published",
-    split: str = "leaked",
-    epochs: int = EPOCHS,
-) -> pd.DataFrame:
+def _usual(every: pd.DataFrame, *condition: str, **protocol: object) -> pd.DataFrame:
     """Return the outcomes of one condition and protocol after the full move."""
-    rows = _under(every, condition, split, epochs)
+    rows = _under(every, *condition, **protocol)
     return rows[rows["shift"] == rows["shift"].max()]
 
 
-def effects(found: pd.DataFrame) -> pd.DataFrame:
+def effects(levels: pd.DataFrame) -> pd.DataFrame:
     """Return how much each level changes the accuracy on the dissimilar images.
 
     Networks are paired by seed, so by their initial weights.
 
     Parameters
     ----------
-    found : DataFrame
+    levels : DataFrame
         As :func:`levels` gives it.
 
     Returns
@@ -154,14 +141,14 @@ def effects(found: pd.DataFrame) -> pd.DataFrame:
         variant.
     """
     key = ["variant", "seed"]
-    base = found[found["factor"] == PUBLISHED].set_index(key)["dissimilar"].rename("published")
-    rows = found[found["factor"] != PUBLISHED].join(base, on=key)
+    base = levels[levels["factor"] == PUBLISHED].set_index(key)["dissimilar"].rename("published")
+    rows = levels[levels["factor"] != PUBLISHED].join(base, on=key)
     change = (rows["dissimilar"] - rows["published"]).round(9)  # what rounding leaves is no change
     rows = rows.assign(change=change).dropna(subset=["change"])
     return over_seeds(rows, "change", ["factor", "level", "variant"])
 
 
-def orders(found: pd.DataFrame) -> pd.DataFrame:
+def orders(levels: pd.DataFrame) -> pd.DataFrame:
     """Compare every pair of variants on the dissimilar images, at every level.
 
     Returns
@@ -173,26 +160,30 @@ def orders(found: pd.DataFrame) -> pd.DataFrame:
         one (ties count half); flipped: whether the answer contradicts the published condition's.
     """
     rows = []
-    for (factor, level), here in found.groupby(["factor", "level"], sort=False):
-        values = {name: rows_["dissimilar"].to_numpy() for name, rows_ in here.groupby("variant")}
+    for (factor, level), here in levels.groupby(["factor", "level"], sort=False):
+        runs = {name: part["dissimilar"].to_numpy() for name, part in here.groupby("variant")}
         for first, second in PAIRS:
-            if min(len(values.get(first, ())), len(values.get(second, ()))) < _FEWEST:
-                continue
-            a, b = values[first], values[second]
-            above = np.sign(a[:, None] - b[None, :]).mean()  # -1 to 1
-            rows.append((factor, level, first, second, a.mean() - b.mean(), _welch(a, b), above))
-    columns = ["factor", "level", "first", "second", "difference", "p", "above"]
+            a, b = runs.get(first, np.empty(0)), runs.get(second, np.empty(0))
+            if min(len(a), len(b)) >= _FEWEST:
+                difference = a.mean() - b.mean()
+                rows.append((factor, level, first, second, difference, _welch(a, b), _delta(a, b)))
+    columns = ["factor", "level", "first", "second", "difference", "p", "delta"]
     result = pd.DataFrame(rows, columns=columns)
-    result["p_holm"] = multipletests(result["p"], method="holm")[1] if len(result) else []
-    sure = np.sign(result["difference"]) * (result["p_holm"] < 0.05)
+    result["p_holm"] = holm(result["p"])
+    better = np.sign(result["difference"])
+    sure = better * (result["p_holm"] < 0.05)
     result["answer"] = result["first"].where(sure > 0, result["second"]).where(sure != 0, "")
     pair = result[["first", "second"]].apply(tuple, axis=1)
     base = result["factor"] == PUBLISHED
-    known = dict(zip(pair[base], sure[base]))
-    usual = pair.map(dict(zip(pair[base], np.sign(result["difference"])[base])))
-    result["flipped"] = pair.map(known).fillna(0) * sure < 0
-    result["reversals"] = (1 - usual * result["above"]) / 2
-    return result.drop(columns="above")
+    published, published_sure = (pair.map(dict(zip(pair[base], s[base]))) for s in (better, sure))
+    result["flipped"] = published_sure.fillna(0) * sure < 0
+    result["reversals"] = (1 - published * result["delta"]) / 2
+    return result.drop(columns="delta")
+
+
+def _delta(a: np.ndarray, b: np.ndarray) -> float:
+    """Return Cliff's delta: how many more pairs of `a` and `b` have a greater `a`, -1 to 1."""
+    return np.sign(a[:, None] - b[None, :]).mean()
 
 
 def _welch(a: np.ndarray, b: np.ndarray) -> float:
@@ -201,7 +192,7 @@ def _welch(a: np.ndarray, b: np.ndarray) -> float:
     return float(stats.ttest_ind(a, b, equal_var=False).pvalue)
 
 
-def location_use(found: pd.DataFrame, margin: float) -> pd.DataFrame:
+def location_use(levels: pd.DataFrame, margin: float) -> pd.DataFrame:
     """Tell at every level which variants lose more than `margin` by moving the blocks.
 
     Returns
@@ -214,7 +205,7 @@ def location_use(found: pd.DataFrame, margin: float) -> pd.DataFrame:
     """
     groups = [
         (key, here["loss"].to_numpy())
-        for key, here in found.groupby(["factor", "level", "variant"], sort=False)
+        for key, here in levels.groupby(["factor", "level", "variant"], sort=False)
         if key[2] in MAIN and len(here) >= _FEWEST
     ]
     rows = []
@@ -223,21 +214,20 @@ def location_use(found: pd.DataFrame, margin: float) -> pd.DataFrame:
         rows.append((*key, len(values), values.mean(), values.mean() - half, values.mean() + half))
     columns = ["factor", "level", "variant", "n", "loss", "low", "high"]
     result = pd.DataFrame(rows, columns=columns)
-    uses, not_ = result["low"] > margin, result["high"] < margin
-    result["answer"] = np.select([uses, not_], ["uses location", "does not"], "")
+    result["answer"] = np.select(sides(result, margin), ["uses location", "does not"], "")
     base = result[result["factor"] == PUBLISHED].set_index("variant")["answer"]
-    usual = result["variant"].map(lambda name: base.get(name, ""))
-    given = (result["answer"] != "") & (usual != "")
-    result["flipped"] = given & (result["answer"] != usual)
+    published = result["variant"].map(base).fillna("")
+    given = (result["answer"] != "") & (published != "")
+    result["flipped"] = given & (result["answer"] != published)
     return result
 
 
-def judge(found: pd.DataFrame) -> Verdict:
+def judge(levels: pd.DataFrame) -> Verdict:
     """Apply the test of claim C2. [ours]
 
     Parameters
     ----------
-    found : DataFrame
+    levels : DataFrame
         As :func:`levels` gives it.
 
     Returns
@@ -247,34 +237,25 @@ def judge(found: pd.DataFrame) -> Verdict:
         at all, at which levels any flipped, and guilt.
     """
     entry = claim("C2")
-    order, use = orders(found), location_use(found, entry.numbers["margin"])
+    order, use = orders(levels), location_use(levels, entry.numbers["margin"])
     rows = []
-    for factor in found.loc[found["factor"] != PUBLISHED, "factor"].unique():
-        pairs, uses = (part[part["factor"] == factor] for part in (order, use))
-        where = pd.concat(
-            [pairs.loc[pairs["flipped"], "level"], uses.loc[uses["flipped"], "level"]]
-        )
-        rows.append(
-            {
-                "factor": factor,
-                "levels": found.loc[found["factor"] == factor, "level"].nunique(),
-                "orders flipped": f"{pairs['flipped'].sum()} of {len(pairs)}",
-                "orders decided": f"{(pairs['answer'] != '').sum()} of {len(pairs)}",
-                "uses flipped": f"{uses['flipped'].sum()} of {len(uses)}",
-                "uses decided": f"{(uses['answer'] != '').sum()} of {len(uses)}",
-                "at": ", ".join(where.unique()),
-                "guilty": bool(len(where)),
-            }
-        )
+    for factor, here in levels[levels["factor"] != PUBLISHED].groupby("factor", sort=False):
+        row = {"factor": factor, "levels": here["level"].nunique()}
+        flips = []
+        for what, answers in (("orders", order), ("uses", use)):
+            part = answers[answers["factor"] == factor]
+            row[f"{what} flipped"] = f"{part['flipped'].sum()} of {len(part)}"
+            row[f"{what} decided"] = f"{(part['answer'] != '').sum()} of {len(part)}"
+            flips += part.loc[part["flipped"], "level"].tolist()
+        rows.append(row | {"at": ", ".join(dict.fromkeys(flips)), "guilty": bool(flips)})
     table = pd.DataFrame(rows)
-    names = found.loc[found["factor"] == PUBLISHED, "variant"]
-    if table.empty or not {*MAIN} <= {n for n in names if (names == n).sum() >= _FEWEST}:
+    counts = levels.loc[levels["factor"] == PUBLISHED, "variant"].value_counts()
+    if table.empty or counts.reindex(MAIN, fill_value=0).min() < _FEWEST:
         because = f"the published condition needs {_FEWEST} seeds of {', '.join(MAIN)}"
-        return Verdict(entry, NOT_EVALUATED, table, because)
+        return entry.not_evaluated(because, table)
     guilty = table.loc[table["guilty"], "factor"].tolist()
-    verdict = {0: NOT_REPRODUCED, 1: INCONCLUSIVE}.get(len(guilty), REPRODUCED)
     because = f"{len(guilty)} of {len(table)} factors are guilty: {', '.join(guilty) or 'none'}"
-    return Verdict(entry, verdict, table, because)
+    return entry.decide(table, len(guilty) >= 2, not guilty, because)
 
 
 FACTORS = ("variant", "canvas", "shuffled", "split", "shift")
@@ -328,16 +309,17 @@ def variance_shares(rows: pd.DataFrame, order: int = 3) -> pd.DataFrame:
     seeds = sorted(rows["seed"].unique())
     whole = _shares(rows, order)
     parts = [_shares(rows[rows["seed"] != seed], order) for seed in seeds] if len(seeds) > 1 else []
-    found = []
-    for term, value in whole.items():
-        low = high = float("nan")
-        if parts:  # a share has no bounds on the scale of the logit
-            scaled = [logit(np.clip(part[term], 1e-12, 1 - 1e-12)) for part in parts]
-            interval = jackknife(logit(np.clip(value, 1e-12, 1 - 1e-12)), scaled, 0.95)
-            low, high = expit(interval.low), expit(interval.high)
-        found.append((term, value, low, high))
-    result = pd.DataFrame(found, columns=["term", "share", "low", "high"])
+    table = []
+    for term, share in whole.items():
+        interval = leave_one_out(_logit(share), [_logit(part[term]) for part in parts], fewest=2)
+        table.append((term, share, expit(interval.low), expit(interval.high)))
+    result = pd.DataFrame(table, columns=["term", "share", "low", "high"])
     return result.sort_values("share", ascending=False, ignore_index=True)
+
+
+def _logit(share: float) -> float:
+    """Put a share on a scale without bounds."""
+    return logit(np.clip(share, 1e-12, 1 - 1e-12))
 
 
 def _shares(rows: pd.DataFrame, order: int) -> pd.Series:
@@ -373,17 +355,17 @@ def rankings(table: pd.DataFrame) -> pd.DataFrame:
     if published not in means.index:
         raise ParameterError("no ranking without the published condition and its four variants")
     base = means.loc[published]
-    usual = np.array([np.sign(base[a] - base[b]) for a, b in PAIRS])
-    signs = np.stack([np.sign(means[a] - means[b]) for a, b in PAIRS], axis=1)
+    usual = _signs(base)
     result = means.assign(
-        reversed=((1 - signs * usual) / 2).sum(axis=1),
+        reversed=[((1 - _signs(row) * usual) / 2).sum() for _, row in means.iterrows()],
         tau=[stats.kendalltau(base, row).statistic for _, row in means.iterrows()],
-    )
-    result = result.reset_index()
-    listed = pd.Categorical(result["condition"], table["condition"].unique())
-    result = result.assign(listed=listed).sort_values(
-        ["listed", "split", "epochs", "shift"],
-        ascending=[True, True, True, False],
-        ignore_index=True,
-    )
-    return result.drop(columns="listed")
+    ).reset_index()
+    result["condition"] = pd.Categorical(result["condition"], table["condition"].unique())
+    ascending = [True, True, True, False]
+    result = result.sort_values(key, ascending=ascending, ignore_index=True)
+    return result.astype({"condition": table["condition"].dtype})
+
+
+def _signs(means: pd.Series) -> np.ndarray:
+    """Return the order of each pair of variants: 1, 0 or -1."""
+    return np.array([np.sign(means[first] - means[second]) for first, second in PAIRS])

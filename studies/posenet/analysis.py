@@ -9,23 +9,17 @@ described in ``data/claims.yaml``. [ours]
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import chain, combinations
+from itertools import chain, combinations, product
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
 from ppp.errors import ParameterError
-from ppp.metrics import Estimate, jackknife
-from studies.bhv import analysis
-from studies.claims import (
-    INCONCLUSIVE,
-    NOT_EVALUATED,
-    NOT_REPRODUCED,
-    REPRODUCED,
-    Verdict,
-    claim,
-)
+from ppp.metrics import Estimate
+from studies.bhv import analysis as bhv
+from studies.claims import Verdict, claim
+from studies.stats import leave_one_out, sides
 
 SPC, MAE, BHV = "PosENet SPC", "PosENet MAE", "BHV accuracy"
 MAE_PPP, SNR_PPP = "MAE-PPP", "SNR-PPP"
@@ -41,6 +35,7 @@ BHV_SCHEMES = {
 """The variants of the BHV test that pad one cell by a scheme of the zoo."""
 
 _COLUMNS = ["metric", "setting", "scheme", "seed", "trial", "value"]
+_DIFFERENCES = ["metric", "other", "difference", "low", "high"]
 _FEWEST = 3  # seeds of an interval that leaves one out
 
 
@@ -80,28 +75,20 @@ def scores(
         long = long.melt(["padding", "seed", "trial", "target"], [SPC, MAE], "metric")
         parts.append(long.rename(columns={"padding": "scheme", "target": "setting"}))
     if accuracies is not None:
-        rows = analysis.usual(accuracies)
+        rows = bhv.usual(accuracies)
         rows = rows[rows["variant"].isin(BHV_SCHEMES)]
         least = rows.groupby("variant")["seed"].nunique().min()
         rows = rows[rows["seed"] < least]  # seeds count from 0: those that all variants have
-        parts.append(
-            pd.DataFrame(
-                {
-                    "metric": BHV,
-                    "setting": "dissimilar",
-                    "scheme": rows["variant"].map(BHV_SCHEMES),
-                    "seed": rows["seed"],
-                    "trial": 0,
-                    "value": rows["dissimilar"],
-                }
-            )
+        rows = rows[["seed"]].assign(
+            scheme=rows["variant"].map(BHV_SCHEMES), value=rows["dissimilar"]
         )
+        parts.append(rows.assign(metric=BHV, setting="dissimilar", trial=0))
     if patterns is not None:
         long = patterns.rename(columns={"padding": "scheme", "layer": "setting"})
         parts.append(long.assign(metric=long["metric"].map({"mae": MAE_PPP, "snr": SNR_PPP})))
-    found = pd.concat([part[_COLUMNS] for part in parts if len(part)] or parts, ignore_index=True)
-    order = found["metric"].map(METRICS.index)
-    return found.iloc[np.argsort(order, kind="stable")].reset_index(drop=True)
+    rows = pd.concat([part[_COLUMNS] for part in parts if len(part)] or parts, ignore_index=True)
+    order = rows["metric"].map(METRICS.index)
+    return rows.iloc[np.argsort(order, kind="stable")].reset_index(drop=True)
 
 
 def arrays(rows: pd.DataFrame) -> dict[str, np.ndarray]:
@@ -214,7 +201,7 @@ def repeatability(rows: pd.DataFrame) -> pd.DataFrame:
     >>> round(float(repeatability(rows)["icc"].item()), 2)
     0.95
     """
-    found = []
+    table = []
     for (metric, setting), part in rows.groupby(["metric", "setting"], sort=False):
         grid = balanced(part, ["scheme", "seed", "trial"], "value", f"{metric}, {setting}")
         grid = grid.reshape(-1, grid.shape[-1])
@@ -224,9 +211,9 @@ def repeatability(rows: pd.DataFrame) -> pd.DataFrame:
         low = high = value = float("nan")
         if np.isfinite(grid).all() and np.ptp(grid):
             value, low, high = _icc(grid)
-        found.append((metric, setting, networks, trials, value, low, high))
+        table.append((metric, setting, networks, trials, value, low, high))
     columns = ["metric", "setting", "networks", "trials", "icc", "low", "high"]
-    return pd.DataFrame(found, columns=columns)
+    return pd.DataFrame(table, columns=columns)
 
 
 def _icc(grid: np.ndarray) -> tuple[float, float, float]:
@@ -282,17 +269,24 @@ def contradiction(values: np.ndarray) -> np.ndarray:
         raise ParameterError(
             f"{schemes} schemes and {seeds} seeds; two of each are needed to compare two runs"
         )
-    found, values = [], np.where(np.isfinite(values), values, np.nan)
+    values, pairs = np.where(np.isfinite(values), values, np.nan), []
     for first, second in combinations(range(schemes), 2):
-        a = values[:, first, :, None, :, None]
-        b = values[:, second, None, :, None, :]
-        above = ((a > b) + 0.5 * ~((a > b) | (a < b))).mean((3, 4))  # settings, seeds, seeds
+        above = _share_above(values[:, first], values[:, second])
         # The mean product over pairs of entries that share neither row nor column.
         apart = above.sum((1, 2)) ** 2 + np.square(above).sum((1, 2))
         apart -= np.square(above.sum(1)).sum(1) + np.square(above.sum(2)).sum(1)
         both = apart / (seeds * (seeds - 1)) ** 2
-        found.append(2 * (above.mean((1, 2)) - both))
-    return np.stack(found, axis=1)
+        pairs.append(2 * (above.mean((1, 2)) - both))
+    return np.stack(pairs, axis=1)
+
+
+def _share_above(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return the share of pairs of trials in which `a` exceeds `b`, a tie or NaN counting half.
+
+    Both are settings x seeds x trials; the result is settings x seeds of a x seeds of b.
+    """
+    a, b = a[:, :, None, :, None], b[:, None, :, None, :]
+    return ((a > b) + 0.5 * ~((a > b) | (a < b))).mean((3, 4))
 
 
 def contradictions(rows: pd.DataFrame) -> pd.DataFrame:
@@ -303,14 +297,14 @@ def contradictions(rows: pd.DataFrame) -> pd.DataFrame:
     DataFrame
         metric, setting, first, second, probability.
     """
-    found, values = [], arrays(rows)
+    table, values = [], arrays(rows)
     for metric, part in rows.groupby("metric", sort=False):
-        pairs = list(combinations(_levels(part, "scheme", rows), 2))
-        each = contradiction(values[metric])
-        for setting, probabilities in zip(_levels(part, "setting", rows), each):
-            found += [(metric, setting, *pair, p) for pair, p in zip(pairs, probabilities)]
+        settings = _levels(part, "setting", rows)
+        pairs = combinations(_levels(part, "scheme", rows), 2)
+        for (setting, pair), p in zip(product(settings, pairs), contradiction(values[metric]).flat):
+            table.append((metric, setting, *pair, p))
     columns = ["metric", "setting", "first", "second", "probability"]
-    return pd.DataFrame(found, columns=columns)
+    return pd.DataFrame(table, columns=columns)
 
 
 def disagreement(rows: pd.DataFrame, one: str = SPC, other: str = MAE) -> pd.DataFrame:
@@ -357,6 +351,7 @@ def disagreement(rows: pd.DataFrame, one: str = SPC, other: str = MAE) -> pd.Dat
 
 
 def _opposed(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return the share of pairs of networks that two scores order oppositely, per setting."""
     shares = []
     for first, second in combinations(range(a.shape[1]), 2):
         signs = [np.sign(x[:, first, :, None] - x[:, second, None]) for x in (a, b)]
@@ -415,13 +410,13 @@ def components(values: np.ndarray, factors: Sequence[str]) -> dict[tuple[str, ..
         repeats = values.size / part.size
         freedom = np.prod([values.shape[axis] - 1 for axis in term])
         squares[term] = repeats * np.square(part).sum() / freedom
-    found = {}
+    variances = {}
     for term in terms:
         inside = np.prod([values.shape[axis] for axis in axes if axis not in term])
         above = (t for t in terms if set(term) <= set(t))
         signed = sum((-1) ** (len(t) - len(term)) * squares[t] for t in above)
-        found[tuple(factors[axis] for axis in term)] = float(signed / inside)
-    return found
+        variances[tuple(factors[axis] for axis in term)] = float(signed / inside)
+    return variances
 
 
 def variance_components(values: np.ndarray, factors: Sequence[str]) -> pd.DataFrame:
@@ -454,17 +449,18 @@ def variance_components(values: np.ndarray, factors: Sequence[str]) -> pd.DataFr
     left_out = [_shares(_grouped(components(part, factors))) for part in seeds]
     rows = []
     for name, share in _shares(whole).items():
-        interval = _interval(share, [part[name] for part in left_out])
+        interval = leave_one_out(share, [part[name] for part in left_out])
         low, high = np.clip([interval.low, interval.high], 0, 1)
         rows.append((name, whole[name], share, low, high))
     return pd.DataFrame(rows, columns=["component", "variance", "share", "low", "high"])
 
 
 def _grouped(terms: Mapping[tuple[str, ...], float]) -> dict[str, float]:
-    sums: dict[str, float] = {}
+    sums = dict.fromkeys(COMPONENTS, 0.0)
     for term, variance in terms.items():
-        sums[_component(term)] = sums.get(_component(term), 0.0) + variance
-    return {name: sums[name] for name in COMPONENTS if name in sums}
+        sums[_component(term)] += variance
+    there = {_component(term) for term in terms}
+    return {name: value for name, value in sums.items() if name in there}
 
 
 def _shares(variances: Mapping[str, float]) -> dict[str, float]:
@@ -523,13 +519,13 @@ def between_schemes(values: np.ndarray) -> np.ndarray:
     >>> between_schemes(np.array([[[[1.0], [1.0]], [[3.0], [3.0]]]])).tolist()
     [1.0]
     """
-    found = []
+    shares = []
     for part in values:
         terms = components(part, [_SCHEME, _SEED, _TRIAL])
-        between = max(terms[_SCHEME,], 0.0)
-        within = sum(max(v, 0.0) for term, v in terms.items() if term != (_SCHEME,))
-        found.append(between / (between + within) if between + within else float("nan"))
-    return np.array(found)
+        between = max(terms.pop((_SCHEME,)), 0.0)
+        whole = between + sum(max(variance, 0.0) for variance in terms.values())
+        shares.append(between / whole if whole else float("nan"))
+    return np.array(shares)
 
 
 # --------------------------------------------------------------------- the reliability table
@@ -554,21 +550,20 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
         out one seed at a time. What cannot be computed is missing.
     """
     icc = repeatability(rows).groupby("metric")["icc"].agg(["mean", "min", "max"])
-    found = []
+    icc.columns = ["icc", "icc_least", "icc_most"]
+    table = []
     for metric, values in arrays(rows).items():
-        shape = values.shape
-        row = dict(zip(["settings", "schemes", "seeds", "trials"], shape))
+        row = {"metric": metric} | dict(
+            zip(["settings", "schemes", "seeds", "trials"], values.shape)
+        )
         for name, statistic in (("contradicted", _contradicted), ("between", _between)):
             interval = Estimate(*[float("nan")] * 3)
-            if shape[1] > 1 and shape[2] > 1:
-                interval = _interval(statistic(values), _each(statistic, values))
-            ends = np.clip([interval.low, interval.high], 0, 1)
-            row |= {name: interval.value, f"{name}_low": ends[0], f"{name}_high": ends[1]}
-        row["agreement"] = concordance(values.mean((2, 3)))
-        found.append({"metric": metric} | row)
-    table = pd.DataFrame(found).join(icc.add_prefix("icc_"), on="metric")
-    named = {"icc_mean": "icc", "icc_min": "icc_least", "icc_max": "icc_most"}
-    return table.rename(columns=named)
+            if min(values.shape[1:3]) > 1:
+                interval = leave_one_out(statistic(values), _each(statistic, values))
+            low, high = np.clip([interval.low, interval.high], 0, 1)
+            row |= {name: interval.value, f"{name}_low": low, f"{name}_high": high}
+        table.append(row | {"agreement": concordance(values.mean((2, 3)))})
+    return pd.DataFrame(table).join(icc, on="metric")
 
 
 def concordance(means: np.ndarray) -> float:
@@ -590,9 +585,8 @@ def concordance(means: np.ndarray) -> float:
     1.0
     """
     rankings, things = means.shape
-    if rankings < 2 or things < 3 or not np.isfinite(means).all():
-        return float("nan")
-    if (means == means[:, :1]).all():
+    tied = (means == means[:, :1]).all()
+    if rankings < 2 or things < 3 or tied or not np.isfinite(means).all():
         return float("nan")
     # Friedman's statistic is W times its greatest value.
     statistic = stats.friedmanchisquare(*means.T).statistic
@@ -614,19 +608,17 @@ def differences(rows: pd.DataFrame) -> pd.DataFrame:
         Metrics with different seeds.
     """
     values = arrays(rows)
-    seeds = {m: sorted(part["seed"].unique().tolist()) for m, part in rows.groupby("metric")}
-    if len({tuple(each) for each in seeds.values()}) > 1:
-        raise ParameterError(f"the metrics have different seeds: {seeds}")
+    seeds = rows.groupby("metric")["seed"].agg(lambda seeds: tuple(sorted(set(seeds))))
+    if seeds.nunique() > 1:
+        raise ParameterError(f"the metrics have different seeds: {seeds.to_dict()}")
     whole = {metric: _contradicted(part) for metric, part in values.items()}
-    parts = {metric: _each(_contradicted, part) for metric, part in values.items()}
-    found = []
-    for metric in (MAE_PPP, SNR_PPP):
-        for other in (SPC, MAE, BHV):
-            if metric in values and other in values:
-                left_out = [a - b for a, b in zip(parts[metric], parts[other])]
-                interval = _interval(whole[metric] - whole[other], left_out)
-                found.append((metric, other, interval.value, interval.low, interval.high))
-    return pd.DataFrame(found, columns=["metric", "other", "difference", "low", "high"])
+    parts = {metric: np.array(_each(_contradicted, part)) for metric, part in values.items()}
+    table = []
+    for metric, other in product((MAE_PPP, SNR_PPP), (SPC, MAE, BHV)):
+        if metric in values and other in values:
+            interval = leave_one_out(whole[metric] - whole[other], parts[metric] - parts[other])
+            table.append((metric, other, interval.value, interval.low, interval.high))
+    return pd.DataFrame(table, columns=_DIFFERENCES)
 
 
 def _contradicted(values: np.ndarray) -> float:
@@ -644,13 +636,6 @@ def _without_each(values: np.ndarray, axis: int) -> Iterator[np.ndarray]:
 
 def _each(statistic: Callable[[np.ndarray], float], values: np.ndarray) -> list[float]:
     return [statistic(part) for part in _without_each(values, 2)]
-
-
-def _interval(value: float, left_out: Sequence[float]) -> Estimate:
-    """Return a jackknife interval, or none if too few parts were left out."""
-    if len(left_out) < _FEWEST:
-        return Estimate(value, float("nan"), float("nan"))
-    return jackknife(value, left_out, 0.95)
 
 
 # -------------------------------------------------------------------------------- verdicts
@@ -673,24 +658,17 @@ def judge_variance(rows: pd.DataFrame) -> Verdict:
     entry = claim("C1")
     table = repeatability(rows[rows["metric"].isin([SPC, MAE])])
     threshold = entry.numbers["threshold"]
-    below, above = table["high"] < threshold, table["low"] > threshold
-    table["place"] = np.select([below, above], ["below", "above"], "across")
-    counts = {
-        side: [int((table.loc[table["metric"] == m, "place"] == side).sum()) for m in (SPC, MAE)]
-        for side in ("below", "above")
-    }
+    table["place"] = np.select(sides(table, threshold), ["above", "below"], "across")
+    places = pd.crosstab(table["metric"], table["place"])
+    places = places.reindex(index=[SPC, MAE], columns=["below", "above", "across"], fill_value=0)
+    if places.sum(axis=1).min() < 3:
+        return entry.not_evaluated("both scores of three targets are needed", table)
+    below, above = places["below"], places["above"]
     because = (
-        f"the interval lies below {threshold:g} for {counts['below'][0]} (SPC) and "
-        f"{counts['below'][1]} (MAE) targets, above it for {counts['above'][0]} and "
-        f"{counts['above'][1]}"
+        f"the interval lies below {threshold:g} for {below[SPC]} (SPC) and {below[MAE]} (MAE) "
+        f"targets, above it for {above[SPC]} and {above[MAE]}"
     )
-    if min((table["metric"] == metric).sum() for metric in (SPC, MAE)) < 3:
-        return Verdict(entry, NOT_EVALUATED, table, "both scores of three targets are needed")
-    if min(counts["below"]) >= 3:
-        return Verdict(entry, REPRODUCED, table, because)
-    if min(counts["above"]) >= 3:
-        return Verdict(entry, NOT_REPRODUCED, table, because)
-    return Verdict(entry, INCONCLUSIVE, table, because)
+    return entry.decide(table, below.min() >= 3, above.min() >= 3, because)
 
 
 def judge_reliability(rows: pd.DataFrame) -> Verdict:
@@ -709,34 +687,26 @@ def judge_reliability(rows: pd.DataFrame) -> Verdict:
     entry = claim("C6")
     seeds = rows.groupby("metric")["seed"].nunique()
     if set(rows["metric"]) != set(METRICS) or seeds.min() < _FEWEST:
-        empty = pd.DataFrame(columns=["metric", "other", "difference", "low", "high"])
         because = f"all five metrics and {_FEWEST} seeds are needed"
-        return Verdict(entry, NOT_EVALUATED, empty, because)
+        return entry.not_evaluated(because, pd.DataFrame(columns=_DIFFERENCES))
     table = differences(rows)
-    below, above = table["high"] < 0, table["low"] > 0
+    above, below = sides(table, 0)
     because = (
         f"PPP contradicts itself less often, with the whole interval, in {below.sum()} of "
         f"{len(table)} comparisons, and more often in {above.sum()}"
     )
-    if below.all():
-        return Verdict(entry, REPRODUCED, table, because)
-    return Verdict(entry, NOT_REPRODUCED if above.any() else INCONCLUSIVE, table, because)
+    return entry.decide(table, below.all(), above.any(), because)
 
 
 def against(table: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
     """Return columns of :func:`summary` as texts, value [low, high], under other names."""
-    shown = table[["metric"]].copy()
+    texts = table[["metric"]].copy()
     for name, title in names.items():
-        ends = table.get(f"{name}_low"), table.get(f"{name}_high")
-        if ends[0] is None:
-            shown[title] = [_number(v) for v in table[name]]
-            continue
-        shown[title] = [
-            _number(v) + (f"\u00a0[{a:.2f},\u00a0{b:.2f}]" if np.isfinite(a) else "")
-            for v, a, b in zip(table[name], *ends)
-        ]
-    return shown
-
-
-def _number(value: float) -> str:
-    return f"{value:.2f}" if np.isfinite(value) else "–"
+        texts[title] = [f"{v:.2f}" if np.isfinite(v) else "–" for v in table[name]]
+        if f"{name}_low" in table:
+            ends = zip(table[f"{name}_low"], table[f"{name}_high"])
+            texts[title] += [
+                f"\u00a0[{low:.2f},\u00a0{high:.2f}]" if np.isfinite(low) else ""
+                for low, high in ends
+            ]
+    return texts
