@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,16 +11,16 @@ import pandas as pd
 
 from ppp.errors import ParameterError, PPPError, first_words, unknown
 from studies import figures
-from studies.bhv import analysis as confounders, design as bhv_design
-from studies.claims import CLAIMS, NOT_TESTED, Verdict, claims
-from studies.dynamics import analysis as dynamics, design as zoo
-from studies.patterns import analysis as consistency, design as pattern_design
-from studies.posenet import analysis as reliability, design as posenet_design
+from studies.bhv import analysis as bhv, design as bhv_design
+from studies.claims import CLAIMS, NOT_TESTED, Claim, Verdict, claims
+from studies.dynamics import analysis as dynamics, design as dynamics_design
+from studies.patterns import analysis as patterns, design as patterns_design
+from studies.posenet import analysis as posenet, design as posenet_design
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-DATA = zoo.DATA
+DATA = dynamics_design.DATA
 """The folder of the shipped tables."""
 FAMILY = "resnet"
 """The family of the zoo whose runs decide; the chapters show the other one too."""
@@ -31,77 +30,65 @@ class VerdictChanged(PPPError):
     """A verdict is not the one that the ledger expects."""
 
 
-def _variance(data: Path) -> Verdict:
-    trials = posenet_design.trials(data / "posenet").query("part == 'trained'")
-    return reliability.judge_variance(reliability.scores(trials))
+def _of_trained(data: Path, *names: str) -> list[pd.DataFrame]:
+    """Read tables of the PosENet study, the rows of trained networks."""
+    tables = (getattr(posenet_design, name)(data / "posenet") for name in names)
+    return [table.query("part == 'trained'") for table in tables]
 
 
-def _confounders(data: Path) -> Verdict:
-    return confounders.judge(confounders.levels(bhv_design.accuracies(data / "bhv")))
+def _c1(data: Path) -> Verdict:
+    return posenet.judge_variance(posenet.scores(*_of_trained(data, "trials")))
 
 
-def _reliability(data: Path) -> Verdict:
-    trials, patterns = (
-        read(data / "posenet").query("part == 'trained'")
-        for read in (posenet_design.trials, posenet_design.patterns)
-    )
+def _c2(data: Path) -> Verdict:
+    return bhv.judge(bhv.levels(bhv_design.accuracies(data / "bhv")))
+
+
+def _c6(data: Path) -> Verdict:
     accuracies = bhv_design.accuracies(data / "bhv")
-    return reliability.judge_reliability(reliability.scores(trials, patterns, accuracies))
+    tables = _of_trained(data, "trials", "patterns")
+    return posenet.judge_reliability(posenet.scores(*tables, accuracies))
 
 
 def _dynamics(data: Path, name: str) -> Verdict:
-    rows = zoo.select(zoo.trajectories(data), FAMILY, zoo.PADDINGS, zoo.SEEDS[FAMILY])
+    seeds = dynamics_design.SEEDS[FAMILY]
+    rows = dynamics_design.trajectories(data)
+    rows = dynamics_design.select(rows, FAMILY, dynamics_design.PADDINGS, seeds)
     return dynamics.judge(name, rows)
 
 
-def _consistency(data: Path, name: str) -> Verdict:
-    read = partial(pattern_design.read, data=data / "patterns")
-    return consistency.judge(name, consistency.Tables.select(read, FAMILY, "trained"))
+def _patterns(data: Path, name: str) -> Verdict:
+    read = partial(patterns_design.read, data=data / "patterns")
+    return patterns.judge(name, patterns.Tables.select(read, FAMILY, "trained"))
 
 
 JUDGES: dict[str, Callable[[Path], Verdict]] = {
-    "C1": _variance,
-    "C2": _confounders,
-    **{name: partial(_consistency, name=name) for name in ("C3", "C4", "C5")},
-    "C6": _reliability,
-    "C7": partial(_consistency, name="C7"),
+    "C1": _c1,
+    "C2": _c2,
+    "C6": _c6,
+    **{name: partial(_patterns, name=name) for name in ("C3", "C4", "C5", "C7")},
     **{name: partial(_dynamics, name=name) for name in ("C8", "C9", "C10", "C11")},
 }
 """What computes each claim's verdict from a folder of tables."""
 
 
-@dataclass(frozen=True)
-class _Drawing:
-    """How a claim's table becomes a figure: a point with its interval for each row."""
-
-    label: tuple[str, ...]
-    group: str | None
-    value: str
-    xlabel: str
-    reference: float | str | None = None  # a value, or the name of one of the claim's numbers
-    low: str = "low"
-    high: str = "high"
-
-
-_DRAWINGS = {
-    "C1": _Drawing(
-        ("setting",), "metric", "icc", "intraclass correlation over trials", "threshold"
+_FORESTS: dict[str, tuple[list[str], str | None, str, str, float | str | None]] = {
+    "C1": (["setting"], "metric", "icc", "intraclass correlation over trials", "threshold"),
+    "C3": (["layer"], "scheme", "mean", "correlation of two halves", "threshold"),
+    "C4": (["part"], "scheme", "mean", "share, correlation", None),
+    "C5": (["part"], "scheme", "mean", "share of cells; its slope per doubling", 0.0),
+    "C6": (
+        ["other"], "metric", "difference", "difference of the probabilities of contradiction", 0.0
     ),
-    "C3": _Drawing(("layer",), "scheme", "mean", "correlation of two halves", "threshold"),
-    "C4": _Drawing(("part",), "scheme", "mean", "share, correlation"),
-    "C5": _Drawing(("part",), "scheme", "mean", "share of cells; its slope per doubling", 0.0),
-    "C6": _Drawing(
-        ("other",), "metric", "difference", "difference of the probabilities of contradiction", 0.0
-    ),
-    "C7": _Drawing(("scheme",), None, "mean", "correlation of two halves", "threshold"),
-    "C8": _Drawing(
-        ("padding",), "metric", "strength_mean", "steps to half of the final value",
-        low="strength_low", high="strength_high",
-    ),
-    "C9": _Drawing(("padding",), "metric", "mean", "slope of log2(metric) on log2(step)", 0.0),
-    "C10": _Drawing(("padding", "batch_norm"), "metric", "mean", "log2(final / initial)", 0.0),
-    "C11": _Drawing(("padding",), "metric", "mean", "log2(trained / control), part (b)", 0.0),
+    "C7": (["scheme"], None, "mean", "correlation of two halves", "threshold"),
+    "C8": (["padding"], "metric", "mean", "steps to half of the final value", None),
+    "C9": (["padding"], "metric", "mean", "slope of log2(metric) on log2(step)", 0.0),
+    "C10": (["padding", "batch_norm"], "metric", "mean", "log2(final / initial)", 0.0),
+    "C11": (["padding"], "metric", "mean", "log2(trained / control), part (b)", 0.0),
 }  # fmt: skip
+"""How a claim's table becomes a figure with a point and its interval for each row: columns of the
+label, of the group and of the value, the value's name, and a line at a value or a number of the
+claim's."""
 
 
 def figure(verdict: Verdict) -> Figure | None:
@@ -125,20 +112,12 @@ def figure(verdict: Verdict) -> Figure | None:
         texts = rows.set_index("factor")[named]
         counts = texts.map(lambda text: int(text.partition(" ")[0]))
         return figures.heatmap(counts, label="answers that flipped", annotations=texts)
-    how = _DRAWINGS[verdict.claim.id]
-    label = rows[how.label[0]].astype(str)
-    for column in how.label[1:]:
-        label = label + ", " + rows[column].astype(str)
-    return figures.forest(
-        rows.assign(label=label),
-        "label",
-        how.value,
-        how.low,
-        how.high,
-        group=how.group,
-        xlabel=how.xlabel,
-        reference=verdict.claim.numbers.get(how.reference, how.reference),
-    )
+    names, group, value, xlabel, reference = _FORESTS[verdict.claim.id]
+    rows = rows.rename(columns=lambda name: name.removeprefix("strength_"))  # C8
+    rows = rows.assign(label=rows[names].astype(str).agg(", ".join, axis=1))
+    reference = verdict.claim.numbers.get(reference, reference)
+    options = {"group": group, "xlabel": xlabel, "reference": reference}
+    return figures.forest(rows, "label", value, "low", "high", **options)
 
 
 def judge(
@@ -176,27 +155,21 @@ def judge(
     for name in names or ():
         if name not in known:
             raise ParameterError(unknown("claim", name, known))
-    verdicts = []
-    for name, entry in known.items():
-        if names and name not in names:
-            continue
-        if entry.tested:
-            verdicts.append(_judged(name, Path(data)))
-        else:
-            verdicts.append(Verdict(entry, NOT_TESTED, pd.DataFrame(), "no test has been written"))
-    return verdicts
+    return [_judged(known[name], Path(data)) for name in known if not names or name in names]
 
 
-def _judged(name: str, data: Path) -> Verdict:
+def _judged(entry: Claim, data: Path) -> Verdict:
+    if not entry.tested:
+        return Verdict(entry, NOT_TESTED, pd.DataFrame(), "no test has been written")
     try:
-        return JUDGES[name](data)
+        return JUDGES[entry.id](data)
     except PPPError:
         raise
     except Exception as error:  # a table of somebody else's can hold anything
         if data == DATA:
             raise
         raise PPPError(
-            f"the tables in {data} cannot decide {name} ({type(error).__name__}: "
+            f"the tables in {data} cannot decide {entry.id} ({type(error).__name__}: "
             f"{first_words(error)}); expected those of the studies"
         ) from None
 
@@ -215,19 +188,20 @@ def table(verdicts: Sequence[Verdict]) -> pd.DataFrame:
     >>> table(judge(["C8"]))["changed"].item()
     False
     """
-    rows = [
-        {
-            "claim": verdict.claim.id,
-            "says": verdict.claim.claim,
-            "verdict": verdict.verdict,
-            "because": verdict.because,
-            "chapter": verdict.claim.chapter,
-            "expected": verdict.claim.expected or NOT_TESTED,
-            "changed": verdict.verdict != (verdict.claim.expected or NOT_TESTED),
-        }
-        for verdict in verdicts
-    ]
-    return pd.DataFrame(rows)
+    rows = pd.DataFrame(
+        [
+            {
+                "claim": verdict.claim.id,
+                "says": verdict.claim.claim,
+                "verdict": verdict.verdict,
+                "because": verdict.because,
+                "chapter": verdict.claim.chapter,
+                "expected": verdict.claim.expected or NOT_TESTED,
+            }
+            for verdict in verdicts
+        ]
+    )
+    return rows.assign(changed=rows["verdict"] != rows["expected"])
 
 
 def require_expected(verdicts: Sequence[Verdict]) -> None:
