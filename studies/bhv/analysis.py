@@ -216,7 +216,7 @@ def location_use(levels: pd.DataFrame, margin: float) -> pd.DataFrame:
     result = pd.DataFrame(rows, columns=columns)
     result["answer"] = np.select(sides(result, margin), ["uses location", "does not"], "")
     base = result[result["factor"] == PUBLISHED].set_index("variant")["answer"]
-    published = result["variant"].map(base).fillna("")
+    published = result["variant"].map(lambda name: base.get(name, ""))
     given = (result["answer"] != "") & (published != "")
     result["flipped"] = given & (result["answer"] != published)
     return result

@@ -9,7 +9,6 @@ CVPR 2020, and its published code).
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -71,15 +70,13 @@ class RedGreen:
             if self.canvas not in TEXTURES:
                 raise ParameterError(unknown("canvas", self.canvas, TEXTURES))
         elif not (type(self.canvas) in (int, float) and 0 <= self.canvas <= 1):
-            raise ParameterError(
-                f"canvas {self.canvas!r}; expected a value from 0 to 1, "
-                + " or ".join(map(repr, TEXTURES))
-            )
+            names = " or ".join(map(repr, TEXTURES))
+            raise ParameterError(f"canvas {self.canvas!r}; expected a value from 0 to 1, {names}")
         for name in ("size", "block", "jitter"):
             check_whole(name, getattr(self, name), 1)
         upper, lower = self.rows
         above, below = upper - self.jitter, self.size - self.block - (lower + self.jitter - 1)
-        if self._columns < 1 or min(above, below, self.largest_shift) < 0 or self.apart < 1:
+        if min(above, below, self.largest_shift, self._columns - 1, self.apart - 1) < 0:
             raise ParameterError(
                 f"blocks of {self.block} px, jittered by {self.jitter} rows, do not fit a canvas "
                 f"of {self.size} px; give smaller blocks, less jitter or a larger canvas"
@@ -99,8 +96,7 @@ class RedGreen:
     def largest_shift(self) -> int:
         """Rows by which all blocks can move towards the other class and stay on the canvas."""
         upper, lower = self.rows
-        last = self.size - self.block
-        return min(lower - self.jitter, last - (upper + self.jitter - 1))
+        return min(lower - self.jitter, self.size - self.block - (upper + self.jitter - 1))
 
     @property
     def _columns(self) -> int:
@@ -139,7 +135,7 @@ class RedGreen:
         """
         draw = np.random.RandomState(seed).randint  # the legacy stream, which NumPy keeps
         last = self.size - self.block
-        found = np.empty((n, 4), dtype=np.int64)
+        corners = np.empty((n, 4), dtype=np.int64)
         for image in range(n):  # rejections make the number of draws vary
             row = self.rows[image % 2]
             left, top = draw(self._columns), row + draw(-self.jitter, self.jitter)
@@ -147,8 +143,8 @@ class RedGreen:
                 right, second = draw(left, last), row + draw(-self.jitter, self.jitter)
                 if right > left + self.block:
                     break
-            found[image] = left, top, right, second
-        return found
+            corners[image] = left, top, right, second
+        return corners
 
     def images(
         self, n: int, seed: int, shift: int = 0, surroundings: tuple[int, int] = (0, 0)
@@ -247,5 +243,7 @@ def share_in(first: np.ndarray, second: np.ndarray) -> float:
     >>> share_in(RedGreen().places(100, 1988), RedGreen().places(200, 1988))
     1.0
     """
-    seen = {(i % 2, *place) for i, place in enumerate(second.tolist())}
-    return math.fsum((i % 2, *place) in seen for i, place in enumerate(first.tolist())) / len(first)
+    sought, known = (
+        [(i % 2, *place) for i, place in enumerate(places.tolist())] for places in (first, second)
+    )
+    return sum(map(set(known).__contains__, sought)) / len(first)

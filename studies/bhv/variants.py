@@ -193,18 +193,19 @@ class Protocol:
         check_whole("patience", self.patience, 0)
         if not (type(self.enough) in (int, float) and self.enough >= 0):
             raise ParameterError(f"enough = {self.enough!r}; expected a loss of at least 0")
-        if self.split == "leaked" and max(self.n_validation, self.n_test) > self.n_train:
+        most = max(self.n_validation, self.n_test)
+        if self.split == "leaked" and most > self.n_train:
             raise ParameterError(
-                f"{max(self.n_validation, self.n_test)} images for validation or test, but only "
-                f"{self.n_train} training images for the leaked split to take them from"
+                f"{most} images for validation or test, but only {self.n_train} training images "
+                "for the leaked split to take them from"
             )
 
     @property
     def seeds(self) -> dict[str, int]:
         """Seeds of the training, validation and test images."""
-        leaked = self.split == "leaked"
+        step = 0 if self.split == "leaked" else 1
         names = ("training", "validation", "test")
-        return {name: PUBLISHED_SEED + (0 if leaked else index) for index, name in enumerate(names)}
+        return {name: PUBLISHED_SEED + step * index for index, name in enumerate(names)}
 
 
 SPLITS = ("leaked", "independent")
@@ -329,7 +330,7 @@ def train(
         if first.shuffled:
             order = torch.randperm(len(images), generator=generator)
         row = {"epoch": len(log) + 1} | _epoch(model, optimiser, images, labels, order, first.batch)
-        for split in {one.protocol.split for one in kept if one.running}:
+        for split in dict.fromkeys(one.protocol.split for one in kept if one.running):
             loss, right = _judged(model, *held[split])
             row |= {f"{split}_loss": loss, f"{split}_accuracy": right}
         for one in kept:
@@ -384,7 +385,5 @@ def accuracies(
         Accuracy, 0 to 1, by shift.
     """
     n, seed = kept.protocol.n_test, kept.protocol.seeds["test"]
-    around, found = surroundings(kept.variant), {}
-    for shift in shifts:
-        found[shift] = _judged(kept.model, *data.images(n, seed, shift, around))[1]
-    return found
+    around = surroundings(kept.variant)
+    return {shift: _judged(kept.model, *data.images(n, seed, shift, around))[1] for shift in shifts}

@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -131,18 +132,16 @@ class Protocol:
     batch: int = 32
 
     def __post_init__(self) -> None:
-        for name in ("feature_size", "target_size"):
-            check_whole(name, getattr(self, name), 3, 4096)
         for name, least, most in (
-            ("depth", 1, 16), ("kernel", 1, 63), ("padding", 0, 62), ("width", 1, 1024),
-            ("epochs", 0, 10**5), ("batch", 1, 4096),
+            ("feature_size", 3, 4096), ("target_size", 3, 4096), ("depth", 1, 16),
+            ("kernel", 1, 63), ("padding", 0, 62), ("width", 1, 1024), ("epochs", 0, 10**5),
+            ("batch", 1, 4096),
         ):  # fmt: skip
             check_whole(name, getattr(self, name), least, most)
-        for name, positive in (("lr", True), ("momentum", False), ("weight_decay", False)):
-            value = getattr(self, name)
+        for name in ("lr", "momentum", "weight_decay"):
+            value, least = getattr(self, name), "above 0" if name == "lr" else "of at least 0"
             number = isinstance(value, int | float) and math.isfinite(value)
-            if not number or value < 0 or (positive and value == 0):
-                least = "above 0" if positive else "of at least 0"
+            if not number or value < 0 or (name == "lr" and value == 0):
                 raise ParameterError(f"{name} = {value!r}; expected a number {least}")
         if not isinstance(self.drops, tuple):
             raise ParameterError(f"drops = {self.drops!r}; expected a tuple of whole numbers")
@@ -189,17 +188,16 @@ class ReadOut(nn.Module):
     def __init__(self, channels: int, protocol: Protocol = PUBLISHED, seed: int = 0) -> None:
         super().__init__()
         steps: list[nn.Module] = []
+        widths = [channels, *[protocol.width] * (protocol.depth - 1), 1]
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
-            for layer in range(protocol.depth):
-                last = layer == protocol.depth - 1
-                width = 1 if last else protocol.width
+            for before, after in pairwise(widths):
                 conv = nn.Conv2d(
-                    channels, width, protocol.kernel, padding=protocol.padding, bias=False
+                    before, after, protocol.kernel, padding=protocol.padding, bias=False
                 )
                 nn.init.xavier_uniform_(conv.weight)
-                steps += [conv, nn.BatchNorm2d(width), nn.Sigmoid() if last else nn.ReLU()]
-                channels = width
+                steps += [conv, nn.BatchNorm2d(after), nn.ReLU()]
+        steps[-1] = nn.Sigmoid()
         self.first, self.rest = steps[0], nn.Sequential(*steps[1:])
 
     def forward(self, maps: Tensor) -> Tensor:
@@ -423,10 +421,11 @@ def train(
         check_whole("seed", seed, 0, 2**32 - 1)
     _check_maps(maps, protocol)
     error = _Error(painted.values(), protocol.cells)
-    found = [_train_seed(maps, len(painted), seed, protocol, error) for seed in seeds]
-    state = {key: torch.stack([one[0][key] for one in found]) for key in found[0][0]}
-    losses = torch.stack([one[1] for one in found])
-    return Trials(seeds, tuple(painted), painted, protocol, state, losses)
+    states, losses = zip(
+        *(_train_seed(maps, len(painted), seed, protocol, error) for seed in seeds)
+    )
+    state = {key: torch.stack([one[key] for one in states]) for key in states[0]}
+    return Trials(seeds, tuple(painted), painted, protocol, state, torch.stack(losses))
 
 
 def _train_seed(
@@ -442,10 +441,10 @@ def _train_seed(
         for values in (params, buffers)
     )
 
-    def loss(params, buffers, small, *wanted):
-        return error(functional_call(skeleton.rest, (params, buffers), (small,))[:, 0], *wanted)
+    def loss(params, buffers, small, *goal):
+        return error(functional_call(skeleton.rest, (params, buffers), (small,))[:, 0], *goal)
 
-    each = vmap(loss, in_dims=(0, 0, 1, *[0] * len(error.wanted)))
+    each = vmap(loss, in_dims=(0, 0, 1, 0, 0))
     rows = maps.permute(0, 2, 3, 1)  # contiguous, so that a batch is a copy of whole rows
     batch = min(protocol.batch, len(rows))
     taken = torch.empty(batch, *rows.shape[1:])
@@ -462,7 +461,7 @@ def _train_seed(
                 first = convolve(here.permute(0, 3, 1, 2), params["first.weight"], protocol.padding)
                 if len(chosen) == 1:  # PyTorch's batch norm errs on one image, channels last
                     first = first.contiguous()
-                values = each(of_rest, statistics, first, *error.wanted)
+                values = each(of_rest, statistics, first, *error.goals)
                 optimiser.zero_grad()
                 values.sum().backward()  # no trial's loss depends on another's weights
                 optimiser.step()
@@ -553,11 +552,8 @@ class _Error:
         grow = _resizing(cells, painted.shape[-1])
         self.gram = (grow.T @ grow).float()
         self.area = painted[0].numel()
-        # One entry per target: its projection, and its square.
-        self.wanted = (
-            (grow.T @ painted @ grow).float(),
-            painted.square().sum((1, 2)).float(),
-        )
+        # Of each target: its projection, and its square.
+        self.goals = (grow.T @ painted @ grow).float(), painted.square().sum((1, 2)).float()
 
     def __call__(self, small: Tensor, projected: Tensor, square: Tensor) -> Tensor:
         both = small * (self.gram @ small @ self.gram - 2 * projected)
@@ -630,48 +626,52 @@ def ridge(
     _check_maps(maps, protocol)
     protocol = replace(protocol, depth=1, padding=0)  # refuses a kernel as large as the grid
     kernel, channels, cells = protocol.kernel, maps.shape[1], protocol.cells
-    shrunk = F.interpolate(
-        torch.stack([*painted.values()])[:, None], size=(cells, cells), mode="bilinear",
-        align_corners=True,
-    )[:, 0].reshape(len(painted), -1).T.double()  # fmt: skip
+    size = {"size": (cells, cells), "mode": "bilinear", "align_corners": True}
+    shrunk = F.interpolate(torch.stack([*painted.values()])[:, None], **size)
+    shrunk = shrunk[:, 0].reshape(len(painted), -1).T.double()
     centre = maps.mean((0, 2, 3), keepdim=True)
     scale = maps.std((0, 2, 3), keepdim=True)
     steady = scale <= _FLAT * maps.abs().amax((0, 2, 3), keepdim=True)
     scale[steady] = math.inf  # what varies by rounding alone has no weight
-    size = channels * kernel**2
-    gram = torch.zeros(2, size + 1, size + 1, dtype=torch.float64)  # of both parts of the windows
-    moment = torch.zeros(2, size + 1, len(painted), dtype=torch.float64)
-    split = len(maps) - max(1, len(maps) // 4)
-    for start in (*range(0, split, batch), *range(split, len(maps), batch)):
-        part = int(start >= split)
-        stop = min(start + batch, len(maps) if part else split)
-        patches = F.unfold((maps[start:stop] - centre) / scale, kernel)
-        patches = F.pad(patches, (0, 0, 0, 1), value=1.0)  # the last one is the intercept
-        rows = patches.transpose(1, 2).reshape(-1, size + 1)
-        gram[part] += (rows.T @ rows).double()
-        moment[part] += patches.sum(0).double() @ shrunk
-    area = cells**2
-    power = shrunk.square().sum(0)
-    first, other = split * area, (len(maps) - split) * area
+    parts = maps.tensor_split([len(maps) - max(1, len(maps) // 4)])
+    products = [_products(part, centre, scale, kernel, shrunk, batch) for part in parts]
+    (gram, moment), (other_gram, other_moment) = products
+    first, other = (len(part) * cells**2 for part in parts)
+    power = shrunk.square().sum(0) * len(parts[1])
     errors = []
     for penalty in _PENALTIES:
-        weights = _solve(gram[0], moment[0], penalty * first)
-        cross = (weights * moment[1]).sum(0)
-        square = ((gram[1] @ weights) * weights).sum(0)
-        errors.append((square - 2 * cross + power * (len(maps) - split)) / other)
-    best = torch.stack(errors).argmin(0)
-    chosen = [float(_PENALTIES[i]) for i in best]
-    fitted = torch.stack(
-        [
-            _solve(gram.sum(0), moment.sum(0)[:, i : i + 1], penalty * (first + other))[:, 0]
-            for i, penalty in enumerate(chosen)
-        ]
-    )
+        weights = _solve(gram, moment, penalty * first)
+        cross = (weights * other_moment).sum(0)
+        square = ((other_gram @ weights) * weights).sum(0)
+        errors.append((square - 2 * cross + power) / other)
+    best = torch.stack(errors).min(0)
+    chosen = [float(_PENALTIES[i]) for i in best.indices]
+    gram, moment = (sum(each) for each in zip(*products))
+    fitted = [
+        _solve(gram, moment[:, i : i + 1], penalty * (first + other))[:, 0]
+        for i, penalty in enumerate(chosen)
+    ]
+    fitted = torch.stack(fitted)
     weight = fitted[:, :-1].reshape(-1, channels, kernel, kernel) / scale.double()
     bias = fitted[:, -1] - (weight * centre.double()).sum((1, 2, 3))
     state = {"weight": weight.float()[None], "bias": bias.float()[None]}
-    losses = torch.stack(errors).min(0).values.float()[None]
+    losses = best.values.float()[None]
     return Trials((0,), tuple(painted), painted, protocol, state, losses, tuple(chosen))
+
+
+def _products(
+    maps: Tensor, centre: Tensor, scale: Tensor, kernel: int, targets: Tensor, batch: int
+) -> tuple[Tensor, Tensor]:
+    """Return the products of a regression's inputs with themselves and with the targets."""
+    size = maps.shape[1] * kernel**2 + 1  # the last one is the intercept
+    gram = torch.zeros(size, size, dtype=torch.float64)
+    moment = torch.zeros(size, targets.shape[1], dtype=torch.float64)
+    for some in maps.split(batch):
+        patches = F.pad(F.unfold((some - centre) / scale, kernel), (0, 0, 0, 1), value=1.0)
+        rows = patches.transpose(1, 2).reshape(-1, size)
+        gram += (rows.T @ rows).double()
+        moment += patches.sum(0).double() @ targets
+    return gram, moment
 
 
 def _solve(gram: Tensor, moment: Tensor, penalty: float) -> Tensor:
@@ -684,13 +684,14 @@ def _solve(gram: Tensor, moment: Tensor, penalty: float) -> Tensor:
 # ----------------------------------------------------------------------------- evaluation
 
 
-def scores(predicted: Tensor, wanted: Tensor) -> tuple[np.ndarray, np.ndarray]:
+def scores(predicted: Tensor, goal: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """Compare painted maps with a target.
 
     Parameters
     ----------
     predicted : Tensor, shape (n, size, size)
-    wanted : Tensor, shape (size, size)
+    goal : Tensor, shape (size, size)
+        The target.
 
     Returns
     -------
@@ -711,25 +712,26 @@ def scores(predicted: Tensor, wanted: Tensor) -> tuple[np.ndarray, np.ndarray]:
     >>> scores(torch.stack([ramp, 1 - ramp]), ramp)[0].round(6).tolist()
     [1.0, -1.0]
     """
-    if predicted.shape[1:] != wanted.shape:
+    if predicted.shape[1:] != goal.shape:
         raise ParameterError(
             f"maps of {tuple(predicted.shape[1:])} cannot be compared with a target of "
-            f"{tuple(wanted.shape)}; expected the same"
+            f"{tuple(goal.shape)}; expected the same"
         )
-    if float(wanted.max() - wanted.min()) < _FLAT:
+    if float(goal.max() - goal.min()) < _FLAT:
         raise ParameterError(
             "the target is constant, so Spearman's correlation with it is undefined; "
             "give one that varies"
         )
     if not len(predicted):
         return np.empty(0), np.empty(0)
-    goal = wanted.reshape(-1).double().numpy()
-    ranks = stats.rankdata(goal)
-    parts = [
-        _scored(part.reshape(len(part), -1).double().numpy(), goal, ranks)
-        for part in predicted.split(_TOGETHER)
-    ]
-    spc, mae = zip(*parts)
+    values = goal.reshape(-1).double().numpy()
+    ranks = stats.rankdata(values)
+    spc, mae = zip(
+        *(
+            _scored(part.reshape(len(part), -1).double().numpy(), values, ranks)
+            for part in predicted.split(_TOGETHER)
+        )
+    )
     return np.concatenate(spc), np.concatenate(mae)
 
 

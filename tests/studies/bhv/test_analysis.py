@@ -290,27 +290,6 @@ def test_a_flip_needs_significance_on_both_sides_and_reversals_are_counted(seed)
     assert ties and rows["flipped"].any() == (seed == 0) and not rows["flipped"].all()
 
 
-def test_an_order_that_is_sure_on_one_side_alone_does_not_flip():
-    sure, unsure = [10.0, 11.0, 12.0], [0.0, 9.0, 40.0]
-    above, still = [20.0, 21.0, 22.0], [0.0] * 3
-
-    def flipped(base, level):
-        found = levels_of(
-            {
-                (PUBLISHED, PUBLISHED): {n: (v, still) for n, v in zip(MAIN, base)},
-                ("canvas", "1"): {n: (v, still) for n, v in zip(MAIN, level)},
-            }
-        )
-        rows = analysis.orders(found)
-        assert len(rows) == 2  # one pair, twice
-        return rows["flipped"].tolist()
-
-    assert flipped((sure, above), (above, sure)) == [False, True]
-    assert flipped((sure, above), (sure, above)) == [False, False]
-    assert flipped((sure, above), (unsure, sure)) == [False, False]
-    assert flipped((unsure, sure), (sure, above)) == [False, False]
-
-
 def test_runs_without_spread_give_a_certain_order_or_none():
     def constant(value):
         return [value] * 3, [0.0] * 3
@@ -453,27 +432,6 @@ def test_too_few_seeds_a_missing_variant_or_no_factor_give_no_verdict():
     assert judged({}, seeds=3).verdict == claims.NOT_REPRODUCED
 
 
-def test_the_order_of_rows_does_not_matter():
-    table = made(with_changes({"canvas-1": REVERSED, 12: REVERSED}), innocent_similar)
-    mixed = shuffled(table)
-    results = []
-    for rows in (table, mixed):
-        found = analysis.levels(rows)
-        verdict = analysis.judge(found)
-        results.append((verdict.verdict, verdict.because))
-        keyed = [
-            analysis.orders(found).set_index(["level", "first", "second"]),
-            analysis.location_use(found, MARGIN).set_index(["level", "variant"]),
-            analysis.effects(found).set_index(["level", "variant"]),
-            analysis.rankings(rows).set_index(["condition", "split", "epochs", "shift"]),
-            verdict.table.set_index("factor"),
-        ]
-        results[-1] += tuple(keyed)
-    assert results[0][:2] == results[1][:2]
-    for one, other in zip(results[0][2:], results[1][2:]):
-        pd.testing.assert_frame_equal(one, other.loc[one.index])
-
-
 # -------------------------------------------------------------------------------- factorial
 
 
@@ -515,25 +473,6 @@ def shares(value, seeds=3):
     table = made(dissimilar, seeds=seeds, conditions=FACTORIAL)
     rows = analysis.factorial(table)
     return rows, analysis.variance_shares(rows)
-
-
-@pytest.mark.parametrize(
-    ("term", "value"),
-    [
-        ("variant", lambda v, *_: 10.0 * MAIN.index(v) if v in MAIN else 0.0),
-        ("shift", lambda v, seed, canvas, mixed, split, shift: 3.0 * shift),
-        ("canvas × shift", lambda v, seed, canvas, mixed, split, shift: 3.0 * canvas * shift),
-        ("shuffled × split × shift",
-         lambda v, seed, canvas, mixed, split, shift: 3.0 * mixed * split * shift),
-    ],
-)  # fmt: skip
-def test_what_one_term_makes_is_that_terms_share(term, value):
-    _, found = shares(value)
-    assert found["term"].is_unique and len(found) == 5 + 10 + 10 + 1
-    first = found.iloc[0]
-    assert (first["term"], first["share"]) == (term, pytest.approx(1))
-    assert (first["low"], first["high"]) == pytest.approx((1, 1))
-    assert found["share"].sum() == pytest.approx(1)
 
 
 def test_shares_of_a_sum_are_its_squares_and_the_intervals_leave_out_one_seed():

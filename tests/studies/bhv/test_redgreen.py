@@ -1,19 +1,13 @@
 import numpy as np
 import pytest
 import torch
+from checks import refused
 
 from ppp.errors import ParameterError
 from studies.bhv.redgreen import PUBLISHED_SEED, PUBLISHED_SHIFT, RedGreen, share_in
 
 CANVASES = (0.0, 0.5, 1, "noise", "photograph")
 RED, GREEN = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0)
-
-
-def refused(call) -> str:
-    with pytest.raises(ParameterError) as caught:
-        call()
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def published_places(n: int, seed: int) -> np.ndarray:
@@ -186,7 +180,7 @@ def test_textures_differ_between_images_and_seeds(canvas):
 # -------------------------------------------------------------------------------- factors
 
 
-@pytest.mark.parametrize("size", [20, 24, 32, 33, 40, 64])
+@pytest.mark.parametrize("size", [20, 33])
 def test_all_blocks_of_what_is_accepted_lie_on_the_canvas(size):
     accepted, n = [], 64
     for block in range(1, 9):
@@ -237,7 +231,7 @@ def test_all_blocks_of_what_is_accepted_lie_on_the_canvas(size):
     ],
 )
 def test_factors_that_cannot_be_are_refused(factors, words):
-    assert words in refused(lambda: RedGreen(**factors))
+    assert words in refused(RedGreen, **factors)
 
 
 @pytest.mark.parametrize("shift", [19, -1, True, 16.0, "16", None])
@@ -249,7 +243,7 @@ def test_shifts_that_cannot_be_are_refused(shift):
 
 def test_a_canvas_larger_than_a_photograph_is_refused():
     data = RedGreen("photograph", size=400)
-    assert "canvas of 400 px" in refused(lambda: data.images(40, 1))
+    assert "canvas of 400 px" in refused(data.images, 40, 1)
 
 
 def test_numbers_of_images_and_seeds_that_cannot_be_are_refused():

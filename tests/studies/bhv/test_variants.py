@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
+from checks import refused
 from torch import nn
 
-from ppp.errors import ParameterError
 from studies.bhv import variants
 from studies.bhv.redgreen import RedGreen
 from studies.bhv.variants import VARIANTS, Kept, Protocol, accuracies, network, surroundings, train
@@ -23,13 +23,6 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-def refused(call) -> str:
-    with pytest.raises(ParameterError) as caught:
-        call()
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def by_hand(seed: int, padding: int = 0, mode: str = "zeros") -> nn.Sequential:
@@ -153,29 +146,15 @@ def test_true_surroundings_give_the_cells_of_the_padded_network(name, padded):
 # ------------------------------------------------------------------------------- invariance
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
 @pytest.mark.parametrize("name", ["F-zero", "S-circular", "F-optimal"])
-def test_moves_by_the_stride_change_nothing_where_padding_is_the_canvas(name, seed):
-    kept = untrained(name, seed)
+def test_moves_by_the_stride_change_nothing_where_padding_is_the_canvas(name):
+    kept = untrained(name, 0)
     still = scores(kept, 0)
     for shift in (8, 16):
         torch.testing.assert_close(scores(kept, shift), still, rtol=1e-5, atol=1e-6)
     assert not torch.allclose(scores(kept, 12), still, rtol=1e-3, atol=1e-4)
     found = accuracies(kept, (0, 8, 16))
     assert 0 < found[0] < 1 and found[8] == found[0] == found[16]
-
-
-@pytest.mark.parametrize("name", ["V", "S-zero"])
-def test_they_change_something_without_padding_or_with_too_little(name):
-    apart = [scores(kept, 16) - scores(kept, 0) for kept in (untrained(name, s) for s in (0, 1))]
-    assert min(difference.abs().max() for difference in apart) > 1e-3
-
-
-def test_full_convolution_depends_on_place_when_the_canvas_is_not_the_padding():
-    kept, data = untrained("F-zero", 0), RedGreen(0.5)
-    assert not torch.allclose(scores(kept, 16, data), scores(kept, 0, data), rtol=1e-3, atol=1e-4)
-    free = untrained("F-optimal", 0)
-    assert torch.allclose(scores(free, 16, data), scores(free, 0, data), rtol=1e-5, atol=1e-6)
 
 
 # --------------------------------------------------------------------------------- training
@@ -242,8 +221,7 @@ def test_the_same_arguments_give_the_same_weights_bit_for_bit(name, shuffled):
     assert log["epoch"].tolist() == [1, 2]
 
 
-@pytest.mark.parametrize("name", ["V", "S-randn"])
-def test_protocols_that_share_a_training_keep_what_each_would_alone(name):
+def test_protocols_that_share_a_training_keep_what_each_would_alone():
     base = Protocol(epochs=4, n_train=60, n_validation=40, n_test=20, batch=20, shuffled=True)
     protocols = [
         replace(base, epochs=2),
@@ -251,14 +229,14 @@ def test_protocols_that_share_a_training_keep_what_each_would_alone(name):
         replace(base, split="independent", patience=0),
         replace(base, enough=0.6931),
     ]
-    together, log = train(name, protocols, seed=1)
+    together, log = train("S-randn", protocols, seed=1)
     assert [kept.protocol for kept in together] == protocols
     assert len(log) == max(kept.ended for kept in together)
     for kept in together:
-        (alone,), own = train(name, kept.protocol, seed=1)
+        (alone,), own = train("S-randn", kept.protocol, seed=1)
         assert equal(kept.model, alone.model)
-        told = ("epoch", "ended", "validation_loss")
-        assert [getattr(kept, k) for k in told] == [getattr(alone, k) for k in told]
+        names = ("epoch", "ended", "validation_loss")
+        assert [getattr(kept, name) for name in names] == [getattr(alone, name) for name in names]
         pd.testing.assert_frame_equal(log[: len(own)][own.columns], own, check_exact=True)
     assert together[0].ended == 2 and together[1].ended == 4
     assert together[3].ended < 4 and together[3].validation_loss < 0.6931
@@ -270,7 +248,7 @@ def test_protocols_that_share_a_training_keep_what_each_would_alone(name):
 )  # fmt: skip
 def test_protocols_that_differ_in_more_cannot_share(changed):
     words = "protocols that share a training may differ in what is kept alone"
-    assert words in refused(lambda: train("V", [small, replace(small, **changed)]))
+    assert words in refused(train, "V", [small, replace(small, **changed)])
 
 
 # ------------------------------------------------------------------------- what is kept
@@ -302,18 +280,6 @@ def kept_of(losses, protocol: Protocol = variants.PUBLISHED) -> Kept:
     return kept
 
 
-def test_training_ends_at_the_ninth_epoch_in_a_row_that_fails():
-    assert Protocol().patience == 8
-    eight = kept_of([1.0] * 9)
-    assert eight.running and eight.ended == 9
-    nine = kept_of([1.0] * 12)
-    assert not nine.running and (nine.epoch, nine.ended) == (1, 10)
-    again = kept_of([1.0] * 9 + [0.9] + [0.95] * 20)  # a better one begins anew
-    assert (again.epoch, again.ended, again.validation_loss) == (10, 19, 0.9)
-    assert (kept_of([3, 2, 1], Protocol(patience=0)).running) is True
-    assert kept_of([3, 2, 2, 1], Protocol(patience=0)).ended == 3
-
-
 def test_the_rule_is_the_published_one_whatever_the_losses():
     draw = torch.Generator().manual_seed(0)
     for patience in (0, 1, 3, 8):
@@ -334,19 +300,6 @@ def test_a_loss_that_is_low_enough_ends_training():
     kept = kept_of([0.5, 0.1, 0.05, 0.01], Protocol(enough=0.1))
     assert (kept.epoch, kept.ended) == (3, 3) and not kept.running  # 0.1 is not below
     assert kept_of([0.0, 0.0]).running  # the published code has no such rule
-
-
-def test_a_training_is_kept_by_its_own_validation_losses():
-    protocol = Protocol(
-        split="independent", shuffled=True, epochs=40, patience=1,
-        n_train=100, n_validation=60, n_test=60, batch=20,
-    )  # fmt: skip
-    (kept,), log = train("F-zero", protocol)
-    losses = log["independent_loss"].tolist()
-    assert (kept.epoch, kept.ended) == published_rule(losses, 1, 40)
-    assert kept.epoch < kept.ended == len(log) < 40
-    assert kept.validation_loss == losses[kept.epoch - 1] == min(losses)
-    assert loss_on(kept, 1989, 60) == pytest.approx(kept.validation_loss, rel=1e-5)
 
 
 # ---------------------------------------------------------------------------------- splits
@@ -402,7 +355,7 @@ def test_accuracies_are_those_of_the_test_images(split, seed):
     ],
 )
 def test_protocols_that_cannot_be_are_refused(factors, words):
-    assert words in refused(lambda: Protocol(**factors))
+    assert words in refused(Protocol, **factors)
     if factors.get("n_train"):
         assert Protocol(split="independent", **factors).n_train == 999
 
@@ -421,8 +374,8 @@ def test_shifts_that_take_blocks_off_the_canvas_are_refused():
 
 def test_a_seed_or_no_protocol_that_cannot_be_are_refused():
     small = Protocol(n_train=4, n_validation=2, n_test=2, batch=2, epochs=1)
-    assert "seed = -1" in refused(lambda: train("V", small, seed=-1))
-    assert "at least one" in refused(lambda: train("V", []))
+    assert "seed = -1" in refused(train, "V", small, seed=-1)
+    assert "at least one" in refused(train, "V", [])
 
 
 def test_the_smallest_canvas_leaves_every_variant_a_cell():

@@ -7,7 +7,7 @@ import pingouin
 import pytest
 import statsmodels.api as sm
 from scipy import stats
-from statsmodels.formula.api import mixedlm, ols
+from statsmodels.formula.api import ols
 
 from ppp.errors import ParameterError
 from studies import claims
@@ -312,19 +312,6 @@ def test_too_few_networks_trials_or_scores_have_no_row():
         ]  # fmt: skip
 
 
-def test_a_trial_that_is_off_by_a_constant_lowers_repeatability():
-    values = networks_with(3)[None]
-    found = []
-    for offset in (0, 2, 8):
-        values_ = values.copy()
-        values_[..., 2] += offset
-        found.append(analysis.repeatability(rows_of(values_))["icc"].item())
-    assert found[0] > found[1] + 0.05 > found[2] + 0.1
-    # but what all trials share does not matter, nor does a scale
-    other = analysis.repeatability(rows_of(8 - 3 * values))["icc"].item()
-    assert other == pytest.approx(found[0])
-
-
 # --------------------------------------------------------------------------- contradictions
 
 
@@ -365,32 +352,9 @@ def test_contradiction_in_extreme_cases():
     assert (analysis.contradiction(-apart) == 0).all()
     assert (analysis.contradiction(np.ones((2, 3, 3, 2))) == 0.5).all()
     assert (analysis.contradiction(np.full((2, 3, 3, 2), np.nan)) == 0.5).all()
+    assert analysis.contradiction(np.array([[[[np.inf], [np.inf]], [[1.0], [2.0]]]])) == 0.5
     # of two seeds, one scheme's networks lie below and above the other's: never the same order
     assert analysis.contradiction(np.array([[[[1.0], [3.0]], [[2.0], [2.0]]]])) == 1
-
-
-@pytest.mark.parametrize("shift", [0, 1.5])
-def test_contradiction_estimates_the_probability_without_bias(shift):
-    # independent settings are repetitions; the deviation of a run is 1.25 for each scheme
-    n = 4000
-    values = drawn(n, 2, 4, 1) + 0.75 * drawn(n, 2, 4, 3, seed=1)
-    values[:, 1] += shift
-    above = stats.norm.cdf(shift / np.sqrt(2 * 1.25**2))
-    found = analysis.contradiction(values)[:, 0]
-    error = found.std(ddof=1) / np.sqrt(n)
-    assert error < 0.005
-    assert abs(found.mean() - 2 * above * (1 - above)) < 4 * error
-
-
-def test_contradiction_sees_orders_alone():
-    values = coarse(2, 3, 3, 2, seed=1, missing=4)
-    found = analysis.contradiction(values)
-    assert 0 < found.min() < found.max()
-    for other in (np.exp(values), values**3 - 5, -values, np.arctan(-7 * values)):
-        assert analysis.contradiction(other) == pytest.approx(found, abs=1e-12)
-    # and which scheme is called the first does not matter
-    mirrored = analysis.contradiction(values[:, ::-1])
-    assert mirrored[:, ::-1] == pytest.approx(found, abs=1e-12)
 
 
 @pytest.mark.parametrize(("schemes", "seeds"), [(1, 3), (3, 1)])
@@ -519,88 +483,6 @@ def test_components_solve_the_expected_mean_squares_of_statsmodels(shape):
     assert min(solved) < 0 < max(solved)  # none is cut
 
 
-@pytest.mark.parametrize("shape", [(6, 5), (4, 4, 5)])
-def test_components_are_those_of_restricted_maximum_likelihood(shape):
-    names = "abc"[: len(shape)]
-    terms = terms_of(names)
-    variances = {term: 1.0 if term == terms[-1] else 9.0 / len(term) ** 1.5 for term in terms}
-    values = planted(shape, names, variances, seed=3)
-    found = analysis.components(values, list(names))
-    assert min(found.values()) > 0.3  # else the two may differ: the other's are never below 0
-    parts = {"".join(term): "0 + " + ":".join(f"C({x})" for x in term) for term in terms[:-1]}
-    frame = long(values, names).assign(one=1)
-    fit = mixedlm("y ~ 1", frame, groups="one", vc_formula=parts).fit(reml=True)
-    assert fit.converged
-    likely = dict(zip(fit.model.exog_vc.names, fit.vcomp)) | {names: fit.scale}
-    assert likely == pytest.approx({"".join(k): v for k, v in found.items()}, rel=2e-3)
-
-
-def test_components_recover_what_was_planted():
-    shape, names = (100, 80, 60), "abc"
-    terms = terms_of(names)
-    variances = {term: 3.0**i for i, term in enumerate(terms)}
-    found = analysis.components(planted(shape, names, variances), list(names))
-    sizes = dict(zip(names, shape))
-
-    def repeated(term):
-        return np.prod([n for name, n in sizes.items() if name not in term])
-
-    def square(term):  # its expectation; normal effects give it 2 square^2 / freedom of variance
-        return sum(repeated(t) * v for t, v in variances.items() if set(term) <= set(t))
-
-    for term in terms:
-        error = 0.0
-        for other in terms:
-            if set(term) <= set(other):
-                freedom = np.prod([sizes[name] - 1 for name in other])
-                error += 2 * square(other) ** 2 / freedom
-        error = np.sqrt(error) / repeated(term)
-        assert error < 0.5 * variances[term]
-        assert abs(found[term] - variances[term]) < 4 * error
-
-
-def test_components_are_unbiased_also_where_there_is_no_effect():
-    names, shape = "abc", (3, 2, 4)
-    variances = dict(zip(terms_of(names), [0, 1, 2, 0, 1, 2, 1]))
-    draws = [
-        list(analysis.components(planted(shape, names, variances, seed), list(names)).values())
-        for seed in range(1500)
-    ]
-    error = np.std(draws, axis=0, ddof=1) / np.sqrt(len(draws))
-    assert (np.abs(np.mean(draws, axis=0) - list(variances.values())) < 4 * error).all()
-    assert (error < 0.1).all()
-    assert (np.min(draws, axis=0)[:-1] < 0).all()
-
-
-def test_components_are_made_of_products_of_cells():
-    """Cells that share the levels of some factors, and no other, covary by what those share."""
-    values, names = drawn(3, 2, 4, seed=3) + 7, "abc"
-    cells = list(np.ndindex(values.shape))
-
-    def covariance(shared):
-        found = [
-            values[x] * values[y]
-            for x, y in product(cells, cells)
-            if all((i == j) == (name in shared) for i, j, name in zip(x, y, names))
-        ]
-        return np.mean(found)
-
-    sets = [(), *terms_of(names)]
-    known = {shared: covariance(shared) for shared in sets}
-    found = analysis.components(values, list(names))
-    for term, variance in found.items():
-        below = [s for s in sets if set(s) <= set(term)]
-        expected = sum((-1) ** (len(term) - len(s)) * known[s] for s in below)
-        assert variance == pytest.approx(expected)
-    # so their sum is half the mean square of the difference of cells that share nothing
-    apart = [
-        (values[x] - values[y]) ** 2 / 2
-        for x, y in product(cells, cells)
-        if all(i != j for i, j in zip(x, y))
-    ]
-    assert sum(found.values()) == pytest.approx(np.mean(apart))
-
-
 def test_factors_with_one_level_have_no_component():
     values = drawn(3, 4)
     found = analysis.components(values[:, None, :, None], ["a", "x", "b", "y"])
@@ -669,21 +551,6 @@ def test_every_term_of_the_design_belongs_to_one_component():
         "image", "trial", "scheme", "seed", "setting",
     ])  # fmt: skip
     pd.testing.assert_frame_equal(other, found)
-
-
-@pytest.mark.parametrize(("factor", "component"), [
-    ("scheme", "scheme"), ("seed", "network"), ("trial", "trial"), ("setting", "setting"),
-    ("image", "image"),
-])  # fmt: skip
-def test_what_one_factor_makes_is_all_of_its_component(factor, component):
-    values = np.zeros((3, 4, 3, 2, 5))
-    axis = FIVE.index(factor)
-    levels = np.arange(values.shape[axis]) ** 2.0
-    values += levels.reshape([-1 if i == axis else 1 for i in range(5)])
-    found = analysis.variance_components(values, FIVE).set_index("component")
-    assert found.loc[component, "variance"] == pytest.approx(np.var(levels, ddof=1))
-    assert found.loc[component, ["share", "low", "high"]].tolist() == pytest.approx([1, 1, 1])
-    assert found["share"].drop(component).to_numpy() == pytest.approx(0, abs=1e-12)
 
 
 @pytest.mark.parametrize("seeds", [3, 5])
@@ -912,23 +779,6 @@ def test_a_difference_of_contradictions_by_hand():
         assert row.high == pytest.approx(value + T2 * spread, abs=1e-9)
 
 
-def test_differences_are_means_over_pairs_and_settings_of_any_number():
-    ppp, spc = drawn(2, 4, 5, 3), drawn(3, 2, 5, 1, seed=1)
-    ppp += 0.7 * np.arange(4)[:, None, None]
-    found = analysis.differences(together(SPC=spc, SNR_PPP=ppp))
-    assert found[["metric", "other"]].values.tolist() == [[SNR_PPP, SPC]]
-
-    def mean(values):
-        pairs = chain.from_iterable(combinations(part, 2) for part in values)
-        return np.mean([two_runs(*pair) for pair in pairs])
-
-    parts = [mean(np.delete(ppp, i, 2)) - mean(np.delete(spc, i, 2)) for i in range(5)]
-    half = stats.t.ppf(0.975, 4) * np.sqrt(4 / 5 * ((parts - np.mean(parts)) ** 2).sum())
-    value = mean(ppp) - mean(spc)
-    expected = [value, value - half, value + half]
-    assert found[["difference", "low", "high"]].values[0] == pytest.approx(expected)
-
-
 def test_differences_need_ppp_another_metric_and_the_same_number_of_seeds():
     for names in ({"SPC": SURE, "MAE": SURE}, {"MAE_PPP": SURE, "SNR_PPP": SURE}):
         found = analysis.differences(together(**names))
@@ -936,7 +786,7 @@ def test_differences_need_ppp_another_metric_and_the_same_number_of_seeds():
         assert found.columns.tolist() == ["metric", "other", "difference", "low", "high"]
     few = analysis.differences(together(SPC=ODD[0][:, :, :2], MAE_PPP=SURE[:, :, :2]))
     assert few["difference"].item() == -1 and few[["low", "high"]].isna().all(axis=None)
-    with pytest.raises(ParameterError, match=rf"different seeds: .*0, 1\], '{SPC}': \[0, 1, 2"):
+    with pytest.raises(ParameterError, match=rf"different seeds: .*0, 1\), '{SPC}': \(0, 1, 2"):
         analysis.differences(together(SPC=SURE, MAE_PPP=SURE[:, :, :2]))
 
 
@@ -963,13 +813,6 @@ def posenet(spc, mae):
 
 def places(below, above, of=5):
     return ["below"] * below + ["across"] * (of - below - above) + ["above"] * above
-
-
-def test_the_intervals_lie_where_they_should():
-    threshold = claims.claim("C1").numbers["threshold"]
-    ends = {place: icc_a1(grid.reshape(6, 12))[1:] for place, grid in GRIDS.items()}
-    assert ends["below"][1] < threshold < ends["above"][0]
-    assert ends["across"][0] < threshold < ends["across"][1]
 
 
 @pytest.mark.parametrize(
@@ -1032,6 +875,8 @@ def test_variance_is_not_judged_without_both_scores_of_three_targets_and_two_tri
         posenet(places(5, 0), []),
         posenet([], places(5, 0)),
         posenet(places(2, 0, 2), places(2, 0, 2)),
+        posenet(places(3, 0, 3), places(1, 0, 1)),
+        posenet(places(3, 0, 3), places(2, 0, 2)),
         full[full["trial"] == 0],
         full[(full["seed"] == 0) & (full["scheme"] == "scheme 0")],
         full[:0],
@@ -1089,12 +934,6 @@ def test_reliability_is_not_judged_without_all_metrics_and_three_seeds():
         assert found.table.columns.equals(analysis.differences(rows).columns)
 
 
-def test_metrics_of_different_numbers_of_seeds_are_not_compared():
-    more = two_schemes([0, 0, 0, 0], [1, 1, 1, 1])
-    with pytest.raises(ParameterError, match=rf"'{BHV}': \[0, 1, 2, 3\]"):
-        analysis.judge_reliability(together(**(USUAL | {"BHV": more})))
-
-
 # ------------------------------------------------------------------------------ known faults
 
 
@@ -1121,18 +960,6 @@ def test_a_score_that_every_trial_repeats_lies_above_the_threshold():
     exact = np.repeat(np.arange(10.0).reshape(1, 5, 2, 1), 4, 3)
     row = next(analysis.repeatability(rows_of(exact)).itertuples())
     assert (row.icc, row.low, row.high) == (1, 1, 1)
-
-
-def test_infinite_scores_count_half():
-    values = np.array([[[[np.inf], [np.inf]], [[1.0], [2.0]]]])
-    assert analysis.contradiction(values) == 0.5
-
-
-def test_disagreement_does_not_depend_on_the_order_of_rows():
-    spc = drawn(2, 3, 3, 2)
-    rows = together(SPC=spc, MAE=-spc)
-    assert (analysis.disagreement(rows)["runs"] == 0).all()
-    assert (analysis.disagreement(shuffled(rows))["runs"] == 0).all()
 
 
 @pytest.mark.parametrize("axis", range(4))
@@ -1166,7 +993,7 @@ def test_metrics_of_other_seeds_are_not_compared():
     rows = together(**USUAL)
     rows.loc[rows["metric"] == BHV, "seed"] += 1
     for function in (analysis.differences, analysis.judge_reliability):
-        with pytest.raises(ParameterError, match=rf"different seeds: .*'{BHV}': \[1, 2, 3\]"):
+        with pytest.raises(ParameterError, match=rf"different seeds: .*'{BHV}': \(1, 2, 3\)"):
             function(rows)
 
 
@@ -1186,9 +1013,3 @@ def test_constant_scores_have_no_shares():
 def test_components_of_a_design_without_seeds_have_no_interval():
     found = analysis.variance_components(drawn(3, 4), ["scheme", "trial"])
     assert found["share"].sum() == pytest.approx(1) and found["low"].isna().all()
-
-
-@pytest.mark.parametrize("mae", [1, 2])
-def test_variance_is_not_judged_if_one_score_lacks_a_target(mae):
-    found = analysis.judge_variance(posenet(places(3, 0, 3), places(mae, 0, mae)))
-    assert found.verdict == claims.NOT_EVALUATED

@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from checks import refused
 from scipy import stats
 from torch import nn
 
 import ppp
-from ppp.errors import LayerError, MarginError, ParameterError, PictureError, PPPError
+from ppp.errors import LayerError, MarginError, PictureError, PPPError
 from ppp.windows import Picture, Windows
 from studies.posenet.readout import (
     LONGER,
@@ -37,13 +38,6 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-def refused(call, error=ParameterError) -> str:
-    with pytest.raises(error) as caught:
-        call()
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def drawn(*shape, seed: int = 0) -> torch.Tensor:
@@ -84,7 +78,7 @@ def painted(name: str, size: int) -> np.ndarray:
     return np.sin(4 * np.pi * along) ** 2 if name in ("HS", "VS") else along
 
 
-@pytest.mark.parametrize("size", [3, 28, 33, 224])
+@pytest.mark.parametrize("size", [3, 33])
 @pytest.mark.parametrize("name", TARGETS)
 def test_a_target_has_its_formula(name, size):
     found = target(name, size)
@@ -93,44 +87,14 @@ def test_a_target_has_its_formula(name, size):
     assert float(found.min()) >= 0 and float(found.max()) <= 1
 
 
-@pytest.mark.parametrize("name", TARGETS)
-def test_a_target_fills_its_range(name):
-    found = target(name, 65)  # with a cell at the centre and at the top of every stripe
-    assert float(found.min()) == pytest.approx(0, abs=1e-6)
-    assert float(found.max()) == pytest.approx(1, abs=1e-6)
-
-
-def test_targets_have_their_directions():
-    h, v, g, hs, vs = (target(name, 65) for name in ("H", "V", "G", "HS", "VS"))
-    assert (h.diff(dim=1) > 0).all() and (h.diff(dim=0) == 0).all()
-    assert (v.diff(dim=0) > 0).all() and (v.diff(dim=1) == 0).all()
-    assert (hs.diff(dim=1) == 0).all() and (vs.diff(dim=0) == 0).all()
-    assert torch.equal(h.T, v) and torch.equal(hs.T, vs)
-    for turned in (g.T, g.flip(0), g.flip(1)):
-        torch.testing.assert_close(g, turned)
-    assert int(g.argmax()) == 32 * 65 + 32 and float(g[0, 0]) == float(g.min())
-    assert (g[:33].diff(dim=0) > 0).all() and (g[:, 32:].diff(dim=1) < 0).all()
-
-
-def test_stripes_have_four_periods():
-    profile = target("HS", 225)[:, 0]
-    tops = (profile[1:-1] > profile[:-2]) & (profile[1:-1] > profile[2:])
-    assert (torch.nonzero(tops)[:, 0] + 1).tolist() == [28, 84, 140, 196]
-    assert all(float(profile[i]) == pytest.approx(0, abs=1e-6) for i in (0, 56, 112, 168, 224))
-
-
 def test_a_target_that_is_not_known_or_too_small_is_refused():
     known = "known: H, V, G, HS, VS"
-    assert refused(lambda: target("HSS")) == f"unknown target 'HSS'; did you mean 'HS'? {known}"
-    assert refused(lambda: target("ramp")) == f"unknown target 'ramp'; {known}"
+    assert refused(target, "HSS") == f"unknown target 'HSS'; did you mean 'HS'? {known}"
+    assert refused(target, "ramp") == f"unknown target 'ramp'; {known}"
     for size in (1, 0, -3, 8.0, "8", True):
         said = refused(lambda size=size: target("H", size))
         assert said == f"size = {size!r}; expected a whole number of at least 3"
     assert target("H", 3).tolist() == [[0, 0.5, 1]] * 3
-
-
-def test_the_smallest_gaussian_has_numbers():
-    assert bool(target("G", 3).isfinite().all())
 
 
 # -------------------------------------------------------------------------------- protocol
@@ -174,7 +138,7 @@ def test_the_published_protocol():
     ],
 )
 def test_protocols_that_cannot_be_are_refused(changed, words):
-    assert words in refused(lambda: Protocol(**changed))
+    assert words in refused(Protocol, **changed)
 
 
 @pytest.mark.parametrize(
@@ -219,11 +183,6 @@ def test_a_seed_gives_the_weights_and_nothing_else_does():
     assert not torch.equal(first.first.weight, ReadOut(5, SMALL, 8).first.weight)
 
 
-def test_what_a_read_out_paints_lies_in_0_to_1():
-    out = ReadOut(3, replace(SMALL, depth=2))(100 * (some_maps() - 0.5))
-    assert out.shape == (10, 4, 4) and bool(((out >= 0) & (out <= 1)).all())
-
-
 # -------------------------------------------------------------------------------- convolve
 
 
@@ -245,13 +204,6 @@ def test_convolve_is_a_convolution_with_the_weights_of_each_trial(kernel, paddin
             strict=True,
         ):
             torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize(("trials", "width"), [(2, 1), (1, 16)])
-def test_the_gradients_of_convolve_are_those_of_finite_differences(trials, width):
-    maps = drawn(1, 2, 4, 5).double().requires_grad_()
-    weights = drawn(trials, width, 2, 3, 3, seed=1).double().requires_grad_()
-    assert torch.autograd.gradcheck(lambda m, w: convolve(m, w, 1), (maps, weights))
 
 
 # ---------------------------------------------------------------------------------- training
@@ -344,7 +296,8 @@ def test_training_makes_the_steps_of_a_plain_loop(changed):
 
 
 @pytest.mark.parametrize(
-    ("batch", "names"), [(1, ["V", "HS"]), (9, ["V", "HS"]), (9, [f"t{i}" for i in range(18)])]
+    ("batch", "names"),
+    [(1, ["V"]), (9, ["V"]), (1, ["V", "HS"]), (9, ["V", "HS"]), (9, [f"t{i}" for i in range(18)])],
 )
 def test_a_batch_of_one_window_is_trained_like_any_other(batch, names):
     protocol, maps = replace(SMALL, batch=batch), some_maps()  # 10 = 9 + 1
@@ -353,27 +306,6 @@ def test_a_batch_of_one_window_is_trained_like_any_other(batch, names):
     for name in names[:2]:
         model, loss = by_hand(maps, wanted[name], 5, protocol)
         assert_same_training(found, 5, name, model, loss)
-
-
-@pytest.mark.parametrize("batch", [1, 9])
-def test_one_target_alone_may_have_a_batch_of_one_window(batch):
-    protocol, maps = replace(SMALL, batch=batch), some_maps()
-    found = train(maps, ["V"], [5], protocol)
-    model, loss = by_hand(maps, target("V", 13), 5, protocol)
-    assert_same_training(found, 5, "V", model, loss)
-
-
-def test_many_targets_at_once_are_trained_like_a_few():
-    # 18 targets: the convolution goes its other way
-    wanted = {f"t{i}": drawn(13, 13, seed=i) for i in range(18)}
-    maps = some_maps()
-    found = train(maps, wanted, [1], SMALL)
-    for name in ("t0", "t17"):
-        model, loss = by_hand(maps, wanted[name], 1, SMALL)
-        assert_same_training(found, 1, name, model, loss)
-    alone = train(maps, {"t17": wanted["t17"]}, [1], SMALL)
-    for key, value in trial(found, 1, "t17").items():
-        torch.testing.assert_close(trial(alone, 1, "t17")[key], value, rtol=1e-4, atol=1e-5)
 
 
 def test_a_trial_does_not_depend_on_the_others():
@@ -440,15 +372,6 @@ def test_training_needs_no_gradients_around_it_and_no_global_generator():
     assert torch.equal(maps, some_maps())
 
 
-def test_training_lowers_the_error_where_there_is_something_to_learn():
-    few = train(some_maps(), ["H", "V"], [0], replace(SMALL, epochs=1))
-    many = train(some_maps(), ["H", "V"], [0], replace(SMALL, epochs=30, drops=(20,)))
-    assert (many.losses < 0.5 * few.losses).all()
-    for name in ("H", "V"):
-        spc, _ = scores(many.predict(some_maps(seed=1), 0, name), many.painted[name])
-        assert spc.mean() > 0.5
-
-
 def test_no_epoch_leaves_the_first_weights_and_no_loss():
     found = train(some_maps(), ["H", "V"], [4], replace(SMALL, epochs=0))
     begun = ReadOut(3, SMALL, 4).state_dict()
@@ -506,11 +429,11 @@ def test_targets_of_ones_own_are_taken_at_their_size():
 )
 def test_what_cannot_be_trained_is_refused_in_one_line(fit, changed, words):
     asked = {"maps": some_maps(), "targets": ["H"], "protocol": SMALL, **changed}
-    assert words in refused(lambda: fit(**asked))
+    assert words in refused(fit, **asked)
 
 
 def test_seeds_that_cannot_be_are_refused():
-    assert "no seed given" in refused(lambda: train(some_maps(), ["H"], [], SMALL))
+    assert "no seed given" in refused(train, some_maps(), ["H"], [], SMALL)
     for seed in (-1, 2**32, 0.0, True):
         said = refused(lambda seed=seed: train(some_maps(), ["H"], [0, seed], SMALL))
         assert f"seed = {seed!r}" in said
@@ -574,51 +497,10 @@ def test_the_closed_form_is_a_ridge_regression(n):
         torch.testing.assert_close(found.predict(others, 0, name), expected, rtol=0, atol=1e-4)
 
 
-def planted(n: int, seed: int) -> torch.Tensor:
-    """Noise, and a channel that makes (x - 1) / 25 = 2 a - b + 0.5 c in the column x."""
-    maps = drawn(n, 3, 28, 28, seed=seed)
-    ramp = (torch.arange(28) - 1) / 25
-    maps[:, 2] = (ramp - 2 * maps[:, 0] + maps[:, 1]) / 0.5
-    return maps
-
-
-def test_the_closed_form_finds_a_planted_linear_map():
-    found = ridge(planted(8, 0), ["H"])
-    assert found.penalty[0] < 1e-4
-    # The cells around tell the same, and the smallest weights are those that all nine share.
-    expected = torch.tensor([2.0, -1.0, 0.5])[:, None, None].expand(3, 3, 3) / 9
-    torch.testing.assert_close(found.state["weight"][0, 0], expected, rtol=0.05, atol=0)
-    assert float(found.state["bias"][0, 0]) == pytest.approx(0, abs=2e-3)
-    spc, mae = scores(found.predict(planted(3, 1), 0, "H"), target("H"))
-    assert (spc > 0.9999).all() and (mae < 1e-3).all() and float(found.losses[0, 0]) < 1e-6
-
-
-def test_noise_alone_gets_the_mean_of_the_target():
-    found = ridge(drawn(40, 1, 8, 8), ["V"], SMALL)
-    far = scores(found.predict(drawn(5, 1, 8, 8, seed=1), 0, "V"), target("V", 13))[1]
-    flat = float((target("V", 13) - 0.5).abs().mean())
-    assert far.mean() == pytest.approx(flat, rel=0.1)
-
-
-def test_a_channel_of_zeros_does_not_break_the_closed_form():
-    maps = some_maps(8, 3)
-    expected = ridge(maps, ["H", "G"], SMALL)
-    found = ridge(torch.cat([maps, torch.zeros(8, 1, 8, 8)], 1), ["H", "G"], SMALL)
-    assert found.penalty == expected.penalty
-    others = some_maps(4, 3, seed=1)
-    for value in (0.0, 1.0):  # what the channel is elsewhere does not matter
-        more = torch.cat([others, torch.full((4, 1, 8, 8), value)], 1)
-        for name in ("H", "G"):
-            torch.testing.assert_close(
-                found.predict(more, 0, name), expected.predict(others, 0, name),
-                rtol=0, atol=1e-5,
-            )  # fmt: skip
-
-
-def test_a_channel_of_any_other_constant_does_not_break_the_closed_form():
+def test_a_constant_channel_does_not_break_the_closed_form():
     maps, others = some_maps(8, 3), some_maps(4, 3, seed=1)
     expected = ridge(maps, ["H"], SMALL).predict(others, 0, "H")
-    for value in (0.1, 0.7, -2.2, 1000.1):
+    for value in (0.0, 0.7, -2.2, 1000.1):
         fitted = ridge(torch.cat([maps, torch.full((8, 1, 8, 8), value)], 1), ["H"], SMALL)
         found = fitted.predict(torch.cat([others, torch.full((4, 1, 8, 8), value)], 1), 0, "H")
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
@@ -658,9 +540,9 @@ def test_a_constant_map_has_no_correlation_but_an_error():
 
 
 def test_what_cannot_be_compared_is_refused():
-    said = refused(lambda: scores(drawn(2, 8, 8), torch.full((8, 8), 0.3)))
+    said = refused(scores, drawn(2, 8, 8), torch.full((8, 8), 0.3))
     assert "the target is constant, so Spearman's correlation with it is undefined" in said
-    said = refused(lambda: scores(drawn(2, 8, 8), target("H", 9)))
+    said = refused(scores, drawn(2, 8, 8), target("H", 9))
     assert said.startswith("maps of (8, 8) cannot be compared with a target of (9, 9)")
 
 
@@ -713,20 +595,15 @@ def resized(maps, size: int) -> torch.Tensor:
 
 
 @torch.no_grad()
-def test_features_are_the_resized_maps_of_the_layers(net, windows):
-    found = features(net, windows, LAYERS, 10)
+@pytest.mark.parametrize("batch", [32, 2])
+def test_features_are_the_resized_maps_of_the_layers(net, windows, batch):
+    found = features(net, windows, LAYERS, 10, batch=batch)
     assert found.shape == (5, 9, 10, 10) and found.dtype == torch.float32
     assert found.is_contiguous(memory_format=torch.channels_last)
     for one, (pixels, y, x) in zip(found, pieces(windows), strict=True):
         first = net[:2](pixels[None, :, y : y + 24, x : x + 24])
         expected = resized([first, net[2:4](first)], 10)
         torch.testing.assert_close(one, expected, rtol=1e-5, atol=1e-6)
-
-
-def test_features_do_not_depend_on_the_batch(net, windows):
-    whole = features(net, windows, LAYERS, 10)
-    torch.testing.assert_close(features(net, windows, LAYERS, 10, batch=1), whole)
-    torch.testing.assert_close(features(net, windows, LAYERS, 10, batch=2), whole)
 
 
 def test_without_a_network_the_features_are_the_pixels(windows):
@@ -750,42 +627,32 @@ def test_surrounded_features_are_cut_from_the_maps_of_whole_pictures(net, window
         torch.testing.assert_close(one, expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize(("layer", "side"), [("1", 24), ("3", 12)])
-def test_surrounded_features_differ_only_in_cells_that_padding_reaches(net, windows, layer, side):
-    reach = ppp.coverage(net, [layer], 24)
-    own = features(net, windows, [layer], side)
-    free = features(net, windows, [layer], side, surrounded=reach)
-    touched = torch.from_numpy(reach[layer].influence)
-    assert 0 < int(touched.sum()) < side**2
-    apart = (own - free).abs().amax(1)
-    assert float(apart[:, ~touched].max()) < 1e-5
-    assert (apart[:, touched].amax(0) > 1e-4).all()
-
-
 def test_surroundings_that_are_too_narrow_or_misaligned_are_refused(net):
     reach = ppp.coverage(net, LAYERS, 24)
     for top, words in ((0, "surroundings too narrow"), (9, "misaligned")):
         alone = Windows([Picture("a", drawn(3, 48, 48), np.array([top]), np.array([8]))], 24)
         call = lambda alone=alone: features(net, alone, LAYERS, 8, surrounded=reach)  # noqa: E731
-        assert words in refused(call, MarginError)
+        assert words in refused(call, error=MarginError)
         assert features(net, alone, LAYERS, 8).shape == (1, 9, 8, 8)  # own padding needs none
 
 
 def test_features_that_cannot_be_are_refused(net, windows):
-    said = refused(lambda: features(net, windows, LAYERS), PictureError)
+    said = refused(features, net, windows, LAYERS, error=PictureError)
     assert said.startswith("windows are 24 x 24 px, smaller than the read-out's grid of 28 x 28")
     wide = Windows([Picture("a", drawn(3, 48, 48), np.array([8]), np.array([8]))], (20, 24))
-    assert "20 x 24 px" in refused(lambda: features(None, wide, size=21), PictureError)
-    assert "no layer given" in refused(lambda: features(net, windows, [], 10), LayerError)
-    assert "unknown layer '7'" in refused(lambda: features(net, windows, ["7"], 10), LayerError)
+    assert "20 x 24 px" in refused(features, None, wide, size=21, error=PictureError)
+    assert "no layer given" in refused(features, net, windows, [], 10, error=LayerError)
+    assert "unknown layer '7'" in refused(
+        lambda: features(net, windows, ["7"], 10), error=LayerError
+    )
     empty = Windows([], 24)
-    assert "no window" in refused(lambda: features(net, empty, LAYERS, 10), PictureError)
+    assert "no window" in refused(features, net, empty, LAYERS, 10, error=PictureError)
 
 
 def test_a_network_in_training_is_refused(windows):
     training = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
     before = training[1].running_mean.clone()
-    assert "train mode" in refused(lambda: features(training, windows, ["1"], 10), PPPError)
+    assert "train mode" in refused(features, training, windows, ["1"], 10, error=PPPError)
     assert torch.equal(training[1].running_mean, before)
 
 
@@ -805,17 +672,17 @@ def test_a_network_in_training_is_refused(windows):
     ],
 )
 def test_a_protocol_that_cannot_be_trained_is_refused(changed, said):
-    assert refused(lambda: Protocol(**changed)) == said
+    assert refused(Protocol, **changed) == said
 
 
 def test_a_trial_that_was_not_trained_is_refused():
     found = train(some_maps(), ["H"], [3], replace(SMALL, epochs=1))
-    assert refused(lambda: found.predict(some_maps(), 3, "V")) == "unknown target 'V'; known: H"
-    said = refused(lambda: found.predict(some_maps(), 0, "H"))
+    assert refused(found.predict, some_maps(), 3, "V") == "unknown target 'V'; known: H"
+    said = refused(found.predict, some_maps(), 0, "H")
     assert said == "no trial has the seed 0; known: 3"
 
 
 def test_the_closed_form_does_not_pad():
     padded = Protocol(feature_size=8, kernel=8, padding=4)
-    said = refused(lambda: ridge(some_maps(), ["H"], padded))
+    said = refused(ridge, some_maps(), ["H"], padded)
     assert said.startswith("1 convolutions of 8 x 8 leave 1 cells of a grid of 8")
