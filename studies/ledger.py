@@ -65,8 +65,9 @@ def _patterns(data: Path, name: str) -> Verdict:
 JUDGES: dict[str, Callable[[Path], Verdict]] = {
     "C1": _c1,
     "C2": _c2,
+    **{name: partial(_patterns, name=name) for name in ("C3", "C4", "C5")},
     "C6": _c6,
-    **{name: partial(_patterns, name=name) for name in ("C3", "C4", "C5", "C7")},
+    "C7": partial(_patterns, name="C7"),
     **{name: partial(_dynamics, name=name) for name in ("C8", "C9", "C10", "C11")},
 }
 """What computes each claim's verdict from a folder of tables."""

@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
-from studies.stats import over_seeds
+from studies.stats import holm, mean_interval, over_seeds
 
 
 def test_means_over_seeds_have_students_interval_and_holms_correction():
@@ -29,3 +30,21 @@ def test_seeds_that_agree_to_the_digit_are_certain():
     assert found.loc["none", ["low", "high", "p"]].tolist() == [0, 0, 1]
     assert found.loc["some", ["low", "high", "p"]].tolist() == [2.5, 2.5, 0]
     assert found["effect"].isna().all()  # no spread to divide by
+
+
+def test_mean_interval_is_students_t_and_one_row_has_none():
+    values = np.array([1.0, 2.0, 4.0, 8.0])
+    frame = pd.DataFrame({"scheme": ["zeros"] * 4 + ["randn"], "error": [*values, 2.0]})
+    several, one = mean_interval(frame, ["scheme"], "error").to_dict("records")
+    low, high = stats.t.interval(0.95, 3, values.mean(), stats.sem(values))
+    assert (several["low"], several["high"], several["n"]) == pytest.approx((low, high, 4))
+    assert (one["error"], one["n"]) == (2.0, 1) and np.isnan([one["low"], one["high"]]).all()
+
+
+def test_holms_correction_is_that_of_statsmodels():
+    p = pd.Series(np.random.default_rng(0).random(40) ** 3)
+    p[10:20] = p[0]  # ties
+    assert holm(p).tolist() == multipletests(p, method="holm")[1].tolist()
+    missing = holm(p.where(p.index != 3))
+    assert missing.index.equals(p.index) and missing.isna().sum() == 1
+    assert holm(pd.Series([], dtype=object)).empty

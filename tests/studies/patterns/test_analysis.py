@@ -1,10 +1,11 @@
 """Statistics and verdicts of claims C3, C4, C5 and C7, against plain computations."""
 
-from itertools import combinations
+from itertools import combinations, product
 
 import numpy as np
 import pandas as pd
 import pytest
+from checks import refused
 from scipy import stats
 
 from ppp.errors import ParameterError
@@ -33,39 +34,21 @@ def tables(
     schemes=SCHEMES,
 ) -> Tables:
     metrics, halves, growth = [], [], []
-    for scheme in schemes:
-        for seed in seeds:
-            for layer in LAYERS:
-                key = {"scheme": scheme, "seed": seed, "layer": layer}
-                metrics += [
-                    key
-                    | {
-                        "data": data,
-                        "share": share(scheme) + wobble(seed) if data == "photographs" else 9.0,
-                        "power_low": power_low(scheme, seed, layer) if data == "photographs" else 9,
-                    }
-                    for data in ("photographs", "plane")
-                ]
-                photos = {"data": "photographs", "n": 256, "r": r(scheme, layer) + wobble(seed)}
-                halves.append(key | photos)
-                for n in SIZES:
-                    agreed = plane(scheme) if n == SIZES[-1] else 0.0
-                    halves.append(key | {"data": "plane", "n": n, "r": agreed + wobble(seed)})
-                    growth += [
-                        key
-                        | {
-                            "half": half,
-                            "n": n,
-                            "separated": separated(scheme, n) + wobble(seed) * np.log2(n) / 9
-                            if half == 0
-                            else 9.0,
-                            "detected": 0.5,
-                            "plug_in": 2.0 + half,
-                            "power": 1.0 + half,
-                            "sigma": 2.0,
-                        }
-                        for half in (0, 1)
-                    ]
+    for scheme, seed, layer in product(schemes, seeds, LAYERS):
+        key = {"scheme": scheme, "seed": seed, "layer": layer}
+        photos, low = share(scheme) + wobble(seed), power_low(scheme, seed, layer)
+        metrics.append(key | {"data": "photographs", "share": photos, "power_low": low})
+        metrics.append(key | {"data": "plane", "share": 9.0, "power_low": 9})
+        agreed = r(scheme, layer) + wobble(seed)
+        halves.append(key | {"data": "photographs", "n": 256, "r": agreed})
+        for n in SIZES:
+            agreed = (plane(scheme) if n == SIZES[-1] else 0.0) + wobble(seed)
+            halves.append(key | {"data": "plane", "n": n, "r": agreed})
+            told_apart = separated(scheme, n) + wobble(seed) * np.log2(n) / 9
+            for half, cells in ((0, told_apart), (1, 9.0)):
+                powers = {"plug_in": 2.0 + half, "power": 1.0 + half, "sigma": 2.0}
+                shares = {"separated": cells, "detected": 0.5}
+                growth.append(key | {"half": half, "n": n} | shares | powers)
     return Tables(*map(pd.DataFrame, (metrics, growth, halves)))
 
 
@@ -322,8 +305,7 @@ def test_too_few_networks_are_not_judged(name):
 
 
 def test_another_claim_is_refused():
-    with pytest.raises(ParameterError, match="unknown claim 'C8'"):
-        analysis.judge("C8", tables())
+    assert "'C8'" in refused(analysis.judge, "C8", tables(), error=ParameterError)
 
 
 def test_tables_are_of_one_family_and_state_under_their_own_padding():
