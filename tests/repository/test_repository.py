@@ -33,6 +33,7 @@ REGISTRY_HOSTS = [
 ]
 MACHINE_PATHS = [f"/{top}/" for top in ("work", "opt", "root", "home", "Users")]
 MACHINE_PATHS += ["/tmp/" + name for name in ("devvenv", "brief", "scratch")]
+NAMED = {"Makefile", "Snakefile", "run", "LICENSE", "NOTICE"}
 TEXT = {".py", ".md", ".ipynb", ".toml", ".yml", ".yaml", ".txt", ".json", ".csv", ".cff", ".css"}
 
 
@@ -41,7 +42,7 @@ def tracked_text():
     skipped = {".git", ".venv", "build", "runs", "__pycache__", ".snakemake", ".cache", "shared"}
     for path in sorted(ROOT.rglob("*")):
         inside = set(path.relative_to(ROOT).parts)
-        named = path.suffix in TEXT or path.name in ("Makefile", "Snakefile", "run", "LICENSE", "NOTICE")
+        named = path.suffix in TEXT or path.name in NAMED
         caches = any(part.endswith(("_cache", ".egg-info")) for part in inside)
         if path.is_file() and named and not inside & skipped and not caches:
             yield path
@@ -63,6 +64,8 @@ def test_notebook_source_is_clean(path):
         assert not cell.outputs and cell.execution_count is None
         assert len(cell.source.splitlines()) <= 30, cell.source[:80]
     assert "parameters" in code[0].metadata.get("tags", [])
+    if code[1].source.endswith("parameters.check()"):
+        assert "hide-input" in code[1].metadata.get("tags", []), "a page folds the set-up"
     assert content.metadata.kernelspec.name == notebooks.KERNEL
     assert "widgets" not in content.metadata
 
