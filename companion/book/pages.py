@@ -326,15 +326,18 @@ def parameter_index(build: Build) -> str:
     return "\n".join(rows)
 
 
-def _changelog(build: Build) -> str:
-    """Return the changelog without its title, which the page has."""
-    text = (build.root / "CHANGELOG.md").read_text(encoding="utf-8")
-    return text.partition("\n")[2].strip()
+def _without_title(path: Path) -> str:
+    """Return a text without its title, which the page has."""
+    return path.read_text(encoding="utf-8").partition("\n")[2].strip()
 
 
 _FILLED = {
     "parameters.md": ("@PARAMETERS@", parameter_index),
-    "changelog.md": ("@CHANGELOG@", _changelog),
+    "changelog.md": ("@CHANGELOG@", lambda build: _without_title(build.root / "CHANGELOG.md")),
+    "contributing.md": (
+        "@CONTRIBUTING@",
+        lambda build: _without_title(build.root / "CONTRIBUTING.md"),
+    ),
     "citing.md": ("@BIBTEX@", lambda build: release.bibtex(build.root / "CITATION.cff")),
 }
 """Pages with a mark in the place of what is made at build time: page -> mark, what makes it."""
