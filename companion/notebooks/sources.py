@@ -46,12 +46,13 @@ def find(name: str, folder: Path | None = None) -> Path:
         return path
     folder = folder or paths.ROOT / "notebooks"
     known = {one.stem: one for one in sorted(folder.glob("*.ipynb"))}
-    name = name if name in known else name_of(name)
-    for matches in (
-        [stem for stem in known if stem == name],
-        [stem for stem in known if stem.startswith(name)],
-        [stem for stem in known if name in stem],
+    asked = (name, name_of(name))
+    for fits in (
+        lambda stem: stem in asked,
+        lambda stem: stem.startswith(asked),
+        lambda stem: any(one in stem for one in asked),
     ):
+        matches = [stem for stem in known if fits(stem)]
         if len(matches) == 1:
             return known[matches[0]]
         if matches:

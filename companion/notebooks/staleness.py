@@ -139,19 +139,11 @@ class Library:
 
     def __init__(self, root: Path, packages: Sequence[str] = ("ppp", "studies")) -> None:
         self.root = root
-        self._modules: dict[str, Module] = {}
         self.sources = {
             ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__"): path
             for package in packages
             for path in sorted((root / package).rglob("*.py"))
         }
-
-    def module(self, name: str) -> Module:
-        """Return a module, parsed once."""
-        if name not in self._modules:
-            path = self.sources[name]
-            self._modules[name] = Module.read(path.read_text(encoding="utf-8"), path)
-        return self._modules[name]
 
     def reached(self, code: Module) -> dict[str, Module]:
         """Return every module that a piece of code may import, whichever way it goes."""
@@ -162,18 +154,19 @@ class Library:
             for dotted in module.imports:
                 for name in self._imported(dotted, module.words):
                     if name not in found:
-                        found[name] = self.module(name)
+                        found[name] = _module(self.sources[name])
                         waiting.append(found[name])
         return dict(sorted(found.items()))
 
     def _imported(self, dotted: str, words: Set[str]) -> Iterator[str]:
         """Yield the modules that an import runs, and those it runs lazily for certain words."""
-        name, rest = "", dotted.split(".")
-        while rest and (longer := f"{name}.{rest.pop(0)}".lstrip(".")) in self.sources:
-            name = longer
-            yield name
-        lazy = self.module(name).lazy if name else {}
-        yield from (f"{name}.{lazy[word]}" for word in lazy.keys() & words)
+        parts = dotted.split(".")
+        names = [".".join(parts[:length]) for length in range(1, len(parts) + 1)]
+        known = [name for name in names if name in self.sources]
+        yield from known
+        for package in known[-1:]:
+            lazy = _module(self.sources[package]).lazy
+            yield from (f"{package}.{lazy[word]}" for word in lazy.keys() & words)
 
     def files(self, reached: Mapping[str, Module], code: Module) -> dict[str, str]:
         """Return the files that modules and a piece of code open: path -> digest."""
@@ -197,6 +190,16 @@ def _beside(source: Path) -> list[Path]:
         if one.stem == source.stem
         or (source.stem == "__init__" and not one.with_suffix(".py").exists())
     ]
+
+
+def _module(path: Path) -> Module:
+    return _parsed(path, path.stat().st_mtime_ns)
+
+
+@functools.cache
+def _parsed(path: Path, time: int) -> Module:
+    """Return a module as it was at a time; several chapters import the same."""
+    return Module.read(path.read_text(encoding="utf-8"), path)
 
 
 @functools.cache
