@@ -242,7 +242,7 @@ def test_an_edit_of_a_chapter_makes_at_most_that_one_stale(real, kind, text, sta
         assert found == ({"padding-schemes"} if stale else set())
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_key_knows_every_module_that_a_chapter_loads():
     """Run what a chapter imports, and compare with the modules that were loaded by it."""
     path = ROOT / "notebooks" / "extracting-ppp.ipynb"
