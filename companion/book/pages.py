@@ -9,10 +9,9 @@ import json
 import re
 import shlex
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import nbformat
 import yaml
@@ -90,14 +89,20 @@ def _executed(build: Build, stem: str) -> Notebook:
     """Read an executed chapter, with the prose that its source has now."""
     path = build.executed(stem)
     executed = nbformat.read(path, as_version=4)
-    for cell in executed.cells:
-        for output in cell.get("outputs", []):
-            if output.output_type == "error":
-                raise BookError(
-                    f"chapter {path}: a cell shows an error ({output.ename}: "
-                    f"{output.evalue}); no such page is published"
-                )
+    for _, output in _outputs(executed):
+        if output.output_type == "error":
+            raise BookError(
+                f"chapter {path}: a cell shows an error ({output.ename}: {output.evalue}); no such "
+                "page is published"
+            )
     return with_prose(nbformat.read(build.notebook(stem), as_version=4), executed)
+
+
+def _outputs(page: Notebook) -> Iterator[tuple[Notebook, Notebook]]:
+    """Yield each output of a notebook with its cell."""
+    for cell in page.cells:
+        for output in cell.get("outputs", []):
+            yield cell, output
 
 
 def with_prose(source: Notebook, executed: Notebook) -> Notebook:
@@ -112,8 +117,8 @@ def with_prose(source: Notebook, executed: Notebook) -> Notebook:
     cells = []
     for cell in source.cells:
         ran = code.get(cell.id, {})
-        metadata = {**ran.get("metadata", {}), **cell.metadata}
-        cells.append({**cell, **_ran(ran), "metadata": metadata})
+        made = {name: ran[name] for name in ("outputs", "execution_count") if name in ran}
+        cells.append({**cell, **made, "metadata": {**ran.get("metadata", {}), **cell.metadata}})
         if "parameters" in cell.metadata.get("tags", []):
             cells += [
                 _without_place(cell)
@@ -121,11 +126,6 @@ def with_prose(source: Notebook, executed: Notebook) -> Notebook:
                 if "injected-parameters" in cell.metadata.get("tags", [])
             ]
     return nbformat.from_dict({**executed, "cells": cells})
-
-
-def _ran(cell: Notebook) -> dict[str, Any]:
-    """Return what running added to a cell of code."""
-    return {name: cell[name] for name in ("outputs", "execution_count") if name in cell}
 
 
 def _without_place(cell: Notebook) -> Notebook:
@@ -137,25 +137,21 @@ def _without_place(cell: Notebook) -> Notebook:
 def _published(build: Build, stem: str, page: Notebook, target: Path) -> Notebook:
     """Add what a reader can do with a chapter, and move its figures and tables into files."""
     static = target / "_static"
-    tables = 0
-    for cell in page.cells:
-        for output in cell.get("outputs", []):
-            html = output.get("data", {}).get("text/html")
-            if html is None:
-                continue
-            html = "".join(html)
-            if 'class="dataframe"' in html:
-                tables += 1
-                name = f"table-{tables}.csv"
-                files.write(static / "tables" / stem / name, table_csv(html).encode())
-                html += (
-                    f'<p class="ppp-table-link"><a href="../_static/tables/{stem}/{name}" '
-                    f'download="{stem}-{name}">This table as CSV</a></p>'
-                )
-            html = _INLINE.sub(lambda found: _to_file(found[1], static, stem), html)
-            output.data["text/html"] = html.replace(
-                "</ul></details>\n</figure>", f"{_run_time(page, cell)}</ul></details>\n</figure>"
+    count = 0
+    for cell, output in _outputs(page):
+        if not (html := "".join(output.get("data", {}).get("text/html", ""))):
+            continue
+        if 'class="dataframe"' in html:
+            count += 1
+            name = f"table-{count}.csv"
+            files.write(static / "tables" / stem / name, table_csv(html).encode())
+            html += (
+                f'<p class="ppp-table-link"><a href="../_static/tables/{stem}/{name}" '
+                f'download="{stem}-{name}">This table as CSV</a></p>'
             )
+        html = _INLINE.sub(lambda found: _to_file(found[1], static, stem), html)
+        end = "</ul></details>\n</figure>"
+        output.data["text/html"] = html.replace(end, _run_time(page, cell) + end)
     _write(release.notebook(build, stem), static / "notebooks" / f"{stem}.ipynb")
     first, *rest = page.cells
     cells = [first, _box(build, stem, page), *rest]
@@ -197,39 +193,23 @@ def _run_time(page: Notebook, cell: Notebook) -> str:
 
 
 def _box(build: Build, stem: str, page: Notebook) -> Notebook:
-    """Say how a page is run again, exactly as it was, and with other values."""
-    changed = "".join(
-        f" -p {name} {shlex.quote(value)}" for name, value in build.changed(stem).items()
-    )
+    """Say how a page is run again, exactly as it was, and with other values.
+
+    If the address of the repository is known, there are links to Binder, which makes its
+    environment, and to Colab, which opens the released notebook, whose first cell installs what it
+    needs, from the branch ``notebooks``, to which the workflow writes it.
+    """
+    changed = (f" -p {name} {shlex.quote(value)}" for name, value in build.changed(stem).items())
     seconds = notebooks.seconds(page)
+    github = re.fullmatch(r"https://github\.com/([\w.-]+/[\w.-]+?)(?:\.git)?", repository())
     return _words(
         "rerun",
         stem=stem,
         profile=build.profile,
         took=show_seconds(seconds) if seconds else "",
-        command=f"ppp run {stem} --profile {build.profile}{changed}",
-        links=[
-            f'<a href="../_static/notebooks/{stem}.ipynb" download>Download this notebook</a>',
-            *launch_links(stem),
-        ],
+        command=f"ppp run {stem} --profile {build.profile}{''.join(changed)}",
+        github=github[1] if github else "",
     )
-
-
-def launch_links(stem: str) -> list[str]:
-    """Return links to Binder and Colab, if the address of the repository is known.
-
-    Binder makes the environment of the repository. Colab opens the released notebook, whose first
-    cell installs what it needs, from the branch ``notebooks``, to which the workflow writes it.
-    """
-    address = repository()
-    found = re.fullmatch(r"https://github\.com/([\w.-]+/[\w.-]+?)(?:\.git)?", address)
-    if not found:
-        return []
-    binder = f"https://mybinder.org/v2/gh/{found[1]}/HEAD?labpath=notebooks%2F{quote(stem)}.ipynb"
-    colab = (
-        f"https://colab.research.google.com/github/{found[1]}/blob/notebooks/{quote(stem)}.ipynb"
-    )
-    return [f'<a href="{binder}">Open in Binder</a>', f'<a href="{colab}">Open in Colab</a>']
 
 
 def _tables(results: Path) -> list[tuple[str, int, int]]:

@@ -1,37 +1,20 @@
 """Notebooks with parameters: read them, check what is asked of them, run them."""
 
 from companion.notebooks.execution import (
-    KERNEL,
-    NotebookFailed,
-    execute,
-    render,
-    seconds,
+    KERNEL as KERNEL,
+    NotebookFailed as NotebookFailed,
+    execute as execute,
+    render as render,
+    seconds as seconds,
 )
 from companion.notebooks.sources import (
-    NotebookError,
-    code_cells,
-    defaults,
-    digest,
-    find,
-    merge,
-    profile_values,
-    read,
+    NotebookError as NotebookError,
+    code_cells as code_cells,
+    defaults as defaults,
+    digest as digest,
+    find as find,
+    merge as merge,
+    profile_values as profile_values,
+    read as read,
 )
-from studies.paths import ROOT
-
-__all__ = [
-    "KERNEL",
-    "ROOT",
-    "NotebookError",
-    "NotebookFailed",
-    "code_cells",
-    "defaults",
-    "digest",
-    "execute",
-    "find",
-    "merge",
-    "profile_values",
-    "read",
-    "render",
-    "seconds",
-]
+from studies.paths import ROOT as ROOT

@@ -9,16 +9,15 @@ change no result.
 from __future__ import annotations
 
 import ast
-import functools
 import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from companion.notebooks.modules import Library, Module, bare, digest, state
 from companion.notebooks.sources import code_cells, defaults
 from ppp import files
 from ppp.errors import PPPError
@@ -38,34 +37,6 @@ WORDS = {
 }
 """What one ingredient of a kind is called; any other kind is called as it is."""
 
-DOOR = ("paths.data", "studies.paths.data")
-"""What data is opened through, as code calls it; its literal names say which."""
-
-
-def digest(text: str | bytes) -> str:
-    """Return twelve hexadecimal digits that stand for a text."""
-    return files.digest(text.encode() if isinstance(text, str) else text)[:12]
-
-
-# ---- modules
-
-
-def _bare(code: str) -> ast.Module:
-    """Parse code and leave out what no run depends on: texts alone, imports for types alone."""
-    tree = ast.parse(code)
-    for node in ast.walk(tree):
-        if isinstance(body := getattr(node, "body", None), list):
-            node.body = [part for part in body if not _idle(part)] or [ast.Pass()]
-    return tree
-
-
-def _idle(node: ast.AST) -> bool:
-    match node:
-        case ast.Expr(value=ast.Constant(value=str())):
-            return True
-    types = isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
-    return types and not node.orelse
-
 
 def without_texts(code: str) -> str:
     """Return code without docstrings and comments, which change no result.
@@ -75,140 +46,7 @@ def without_texts(code: str) -> str:
     >>> without_texts("'Doc.'; n = 1  # one")
     'n = 1'
     """
-    return ast.unparse(_bare(code))
-
-
-@dataclass
-class Module:
-    """A piece of code, for what it makes results depend on.
-
-    Attributes
-    ----------
-    digest : str
-        Of its syntax tree.
-    imports : set of str
-        Dotted names, wherever in it they are imported.
-    words : set of str
-        Every name and attribute.
-    data : set of str
-        Files and folders below ``data`` that it opens.
-    lazy : dict of str to str
-        The table ``_MODULES`` of a package: a name -> the module it is imported from at first use.
-    """
-
-    digest: str
-    imports: set[str] = field(default_factory=set)
-    words: set[str] = field(default_factory=set)
-    data: set[str] = field(default_factory=set)
-    lazy: dict[str, str] = field(default_factory=dict)
-
-    @classmethod
-    def read(cls, code: str, where: object) -> Module:
-        """Parse code, or refuse in one line what cannot be understood."""
-        try:
-            tree = _bare(code)
-        except (SyntaxError, ValueError) as error:
-            raise PPPError(f"{where}: not Python ({error})") from None
-        module = cls(digest(ast.dump(tree)))
-        for node in ast.walk(tree):
-            match node:
-                case ast.Import(names=names):
-                    module.imports |= {one.name for one in names}
-                case ast.ImportFrom(module=str(start), names=names):
-                    module.imports |= {f"{start}.{one.name}" for one in names}
-                    module.words |= {one.name for one in names}
-                case ast.Name(id=word) | ast.Attribute(attr=word):
-                    module.words.add(word)
-                case ast.Assign(targets=[ast.Name(id="_MODULES")], value=ast.Dict()):
-                    module.lazy = ast.literal_eval(node.value)
-                case ast.Call(func=ast.Attribute(attr="data"), args=names):
-                    if ast.unparse(node.func) in DOOR:
-                        module.data.add(_literal(names, where))
-        return module
-
-
-def _literal(names: Sequence[ast.expr], where: object) -> str:
-    try:
-        return "/".join(ast.literal_eval(name) for name in names)
-    except (ValueError, TypeError):
-        raise PPPError(f"{where}: paths.data takes literal names, which say what is read") from None
-
-
-class Library:
-    """The modules of a checkout, and which of them a piece of code may import."""
-
-    def __init__(self, root: Path, packages: Sequence[str] = ("ppp", "studies")) -> None:
-        self.root = root
-        self.sources = {
-            ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__"): path
-            for package in packages
-            for path in sorted((root / package).rglob("*.py"))
-        }
-
-    def reached(self, code: Module) -> dict[str, Module]:
-        """Return every module that a piece of code may import, whichever way it goes."""
-        found: dict[str, Module] = {}
-        waiting = [code]
-        while waiting:
-            module = waiting.pop()
-            for dotted in module.imports:
-                for name in self._imported(dotted, module.words):
-                    if name not in found:
-                        found[name] = _module(self.sources[name])
-                        waiting.append(found[name])
-        return dict(sorted(found.items()))
-
-    def _imported(self, dotted: str, words: Set[str]) -> Iterator[str]:
-        """Yield the modules that an import runs, and those it runs lazily for certain words."""
-        parts = dotted.split(".")
-        names = [".".join(parts[:length]) for length in range(1, len(parts) + 1)]
-        known = [name for name in names if name in self.sources]
-        yield from known
-        for package in known[-1:]:
-            lazy = _module(self.sources[package]).lazy
-            yield from (f"{package}.{lazy[word]}" for word in lazy.keys() & words)
-
-    def files(self, reached: Mapping[str, Module], code: Module) -> dict[str, str]:
-        """Return the files that modules and a piece of code open: path -> digest."""
-        named = [path for name in reached for path in _beside(self.sources[name])]
-        opened = set(code.data).union(*(module.data for module in reached.values()))
-        named += [self.root / "data" / name for name in opened]
-        every = {one for path in named for one in (path.rglob("*") if path.is_dir() else [path])}
-        return {
-            path.relative_to(self.root).as_posix(): _file_digest(path, path.stat().st_mtime_ns)
-            for path in sorted(every)
-            if path.is_file() and path.suffix != ".md"
-        }
-
-
-def _beside(source: Path) -> list[Path]:
-    """Return style sheets and scripts of a module; a package has those of no module in it."""
-    others = (one for one in source.parent.glob("[!.]*.*") if one.suffix not in (".py", ".typed"))
-    return [
-        one
-        for one in others
-        if one.stem == source.stem
-        or (source.stem == "__init__" and not one.with_suffix(".py").exists())
-    ]
-
-
-def _module(path: Path) -> Module:
-    return _parsed(path, path.stat().st_mtime_ns)
-
-
-@functools.cache
-def _parsed(path: Path, time: int) -> Module:
-    """Return a module as it was at a time; several chapters import the same."""
-    return Module.read(path.read_text(encoding="utf-8"), path)
-
-
-@functools.cache
-def _file_digest(path: Path, time: int) -> str:
-    """Return a file's digest; several chapters use the same data."""
-    return digest(path.read_bytes())
-
-
-# ---- keys
+    return ast.unparse(bare(code))
 
 
 def key(root: Path, notebook: Path, values: Mapping[str, Any], library: Library) -> Key:
@@ -277,8 +115,8 @@ def given(settings: Mapping[str, Any]) -> dict[str, str]:
             named += [paths.DATA / f"{value}.txt"] if value in datasets.SETS else []
         elif name.endswith("weights"):
             named.append(Path(str(value)))
-    about = {str(path): path.stat() for path in named if path.is_file()}
-    return {name: digest(f"{one.st_size} {one.st_mtime_ns}") for name, one in about.items()}
+    states = {str(path): state(path) for path in named if path.is_file()}
+    return {name: digest(f"{size} {time}") for name, (size, time) in states.items()}
 
 
 def undeclared(made: Key, opened: Iterable[Path], root: Path) -> list[Path]:
@@ -307,15 +145,13 @@ def changes(made: Key, wanted: Key) -> list[str]:
     """
     lines = []
     for kind, after in wanted.items():
-        word, before = WORDS.get(kind, kind), made.get(kind, {})
-        for name in [*after, *(name for name in before if name not in after)]:
-            if name not in before:
-                lines.append(f"{word} {name}: new")
-            elif name not in after:
-                lines.append(f"{word} {name}: no longer used")
-            elif before[name] != after[name]:
-                shown = kind in ("parameters", "pins")
-                how = f"{before[name]} -> {after[name]}" if shown else "changed"
+        before, word = made.get(kind, {}), WORDS.get(kind, kind)
+        for name in {**after, **before}:
+            old, new = before.get(name), after.get(name)
+            if old is None or new is None:
+                lines.append(f"{word} {name}: {'new' if old is None else 'no longer used'}")
+            elif old != new:
+                how = f"{old} -> {new}" if kind in ("parameters", "pins") else "changed"
                 lines.append(f"{word} {name}: {how}")
     return lines
 
