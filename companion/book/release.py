@@ -59,11 +59,7 @@ def notebook(build: Build, stem: str) -> nbformat.NotebookNode:
     cell = nbformat.v4.new_code_cell(code, id="install", metadata={"tags": ["install"]})
     first = next(i for i, cell in enumerate(source.cells) if cell.cell_type == "code")
     source.cells.insert(first, cell)
-    source.metadata.kernelspec = {
-        "name": KERNEL,
-        "display_name": "Python 3",
-        "language": "python",
-    }
+    source.metadata.kernelspec = {"name": KERNEL, "display_name": "Python 3", "language": "python"}
     return source
 
 
@@ -203,10 +199,7 @@ def sources(root: Path, target: Path) -> None:
     if changed := _git(root, "status", "--porcelain", "--untracked-files=normal"):
         first = changed.splitlines()[0].strip()
         raise ReleaseError(f"the checkout differs from its last commit ({first}); commit first")
-    for name in _git(root, "ls-files", "-z").split("\0"):
-        if name:
-            (target / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(root / name, target / name)
+    _git(root, "checkout-index", "--all", f"--prefix={target.absolute().as_posix()}/")
 
 
 def _git(root: Path, *arguments: str) -> str:
