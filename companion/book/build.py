@@ -46,7 +46,7 @@ def run_chapter(build: Build, stem: str) -> None:
             shutil.copy(plain.executed(stem), output)
         else:
             _check_opened(build, stem, key, _execute(build, stem, output, results))
-        if Build(build.root, build.profile, build.changes).key(stem) != key:
+        if build.key(stem) != key:
             raise BookError(f"chapter {stem}: its sources changed while it ran; build again")
         build.note("made", stem).unlink(missing_ok=True)
         for new, place in ((output, build.executed(stem)), (results, build.results(stem))):

@@ -53,11 +53,10 @@ class Build:
     @classmethod
     def of(cls, root: Path, config: Mapping[str, Any]) -> Build:
         """Return the build that Snakemake's configuration asks for."""
-        profile = config.get("profile", "standard")
-        changes = config.get("changes", {})  # Snakemake may have read it already
-        return cls(
-            root.resolve(), profile, json.loads(changes) if isinstance(changes, str) else changes
-        )
+        changes = config.get("changes", {})
+        if isinstance(changes, str):  # Snakemake may have read it already
+            changes = json.loads(changes)
+        return cls(root.resolve(), config.get("profile", "standard"), changes)
 
     @property
     def name(self) -> str:
@@ -124,21 +123,19 @@ class Build:
     def check(self) -> None:
         """Refuse a variant that no chapter has a parameter for, or with a value it may not take."""
         known = {name for stem in self.stems for name in notebooks.defaults(self.notebook(stem))}
+        known = known - {"results"} | {PADDING}
         for name in self.changes:
-            if name == "results" or name not in {*known, PADDING}:
-                raise ParameterError(unknown("parameter", name, {*known, PADDING} - {"results"}))
+            if name not in known:
+                raise ParameterError(unknown("parameter", name, known))
         for stem in self.stems:
             self.values(stem)
 
     # ---- keys
 
-    @cached_property
-    def _library(self) -> staleness.Library:
-        return staleness.Library(self.root)
-
     def key(self, stem: str) -> staleness.Key:
         """Return what a chapter's results depend on."""
-        return staleness.key(self.root, self.notebook(stem), self.values(stem), self._library)
+        library = staleness.Library(self.root)
+        return staleness.key(self.root, self.notebook(stem), self.values(stem), library)
 
     def keys(self) -> dict[str, staleness.Key]:
         """Return the keys of all chapters."""
@@ -158,20 +155,19 @@ class Build:
             "page": ("book/**/*", "notebooks/*.ipynb", "exercises/*.md", "*.md", "CITATION.cff"),
             "text of": ("ppp/**/*.py", "studies/**/*", "companion/**/*"),
         }
-        found: staleness.Key = {}
+        key: staleness.Key = {}
         for kind, globs in patterns.items():
             paths = {path for pattern in globs for path in self.root.glob(pattern)}
-            found[kind] = {
+            key[kind] = {
                 path.relative_to(self.root).as_posix(): staleness.digest(path.read_bytes())
                 for path in sorted(paths)
                 if path.is_file() and "__pycache__" not in path.parts
             }
-        found["chapter"] = {
-            stem: staleness.digest(json.dumps(key, sort_keys=True))
-            for stem, key in chapters.items()
+        key["chapter"] = {
+            stem: staleness.digest(json.dumps(one, sort_keys=True))
+            for stem, one in chapters.items()
         }
-        found["address"] = {"repository": repository()}
-        return found
+        return key | {"address": {"repository": repository()}}
 
     def want(self) -> None:
         """Write the keys of what is wanted, for Snakemake to compare."""
