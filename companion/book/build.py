@@ -86,11 +86,13 @@ def _refused(notebook: Path, output: Path, reason: str) -> None:
 def _check_opened(build: Build, stem: str, key: staleness.Key, opened: list[Path]) -> None:
     """Refuse results that depend on a file without anybody knowing; `ppp why` repeats it."""
     build.failure(stem).unlink(missing_ok=True)
-    for path in staleness.undeclared(key, opened, build.root):
-        name = path.relative_to(build.root) if path.is_relative_to(build.root) else path
+    root = build.root
+    unknown = staleness.undeclared(key, opened, root)
+    names = [str(one.relative_to(root) if one.is_relative_to(root) else one) for one in unknown]
+    if names:
         reason = (
-            f"chapter {stem} opened {name}, which nothing declares; open data through "
-            'studies.paths.data("...")'
+            f"chapter {stem} opened {', '.join(names)}, which nothing declares; open data through "
+            'studies.paths.data("..."), and a file of your own by `photos`, `weights` or `sweep`'
         )
         files.write(build.failure(stem), reason.encode())
         raise BookError(reason)

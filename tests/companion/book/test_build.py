@@ -257,29 +257,38 @@ READS = """\
 from studies import paths
 paths.data("a.csv").read_text()
 """
+OPENS = f"""{READS}
+open(paths.DATA / "b.csv").close()
+open(network).close()
+"""
+RUN = """\
+from pathlib import Path
+from companion.book import build, plan
+build.run_chapter(plan.Build(Path.cwd(), "quick"), "toy")
+"""
 
 
 @pytest.mark.slow
 def test_a_chapter_may_open_the_data_that_it_declares_and_no_other(checkout):
-    """What a kernel opened is compared with the key, and `ppp why` names the file."""
-    code = (
-        "from pathlib import Path\nfrom companion.book import build, plan\n"
-        'build.run_chapter(plan.Build(Path.cwd(), "quick"), "toy")'
-    )
-    (checkout / "data" / "b.csv").write_text("b\n1\n")
-    notebook, says = checkout / "notebooks" / "toy.ipynb", []
-    for body in (READS, READS + 'open(paths.DATA / "b.csv").close()\n'):
-        write(notebook, "Toy", body)
-        done = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, **options(checkout)
-        )
-        says.append((done.returncode, "opened data/b.csv" in done.stderr, why(checkout, "toy")))
-    assert says[0] == (0, False, "toy is up to date\n")
-    assert says[1][:2] == (1, True)
-    assert "opened data/b.csv" in says[1][2] and "cell body: changed" in says[1][2]
-    write(notebook, "Toy", READS)
+    """What a kernel opened is compared with the key, and `ppp why` names the files."""
+    for name in ("data/b.csv", "own.csv"):
+        (checkout / name).write_text("b\n1\n")
+
+    def chapter(body):
+        cell = f'{PARAMETERS}network = "own.csv"  # a parameter that is no file\n'
+        toy_notebooks.write(checkout / "notebooks" / "toy.ipynb", "Toy", cell, body)
+        command = [sys.executable, "-c", RUN]
+        done = subprocess.run(command, capture_output=True, **options(checkout))
+        return done.returncode, done.stderr, why(checkout, "toy")
+
+    code, _, reason = chapter(READS)
+    assert (code, reason) == (0, "toy is up to date\n")
     (checkout / "data" / "a.csv").write_text("a\n2\n")
-    assert why(checkout, "toy").splitlines()[-1] == "file data/a.csv: changed"
+    assert why(checkout, "toy") == "file data/a.csv: changed\n"
+    code, said, reason = chapter(OPENS)
+    assert code == 1
+    assert "opened data/b.csv, own.csv" in said and "opened data/b.csv, own.csv" in reason
+    assert "cell body: changed" in reason
 
 
 @pytest.mark.slow
