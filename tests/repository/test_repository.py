@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from companion import notebooks
-from companion.book import build
+from companion.book import plan
 from companion.notebooks.places import PLACES
 from studies import claims
 from studies.paths import ROOT
@@ -154,7 +154,7 @@ def test_table_of_contents_lists_pages_that_exist():
 
 
 def test_every_notebook_is_in_the_book():
-    assert set(build.stems(ROOT / "book" / "_toc.yml")) == {path.stem for path in NOTEBOOKS}
+    assert set(plan.stems(ROOT / "book" / "_toc.yml")) == {path.stem for path in NOTEBOOKS}
 
 
 def test_book_renders_and_does_not_execute():
