@@ -1,5 +1,5 @@
 # make book [PROFILE=quick|standard|paper] [VARIANT="padding=reflect n=64"], make serve,
-# make test, make test-nightly, make lint, make pdf, make course, make release, make clean
+# make test, make test-fast, make test-nightly, make lint, make pdf, make course, make release, make clean
 PYTHON ?= python3
 PROFILE ?= standard
 VENV := .venv
@@ -10,7 +10,7 @@ export PYTHONUTF8 := 1
 export PROFILE
 export VARIANT
 
-.PHONY: book serve test test-nightly lint pdf course release clean
+.PHONY: book serve test test-fast test-nightly lint pdf course release clean
 .DEFAULT_GOAL := book
 
 book: $(INSTALLED)
@@ -22,12 +22,18 @@ serve: $(INSTALLED)
 	$(BIN)/python -m http.server --bind 127.0.0.1 --directory "build/$$PROFILE/html" 8000
 
 # Two workers with two threads each: threads that wait must sleep, or they take the other's core.
-test: $(INSTALLED)
-	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+PYTEST := OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-# Also the tests that take long: more kills, more odd command lines.
+test: $(INSTALLED)
+	$(PYTEST)
+
+# The library alone.
+test-fast: $(INSTALLED)
+	$(PYTEST) -m "not slow and not nightly" tests/ppp ppp
+
+# Also what takes long: kills at every moment, odd command lines, simulations, large networks.
 test-nightly: $(INSTALLED)
-	OMP_WAIT_POLICY=PASSIVE PPP_SLURM_SEEDS=4 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m ""
+	PPP_SLURM_SEEDS=4 $(PYTEST) -m ""
 
 pdf: book
 	@$(BIN)/ppp pdf --profile "$$PROFILE" --variant "$$VARIANT"

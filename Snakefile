@@ -1,13 +1,14 @@
 """What is made from what. `make book` and `ppp build` run it; so does snakemake itself.
 
 Times are compared here, contents elsewhere: a file below `wanted` is younger than what was made
-if, and only if, what it lists has changed (companion/staleness.py).
+if, and only if, what it lists has changed (companion/notebooks/staleness.py).
 """
 
 import os
 from pathlib import Path
 
-from companion.book.build import WANTED, Build
+from companion.book.build import WANTED, publish, run_chapter
+from companion.book.plan import Build
 from companion.processes import end_with_command
 
 end_with_command()
@@ -35,7 +36,7 @@ rule notebook:
         stem="(?!book$).+",
     threads: 1
     run:
-        BUILD.run_chapter(wildcards.stem)
+        run_chapter(BUILD, wildcards.stem)
 
 
 rule book:
@@ -46,4 +47,4 @@ rule book:
         FOLDER / "made" / "book.json",
     threads: 2
     run:
-        BUILD.publish()
+        publish(BUILD)

@@ -1,4 +1,4 @@
-"""The templates of pages that need no other file: reports and comparisons."""
+"""The templates of pages: reports, comparisons, and what the book says around a chapter."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).parent),
-    autoescape=True,
+    autoescape=lambda name: not str(name).endswith(".md.j2"),
     undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,

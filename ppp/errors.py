@@ -45,7 +45,7 @@ class PictureError(PPPError):
 
 
 class DataError(PPPError):
-    """A list of files to fetch that is wrong, or files that cannot be fetched."""
+    """Data that is not there, a wrong list of files to fetch, or files that cannot be fetched."""
 
 
 class WeightsError(PPPError):

@@ -16,7 +16,7 @@ from ppp.errors import DocumentError, ParameterError, first_words, unknown
 from studies import paths
 from studies.storage import yaml_documents
 
-CLAIMS = paths.DATA / "claims.yaml"
+CLAIMS = paths.data("claims.yaml")
 
 REPRODUCED, NOT_REPRODUCED = "reproduced", "not reproduced"
 INCONCLUSIVE, NOT_EVALUATED = "inconclusive", "not evaluated at these parameters"

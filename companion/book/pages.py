@@ -9,25 +9,23 @@ import json
 import re
 import shlex
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from typing import Any
 
 import nbformat
 import yaml
 
 from companion import course, notebooks
 from companion.book import release
-from companion.book.build import BookError, repository
+from companion.book.plan import BookError, Build, repository
 from companion.notebooks import staleness
 from companion.notebooks.numbers import name_in_prose, numbers
+from companion.notebooks.places import PLACES
 from companion.quantities import show_seconds
+from companion.templates import TEMPLATES
 from ppp import files
 from studies import parameters
-
-if TYPE_CHECKING:
-    from companion.book.build import Build
 
 Notebook = nbformat.NotebookNode
 _INLINE = re.compile(r'src="data:image/png;base64,([A-Za-z0-9+/=]+)"')
@@ -89,16 +87,22 @@ def _fill(path: Path, mark: str, value: str) -> None:
 
 def _executed(build: Build, stem: str) -> Notebook:
     """Read an executed chapter, with the prose that its source has now."""
-    path = build.folder / "notebooks" / f"{stem}.ipynb"
+    path = build.executed(stem)
     executed = nbformat.read(path, as_version=4)
-    for cell in executed.cells:
-        for output in cell.get("outputs", []):
-            if output.output_type == "error":
-                raise BookError(
-                    f"chapter {path}: a cell shows an error ({output.ename}: "
-                    f"{output.evalue}); no such page is published"
-                )
+    for _, output in _outputs(executed):
+        if output.output_type == "error":
+            raise BookError(
+                f"chapter {path}: a cell shows an error ({output.ename}: {output.evalue}); no such "
+                "page is published"
+            )
     return with_prose(nbformat.read(build.notebook(stem), as_version=4), executed)
+
+
+def _outputs(page: Notebook) -> Iterator[tuple[Notebook, Notebook]]:
+    """Yield each output of a notebook with its cell."""
+    for cell in page.cells:
+        for output in cell.get("outputs", []):
+            yield cell, output
 
 
 def with_prose(source: Notebook, executed: Notebook) -> Notebook:
@@ -113,8 +117,8 @@ def with_prose(source: Notebook, executed: Notebook) -> Notebook:
     cells = []
     for cell in source.cells:
         ran = code.get(cell.id, {})
-        metadata = {**ran.get("metadata", {}), **cell.metadata}
-        cells.append({**cell, **_ran(ran), "metadata": metadata})
+        made = {name: ran[name] for name in ("outputs", "execution_count") if name in ran}
+        cells.append({**cell, **made, "metadata": {**ran.get("metadata", {}), **cell.metadata}})
         if "parameters" in cell.metadata.get("tags", []):
             cells += [
                 _without_place(cell)
@@ -122,11 +126,6 @@ def with_prose(source: Notebook, executed: Notebook) -> Notebook:
                 if "injected-parameters" in cell.metadata.get("tags", [])
             ]
     return nbformat.from_dict({**executed, "cells": cells})
-
-
-def _ran(cell: Notebook) -> dict[str, Any]:
-    """Return what running added to a cell of code."""
-    return {name: cell[name] for name in ("outputs", "execution_count") if name in cell}
 
 
 def _without_place(cell: Notebook) -> Notebook:
@@ -138,44 +137,45 @@ def _without_place(cell: Notebook) -> Notebook:
 def _published(build: Build, stem: str, page: Notebook, target: Path) -> Notebook:
     """Add what a reader can do with a chapter, and move its figures and tables into files."""
     static = target / "_static"
-    tables = 0
-    for cell in page.cells:
-        for output in cell.get("outputs", []):
-            html = output.get("data", {}).get("text/html")
-            if html is None:
-                continue
-            html = "".join(html)
-            if 'class="dataframe"' in html:
-                tables += 1
-                name = f"table-{tables}.csv"
-                files.write(static / "tables" / stem / name, table_csv(html).encode())
-                html += (
-                    f'<p class="ppp-table-link"><a href="../_static/tables/{stem}/{name}" '
-                    f'download="{stem}-{name}">This table as CSV</a></p>'
-                )
-            html = _INLINE.sub(lambda found: _to_file(found[1], static, stem), html)
-            output.data["text/html"] = html.replace(
-                "</ul></details>\n</figure>", f"{_run_time(page, cell)}</ul></details>\n</figure>"
+    count = 0
+    for cell, output in _outputs(page):
+        if not (html := "".join(output.get("data", {}).get("text/html", ""))):
+            continue
+        if 'class="dataframe"' in html:
+            count += 1
+            name = f"table-{count}.csv"
+            files.write(static / "tables" / stem / name, table_csv(html).encode())
+            html += (
+                f'<p class="ppp-table-link"><a href="../_static/tables/{stem}/{name}" '
+                f'download="{stem}-{name}">This table as CSV</a></p>'
             )
-    files.write(static / "notebooks" / f"{stem}.ipynb", _text(release.notebook(build, stem)))
+        html = _INLINE.sub(lambda found: _to_file(found[1], static, stem), html)
+        end = "</ul></details>\n</figure>"
+        output.data["text/html"] = html.replace(end, _run_time(page, cell) + end)
+    _write(release.notebook(build, stem), static / "notebooks" / f"{stem}.ipynb")
     first, *rest = page.cells
-    cells = [first, _words(_box(build, stem, page), "rerun"), *rest]
-    if data := _data(build.results(stem), stem):
-        cells.append(_words(data, "data"))
+    cells = [first, _box(build, stem, page), *rest]
+    if tables := _tables(build.results(stem)):
+        cells.append(_words("data", stem=stem, tables=tables))
     exercises = build.root / "exercises" / f"{stem}.md"
     if exercises.exists():
         sheet = course.read(exercises)
-        files.write(static / "exercises" / f"{stem}.ipynb", _text(course.student(sheet)))
-        cells.append(_words(_exercises(sheet), "exercises"))
+        _write(course.student(sheet), static / "exercises" / f"{stem}.ipynb")
+        cells.append(_words("exercises", sheet=sheet))
     return nbformat.from_dict({**page, "cells": cells})
 
 
-def _text(notebook: Notebook) -> bytes:
-    return nbformat.writes(notebook).encode()
+def _write(notebook: Notebook, path: Path) -> None:
+    files.write(path, nbformat.writes(notebook).encode())
 
 
-def _words(text: str, name: str) -> Notebook:
-    return nbformat.v4.new_markdown_cell(text, id=f"companion-{name}")
+def _words(name: str, **values: Any) -> Notebook:
+    """Return a cell of prose, made from a template."""
+    return nbformat.v4.new_markdown_cell(_text(name, **values), id=f"companion-{name}")
+
+
+def _text(name: str, **values: Any) -> str:
+    return TEMPLATES.get_template(f"book/{name}.md.j2").render(values).strip()
 
 
 def _to_file(data: str, static: Path, stem: str) -> str:
@@ -192,84 +192,34 @@ def _run_time(page: Notebook, cell: Notebook) -> str:
     return f"<li><b>run time</b>: {own:.1f} s of this cell, {show_seconds(whole)} of the page</li>"
 
 
-def _box(build: Build, stem: str, page: Notebook) -> str:
-    """Say how a page is run again, exactly as it was, and with other values."""
-    changed = "".join(
-        f" -p {name} {shlex.quote(value)}" for name, value in build.changed(stem).items()
-    )
-    command = f"ppp run {stem} --profile {build.profile}{changed}"
-    took = notebooks.seconds(page)
-    links = [f'<a href="../_static/notebooks/{stem}.ipynb" download>Download this notebook</a>']
-    links += launch_links(stem)
-    return "\n".join(
-        [
-            ":::{admonition} Run this page yourself",
-            ":class: tip dropdown",
-            "",
-            f"This page was computed with the profile `{build.profile}`"
-            + (f" in {show_seconds(took)}" if took else "")
-            + ". The same again, and then with a value of your own:",
-            "",
-            "```bash",
-            command,
-            f"{command} -p NAME VALUE",
-            f"ppp compare runs/{stem}-...   # what differs from this page, and by how much",
-            "```",
-            "",
-            f"`ppp params {stem[:2]}` and the [index of parameters](../parameters.md) list names.",
-            "",
-            f'<p class="ppp-links">{" · ".join(links)}</p>',
-            ":::",
-        ]
-    )
+def _box(build: Build, stem: str, page: Notebook) -> Notebook:
+    """Say how a page is run again, exactly as it was, and with other values.
 
-
-def launch_links(stem: str) -> list[str]:
-    """Return links to Binder and Colab, if the address of the repository is known.
-
-    Binder makes the environment of the repository. Colab opens the released notebook, whose first
-    cell installs what it needs, from the branch ``notebooks``, to which the workflow writes it.
+    If the address of the repository is known, there are links to Binder, which makes its
+    environment, and to Colab, which opens the released notebook, whose first cell installs what it
+    needs, from the branch ``notebooks``, to which the workflow writes it.
     """
-    address = repository()
-    found = re.fullmatch(r"https://github\.com/([\w.-]+/[\w.-]+?)(?:\.git)?", address)
-    if not found:
-        return []
-    binder = f"https://mybinder.org/v2/gh/{found[1]}/HEAD?labpath=notebooks%2F{quote(stem)}.ipynb"
-    colab = (
-        f"https://colab.research.google.com/github/{found[1]}/blob/notebooks/{quote(stem)}.ipynb"
+    changed = (f" -p {name} {shlex.quote(value)}" for name, value in build.changed(stem).items())
+    seconds = notebooks.seconds(page)
+    github = re.fullmatch(r"https://github\.com/([\w.-]+/[\w.-]+?)(?:\.git)?", repository())
+    return _words(
+        "rerun",
+        stem=stem,
+        profile=build.profile,
+        took=show_seconds(seconds) if seconds else "",
+        command=f"ppp run {stem} --profile {build.profile}{''.join(changed)}",
+        github=github[1] if github else "",
     )
-    return [f'<a href="{binder}">Open in Binder</a>', f'<a href="{colab}">Open in Colab</a>']
 
 
-def _data(results: Path, stem: str) -> str:
-    rows = []
-    for path in sorted(results.glob("*.csv")) if results.is_dir() else []:
+def _tables(results: Path) -> list[tuple[str, int, int]]:
+    """Return name, rows and columns of every table among the results of a chapter."""
+    sizes = []
+    for path in sorted(results.glob("*.csv")):
         with path.open(encoding="utf-8", newline="") as file:
-            read = csv.reader(file)
-            columns = len(next(read, []))
-            count = sum(1 for _ in read)
-        link = f'<a href="../_static/results/{stem}/{path.name}" download>{path.name}</a>'
-        rows.append(f"| {link} | {count:,} | {columns} |")
-    if not rows:
-        return ""
-    head = ["## Data of this page", "", "Every digit, as it was computed.", ""]
-    return "\n".join([*head, "| file | rows | columns |", "|---|---:|---:|", *rows])
-
-
-def _exercises(sheet: course.Sheet) -> str:
-    link = f'<a href="../_static/exercises/{sheet.stem}.ipynb" download>notebook of exercises</a>'
-    parts = [
-        "## Exercises",
-        f"{sheet.introduction}\n\nThe {link} holds them with cells that check your answers.",
-    ]
-    for number, exercise in enumerate(sheet.exercises, start=1):
-        parts += [
-            f"### {number}. {exercise.title}",
-            exercise.grade,
-            exercise.question,
-            f":::{{dropdown}} A hint\n{exercise.hint}\n:::",
-        ]
-    return "\n\n".join(parts)
+            rows = [*csv.reader(file)] or [[]]
+        sizes.append((path.name, len(rows) - 1, len(rows[0])))
+    return sizes
 
 
 # ---- tables
@@ -315,26 +265,28 @@ def parameter_index(build: Build) -> str:
     """Return a table of every parameter: meaning, allowed values, chapters and their values."""
     used: dict[str, list[str]] = {}
     for stem in build.stems:
+        chapter = f"[{PLACES.get(stem, stem)}](notebooks/{stem}.ipynb)"
         for name, value in notebooks.defaults(build.notebook(stem)).items():
-            shown = json.dumps(value).replace("|", "\\|")
-            used.setdefault(name, []).append(f"[{stem[:2]}](notebooks/{stem}.ipynb) `{shown}`")
-    rows = ["| parameter | meaning | allowed | chapter and its value |", "|---|---|---|---|"]
-    for name in sorted(used):
+            used.setdefault(name, []).append(f"{chapter} `{json.dumps(value)}`")
+    rows = [["parameter", "meaning", "allowed", "chapter and its value"]]
+    for name, chapters in sorted(used.items()):
         entry = parameters.lookup(name)
-        allowed = entry.kind.describe().replace("|", "\\|")
-        rows.append(f"| `{name}` | {entry.meaning} | {allowed} | {'<br>'.join(used[name])} |")
-    return "\n".join(rows)
+        rows.append([f"`{name}`", entry.meaning, entry.kind.describe(), "<br>".join(chapters)])
+    return _markdown_table(rows)
 
 
-def _changelog(build: Build) -> str:
-    """Return the changelog without its title, which the page has."""
-    text = (build.root / "CHANGELOG.md").read_text(encoding="utf-8")
-    return text.partition("\n")[2].strip()
+def _without_title(path: Path) -> str:
+    """Return a text without its title, which the page has."""
+    return path.read_text(encoding="utf-8").partition("\n")[2].strip()
 
 
 _FILLED = {
     "parameters.md": ("@PARAMETERS@", parameter_index),
-    "changelog.md": ("@CHANGELOG@", _changelog),
+    "changelog.md": ("@CHANGELOG@", lambda build: _without_title(build.root / "CHANGELOG.md")),
+    "contributing.md": (
+        "@CONTRIBUTING@",
+        lambda build: _without_title(build.root / "CONTRIBUTING.md"),
+    ),
     "citing.md": ("@BIBTEX@", lambda build: release.bibtex(build.root / "CITATION.cff")),
 }
 """Pages with a mark in the place of what is made at build time: page -> mark, what makes it."""
@@ -342,25 +294,17 @@ _FILLED = {
 
 def _variant(build: Build, target: Path) -> None:
     """Give a variant its own first page, and leave out what quotes published numbers."""
-    rows = ["| chapter | here |", "|---|---|"]
+    chapters = []
     for stem in build.stems:
         changed = build.changed(stem)
-        refused = any(
-            cell.id == "refused"
-            for cell in nbformat.read(build.folder / "notebooks" / f"{stem}.ipynb", 4).cells
-        )
-        what = "refuses" if refused else "computed with"
+        cells = nbformat.read(build.executed(stem), as_version=4).cells
+        what = "refuses" if any(cell.id == "refused" for cell in cells) else "computed with"
         here = f"{what} {_listed(changed)}" if changed else "as published: no such parameter"
-        rows.append(f"| [](notebooks/{stem}.ipynb) | {here} |")
-    text = [
-        "# A variant of the book",
-        f"The chapters below were computed with {_listed(build.changes)} on top of the profile "
-        f"`{build.profile}`. Their prose was written for the published values: where it and a "
-        "figure disagree, the figure shows what was computed here. Unfold the line under a "
-        "figure to see from what.",
-        "\n".join(rows),
-    ]
-    (target / "intro.md").write_text("\n\n".join(text) + "\n", encoding="utf-8")
+        chapters.append((stem, here))
+    text = _text(
+        "variant", changes=_listed(build.changes), profile=build.profile, chapters=chapters
+    )
+    (target / "intro.md").write_text(f"{text}\n", encoding="utf-8")
     toc = yaml.safe_load((target / "_toc.yml").read_text(encoding="utf-8"))
     for part in toc.get("parts", []):
         part["chapters"] = [one for one in part["chapters"] if not _quotes(target, one["file"])]

@@ -10,17 +10,16 @@ import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import nbformat
 
+from companion import course
+from companion.book.plan import Build, repository
 from companion.notebooks import KERNEL
 from ppp import files
 from ppp.errors import PPPError
 from studies.storage import outputs, yaml_documents
-
-if TYPE_CHECKING:
-    from companion.book.build import Build
 
 NAME = "ppp-companion"
 COMMAND = "ppp release"
@@ -55,18 +54,12 @@ if importlib.util.find_spec("ppp") is None:
 
 def notebook(build: Build, stem: str) -> nbformat.NotebookNode:
     """Return a chapter as it is released: its first cell installs what it needs."""
-    from companion.book.build import repository
-
     source = nbformat.read(build.notebook(stem), as_version=4)
     code = INSTALL.format(name=NAME, repository=repository())
     cell = nbformat.v4.new_code_cell(code, id="install", metadata={"tags": ["install"]})
     first = next(i for i, cell in enumerate(source.cells) if cell.cell_type == "code")
     source.cells.insert(first, cell)
-    source.metadata.kernelspec = {
-        "name": KERNEL,
-        "display_name": "Python 3",
-        "language": "python",
-    }
+    source.metadata.kernelspec = {"name": KERNEL, "display_name": "Python 3", "language": "python"}
     return source
 
 
@@ -156,8 +149,6 @@ def pack(build: Build, target: Path, *, force: bool = False) -> Path:
     ReleaseError
         The pages are missing or stale, or the checkout holds what no commit holds.
     """
-    from companion import course
-
     version = citation(build.root / "CITATION.cff")["version"]
     name = f"{NAME}-{version}"
     check_place(target, f"{name}.zip", force=force)
@@ -208,10 +199,7 @@ def sources(root: Path, target: Path) -> None:
     if changed := _git(root, "status", "--porcelain", "--untracked-files=normal"):
         first = changed.splitlines()[0].strip()
         raise ReleaseError(f"the checkout differs from its last commit ({first}); commit first")
-    for name in _git(root, "ls-files", "-z").split("\0"):
-        if name:
-            (target / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(root / name, target / name)
+    _git(root, "checkout-index", "--all", f"--prefix={target.absolute().as_posix()}/")
 
 
 def _git(root: Path, *arguments: str) -> str:

@@ -32,7 +32,7 @@ from studies.results import metric_rows
 from studies.runs import Study, headed, joined
 from studies.storage import tables as files
 
-DATA = paths.DATA / "bhv"
+DATA = paths.data("bhv")
 """What is shipped."""
 MAIN = ("V", "S-zero", "S-circular", "F-zero")
 """The variants of the published test."""

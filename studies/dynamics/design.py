@@ -52,7 +52,7 @@ from studies.pictures.plane import scenes
 from studies.results import metric_rows
 from studies.storage import outputs, tables
 
-DATA = paths.DATA
+DATA = paths.data("dynamics").parent
 """What is shipped: ``networks/`` and ``dynamics/``."""
 
 PADDINGS = ("zeros", "reflect", "replicate", "circular", "randn")

@@ -28,7 +28,7 @@ from studies import paths
 from studies.pictures.datasets import online
 from studies.storage import documents
 
-SHIPPED = paths.DATA / "networks"
+SHIPPED = paths.data("networks")
 """Folder of the shipped weights and their ``manifest.json``."""
 
 PLANE_MEAN, PLANE_STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)

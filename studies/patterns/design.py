@@ -39,7 +39,7 @@ from studies.pictures.plane import scenes
 from studies.runs import Study, joined
 from studies.storage import tables as files
 
-DATA = paths.DATA / "patterns"
+DATA = paths.data("patterns")
 """What is shipped."""
 STATES = ("trained", "initial")
 PHOTOGRAPHS, PLANE = "photographs", "plane"

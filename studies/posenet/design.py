@@ -45,7 +45,7 @@ from studies.results import metric_rows
 from studies.runs import Study, headed, joined
 from studies.storage import tables as files
 
-DATA = paths.DATA / "posenet"
+DATA = paths.data("posenet")
 """What is shipped."""
 IMAGES = ("photographs", "plane", "black", "white", "noise")
 """What read-outs are tested on; the photographs are not those they are trained on."""

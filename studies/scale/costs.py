@@ -31,7 +31,6 @@ from studies.posenet import readout
 from studies.storage import yaml_documents
 from studies.survey import design as survey
 
-DATA = paths.DATA
 WINDOW = 224
 """Side of a network's input, px."""
 FULL = ("V100 16GB", "single")
@@ -117,7 +116,7 @@ def published() -> dict:
     >>> published()["recipe"]["epochs"]
     90
     """
-    return yaml_documents.read_yaml(DATA / "costs.yaml")
+    return yaml_documents.read_yaml(paths.data("costs.yaml"))
 
 
 def build(name: str, device: str = "cpu") -> nn.Module:
@@ -207,7 +206,7 @@ def picture_side(name: str) -> int:
     >>> picture_side("vgg19")
     480
     """
-    rows = survey.table(DATA / "torchvision").set_index("model")
+    rows = survey.table().set_index("model")
     rows = rows[(rows["outcome"] != survey.REFUSED) & (rows["window"] == WINDOW)]
     if name not in rows.index:
         raise ParameterError(unknown("network with a margin", name, rows.index))
@@ -227,7 +226,7 @@ def sizes(name: str) -> dict[str, int]:
     3904
     """
     model = build(name, "meta").eval()
-    rows = survey.table(DATA / "torchvision").set_index("model")
+    rows = survey.table().set_index("model")
     names = str(rows.loc[name, "layers"]).split()
     maps: dict[str, torch.Tensor] = {}
     for layer in names:

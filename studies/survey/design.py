@@ -26,7 +26,7 @@ from studies.pictures import plane
 from studies.runs import Study
 from studies.storage import outputs, tables
 
-DATA = paths.DATA / "torchvision"
+DATA = paths.data("torchvision")
 SCHEMES = ("zeros", "reflect", "replicate", "circular", "randn")
 """The common schemes."""
 MEASURED, PARTLY, REFUSED, ERROR = "measured", "measured in part", "refused", "error"

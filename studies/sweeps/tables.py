@@ -26,7 +26,7 @@ from studies.storage import documents, yaml_documents
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SHIPPED = paths.DATA / "sweeps" / "window-size"
+SHIPPED = paths.data("sweeps", "window-size")
 
 ABOUT_A_RUN = (
     *("state", "reason", "kind", "seconds", "memory_bytes", "disk_bytes"),

@@ -9,8 +9,11 @@ import pytest
 import yaml
 
 from companion import notebooks
-from companion.book import build
+from companion.book import plan
+from companion.notebooks.places import PLACES
+from studies import claims
 from studies.paths import ROOT
+from studies.pictures.photographs import scikit_image_photographs
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -30,6 +33,7 @@ REGISTRY_HOSTS = [
 ]
 MACHINE_PATHS = [f"/{top}/" for top in ("work", "opt", "root", "home", "Users")]
 MACHINE_PATHS += ["/tmp/" + name for name in ("devvenv", "brief", "scratch")]
+NAMED = {"Makefile", "Snakefile", "run", "LICENSE", "NOTICE"}
 TEXT = {".py", ".md", ".ipynb", ".toml", ".yml", ".yaml", ".txt", ".json", ".csv", ".cff", ".css"}
 
 
@@ -38,7 +42,7 @@ def tracked_text():
     skipped = {".git", ".venv", "build", "runs", "__pycache__", ".snakemake", ".cache", "shared"}
     for path in sorted(ROOT.rglob("*")):
         inside = set(path.relative_to(ROOT).parts)
-        named = path.suffix in TEXT or path.name in ("Makefile", "Snakefile", "run", "LICENSE")
+        named = path.suffix in TEXT or path.name in NAMED
         caches = any(part.endswith(("_cache", ".egg-info")) for part in inside)
         if path.is_file() and named and not inside & skipped and not caches:
             yield path
@@ -58,8 +62,10 @@ def test_notebook_source_is_clean(path):
     code = [cell for cell in content.cells if cell.cell_type == "code"]
     for cell in code:
         assert not cell.outputs and cell.execution_count is None
-        assert len(cell.source.splitlines()) <= 40, cell.source[:80]
+        assert len(cell.source.splitlines()) <= 35, cell.source[:80]
     assert "parameters" in code[0].metadata.get("tags", [])
+    if code[1].source.endswith("parameters.check()"):
+        assert "hide-input" in code[1].metadata.get("tags", []), "a page folds the set-up"
     assert content.metadata.kernelspec.name == notebooks.KERNEL
     assert "widgets" not in content.metadata
 
@@ -74,7 +80,8 @@ def test_notebook_checks_its_own_parameters(path):
         if isinstance(call, ast.Call) and ast.unparse(call.func).endswith("parameters.check")
     ]
     assert len(calls) == 1, "the second code cell calls parameters.check(...)"
-    assert {keyword.arg for keyword in calls[0].keywords} == names
+    # Without names, it looks them up in the notebook.
+    assert {keyword.arg for keyword in calls[0].keywords} in (set(), names)
 
 
 @per_notebook
@@ -99,6 +106,42 @@ def test_profiles_fit_the_notebooks():
             notebooks.profile_values(profile, path, notebooks.defaults(path))
 
 
+# ---- what lies where
+
+TABLES = [ROOT / "README.md", ROOT / "studies" / "README.md"]
+LINK = re.compile(r"\[([^]]+)\]\(([^)]+)\)")
+
+
+def chapters(page):
+    """Return the rows of a page's table of chapters, without the head: lists of cells."""
+    lines = page.read_text(encoding="utf-8").splitlines()
+    first = lines.index("| place | chapter | code | data | claims | tests |") + 2
+    last = next(i for i in range(first, len(lines)) if not lines[i].startswith("|"))
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[first:last]]
+
+
+@pytest.mark.parametrize("page", TABLES, ids=["README", "studies"])
+def test_the_table_of_chapters_is_true(page):
+    tested = {claim.id: claim.chapter for claim in claims.claims().values() if claim.tested}
+    places = {}
+    for place, chapter, code, data, listed, tests in chapters(page):
+        ((name, _),) = LINK.findall(chapter)
+        places[name] = place
+        for text, target in LINK.findall(" ".join([chapter, code, data, tests])):
+            assert (page.parent / target).exists(), target
+            assert text in (name, target.removeprefix("../")), text
+        assert all(LINK.findall(cell) for cell in (code, data, tests)), name
+        of_chapter = [claim for claim, where in tested.items() if where == name]
+        assert listed == ("all" if name == "claims-ledger" else ", ".join(of_chapter))
+    assert places == PLACES
+
+
+def test_every_folder_of_the_studies_is_explained():
+    page = ROOT / "studies" / "README.md"
+    linked = {(page.parent / target).resolve() for _, target in LINK.findall(page.read_text())}
+    assert {init.parent for init in page.parent.glob("*/__init__.py")} <= linked
+
+
 # ---- the book
 
 
@@ -111,7 +154,7 @@ def test_table_of_contents_lists_pages_that_exist():
 
 
 def test_every_notebook_is_in_the_book():
-    assert set(build.stems(ROOT / "book" / "_toc.yml")) == {path.stem for path in NOTEBOOKS}
+    assert set(plan.stems(ROOT / "book" / "_toc.yml")) == {path.stem for path in NOTEBOOKS}
 
 
 def test_book_renders_and_does_not_execute():
@@ -162,3 +205,10 @@ def test_no_photograph_in_the_checkout():
         and not {".git", ".venv", "build", "runs", "shared"} & set(path.relative_to(ROOT).parts)
     ]
     assert pictures == []
+
+
+def test_every_photograph_and_folder_of_data_is_in_the_notice():
+    notice = (ROOT / "NOTICE").read_text(encoding="utf-8")
+    shipped = [f"data/{path.name}" for path in (ROOT / "data").iterdir()]
+    names = [photograph.name for photograph in scikit_image_photographs()] + shipped
+    assert [name for name in names if not re.search(rf"\b{re.escape(name)}\b", notice)] == []

@@ -1,15 +1,18 @@
 """What is released: notebooks that install what they need, citations, an archive with hashes."""
 
 import json
+import shutil
 import subprocess
 import sys
 import zipfile
 
 import nbformat
 import pytest
+import toy_notebooks
+from checks import refused
 
-from companion.book import build, release
-from companion.notebooks import staleness
+from companion.book import release
+from companion.book.plan import COMMAND, Build
 from ppp import files
 from studies.paths import ROOT
 from studies.storage import outputs
@@ -34,18 +37,23 @@ def test_version_is_the_same_everywhere():
 def test_a_broken_citation_file(tmp_path, text):
     path = tmp_path / "CITATION.cff"
     path.write_text(text)
-    with pytest.raises(release.ReleaseError, match="citation file"):
-        release.citation(path)
+    refused(release.citation, path, error=release.ReleaseError)
 
 
 def test_first_cell_of_a_released_notebook_installs(monkeypatch):
     monkeypatch.setenv("PPP_REPOSITORY", "https://github.com/someone/ppp-companion")
-    made = release.notebook(build.Build(ROOT), "extracting-ppp")
+    made = release.notebook(Build(ROOT), "extracting-ppp")
     nbformat.validate(made)
     code = [cell for cell in made.cells if cell.cell_type == "code"]
     assert "pip" in code[0].source and "someone/ppp-companion" in code[0].source
     assert "parameters" in code[1].metadata["tags"]
     assert not any(cell.outputs for cell in code)
+
+
+def commit(root):
+    git = ["git", "-C", str(root), "-c", "user.name=a", "-c", "user.email=a@b"]
+    for arguments in (["init", "-q"], ["add", "."], ["commit", "-qm", "first"]):
+        subprocess.run([*git, *arguments], check=True)
 
 
 @pytest.mark.slow
@@ -58,13 +66,11 @@ def test_the_install_cell_installs(tmp_path):
         '[build-system]\nrequires = ["setuptools>=77"]\nbuild-backend = "setuptools.build_meta"\n'
         '[project]\nname = "ppp-companion"\nversion = "1"\n[tool.setuptools]\npackages = ["ppp"]\n'
     )
-    git = ["git", "-C", str(repository), "-c", "user.name=a", "-c", "user.email=a@b"]
-    for arguments in (["init", "-q"], ["add", "."], ["commit", "-qm", "first"]):
-        subprocess.run([*git, *arguments], check=True)
+    commit(repository)
     code = release.INSTALL.format(name=release.NAME, repository=repository.as_uri())
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
     done = subprocess.run(
-        [tmp_path / "venv" / "bin" / "python", "-c", f"{code}\nimport ppp\nprint(ppp.here)"],
+        [tmp_path / "venv" / "bin" / "python", "-Ec", f"{code}\nimport ppp\nprint(ppp.here)"],
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -88,38 +94,29 @@ def test_the_install_cell_says_what_is_missing(tmp_path):
 def built(tmp_path):
     """A small checkout whose book looks built and up to date."""
     root = tmp_path / "checkout"
-    (root / "book").mkdir(parents=True)
-    (root / "ppp").mkdir()
-    (root / "book" / "_toc.yml").write_text(
-        "format: jb-book\nroot: intro\nchapters: [{file: notebooks/01-toy}]\n"
-    )
+    toy_notebooks.write(root / "notebooks" / "toy.ipynb", "Toy", "n = 8  # windows", "n")
+    for folder in ("book", "exercises"):
+        (root / folder).mkdir()
+    toc = "format: jb-book\nroot: intro\nchapters: [{file: notebooks/toy}]\n"
+    (root / "book" / "_toc.yml").write_text(toc)
     for name in ("CITATION.cff", "constraints.txt"):
-        (root / name).write_bytes((ROOT / name).read_bytes())
+        shutil.copy(ROOT / name, root)
+    shutil.copy(ROOT / "exercises" / "padding-schemes.md", root / "exercises" / "toy.md")
     (root / "profiles.yaml").write_text("standard: {}\n")
     (root / ".gitignore").write_text("build/\ndist/\n")
-    v4 = nbformat.v4
-    cell = v4.new_code_cell("n = 8  # windows", metadata={"tags": ["parameters"]})
-    (root / "notebooks").mkdir()
-    nbformat.write(v4.new_notebook(cells=[cell]), root / "notebooks" / "01-toy.ipynb")
-    (root / "exercises").mkdir()
-    (root / "exercises" / "01-toy.md").write_bytes(
-        (ROOT / "exercises" / "padding-schemes.md").read_bytes()
-    )
-    git = ["git", "-C", str(root), "-c", "user.name=a", "-c", "user.email=a@b"]
-    for arguments in (["init", "-q"], ["add", "."], ["commit", "-qm", "first"]):
-        subprocess.run([*git, *arguments], check=True)
-    wanted = build.Build(root)
-    outputs.claim(wanted.folder, build.COMMAND)
-    pages = wanted.folder / ".html-1"
-    pages.mkdir(parents=True)
-    (pages / "index.html").write_text("<html></html>")
-    wanted.html.symlink_to(pages.name)
-    wanted.results("01-toy").mkdir(parents=True)
-    (wanted.results("01-toy") / "a.csv").write_text("a\n1\n")
+    commit(root)
+    wanted = Build(root)
+    outputs.claim(wanted.folder, COMMAND)
+    html = wanted.folder / ".html-1"
+    html.mkdir()
+    (html / "index.html").write_text("<html></html>")
+    wanted.html.symlink_to(html.name)
+    wanted.executed("toy").parent.mkdir()
+    shutil.copy(wanted.notebook("toy"), wanted.executed("toy"))
+    wanted.results("toy").mkdir(parents=True)
+    (wanted.results("toy") / "a.csv").write_text("a\n1\n")
     wanted.want()
-    for name in ("01-toy", "book"):
-        made = staleness.load(wanted.folder / "wanted" / f"{name}.json")
-        staleness.store(wanted.folder / "made" / f"{name}.json", made)
+    shutil.copytree(wanted.folder / "wanted", wanted.folder / "made")
     return wanted
 
 
@@ -131,16 +128,15 @@ def test_archive(built, tmp_path):
         names = {name.removeprefix(f"{top}/") for name in packed.namelist()}
         manifest = json.loads(packed.read(f"{top}/manifest.json"))
     assert {
-        *("html/index.html", "results/01-toy/a.csv", "notebooks/01-toy.ipynb", "CITATION.cff"),
-        *("exercises/student/01-toy.ipynb", "exercises/instructor/01-toy.ipynb", ".zenodo.json"),
-        *("ppp-companion/notebooks/01-toy.ipynb", "ppp-companion/CITATION.cff", "manifest.json"),
+        *("html/index.html", "results/toy/a.csv", "notebooks/toy.ipynb", "CITATION.cff"),
+        *("exercises/student/toy.ipynb", "exercises/instructor/toy.ipynb", ".zenodo.json"),
+        *("ppp-companion/notebooks/toy.ipynb", "ppp-companion/CITATION.cff", "manifest.json"),
     } <= names
-    assert len(manifest["commit"]) == 40 and manifest["parameters"] == {"01-toy": {"n": "8"}}
+    assert len(manifest["commit"]) == 40 and manifest["parameters"] == {"toy": {"n": "8"}}
     digest, name = (tmp_path / "dist" / f"{archive.name}.sha256").read_text().split()
     assert name == archive.name and digest == files.sha256(archive)
     first = archive.read_bytes()
-    with pytest.raises(outputs.OutputError, match="--force"):
-        release.pack(built, tmp_path / "dist")
+    assert "--force" in refused(release.pack, built, tmp_path / "dist", error=outputs.OutputError)
     again = release.pack(built, tmp_path / "dist", force=True)
     assert again.read_bytes() == first  # the same bytes again
     assert sorted(path.name for path in (tmp_path / "dist").glob("[!.]*")) == [
@@ -150,15 +146,16 @@ def test_archive(built, tmp_path):
 
 
 def test_no_archive_from_stale_pages_or_a_changed_checkout(built, tmp_path):
+    def said():
+        return refused(release.pack, built, tmp_path / "dist", error=release.ReleaseError)
+
     extra = built.root / "notes.txt"
     extra.write_text("x")
-    with pytest.raises(release.ReleaseError, match="differs from its last commit"):
-        release.pack(built, tmp_path / "dist")
+    assert extra.name in said()
     extra.unlink()
     with (built.root / "CITATION.cff").open("a") as citation:
         citation.write("# another\n")
-    with pytest.raises(release.ReleaseError, match="the pages are not up to date"):
-        release.pack(built, tmp_path / "dist")
+    assert "CITATION.cff: changed" in said()
     assert not list((tmp_path / "dist").glob("*"))
 
 
@@ -166,15 +163,10 @@ def test_an_archive_that_was_tampered_with(built, tmp_path):
     archive = release.pack(built, tmp_path / "dist")
     with zipfile.ZipFile(archive) as packed:
         parts = {name: packed.read(name) for name in packed.namelist()}
-    for change, says in (
-        ({f"{archive.stem}/html/index.html": b"other"}, "is not what the manifest says"),
-        ({f"{archive.stem}/more.txt": b"x"}, "more.txt is not in both"),
-    ):
+    for name in ("html/index.html", "more.txt"):
         with zipfile.ZipFile(archive, "w") as packed:
-            for name, data in (parts | change).items():
-                packed.writestr(name, data)
-        with pytest.raises(release.ReleaseError, match=says):
-            release.check(archive)
+            for part, data in (parts | {f"{archive.stem}/{name}": b"other"}).items():
+                packed.writestr(part, data)
+        assert name in refused(release.check, archive, error=release.ReleaseError)
     archive.write_bytes(b"x")
-    with pytest.raises(release.ReleaseError, match="not an archive"):
-        release.check(archive)
+    refused(release.check, archive, error=release.ReleaseError)

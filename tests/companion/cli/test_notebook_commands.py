@@ -11,10 +11,10 @@ import toy_notebooks
 import yaml
 
 from companion import cli, notebooks
-from companion.book import build
+from companion.notebooks.numbers import NumbersError, numbers
 from ppp.errors import ParameterError
 from ppp.padding import SCHEMES
-from studies import parameters
+from studies import parameters, paths
 
 PARAMETERS = """\
 profile = "standard"  # how much is computed
@@ -40,7 +40,8 @@ def write(path, cell=PARAMETERS, body=BODY, tags=("parameters",)):
 @pytest.fixture
 def toy(tmp_path, monkeypatch):
     """A checkout with one notebook, which is also the working directory."""
-    monkeypatch.setattr(notebooks, "ROOT", tmp_path)
+    for module in (notebooks, paths):
+        monkeypatch.setattr(module, "ROOT", tmp_path)
     monkeypatch.chdir(tmp_path)
     profiles = {"quick": {"01-toy": {"n": 8}}, "standard": None, "paper": {}}
     (tmp_path / "profiles.yaml").write_text(yaml.safe_dump(profiles))
@@ -317,8 +318,8 @@ def test_run_writes_notebook_page_and_results(toy, capsys):
     ]
     executed = nbformat.read(folder / "01-toy.ipynb", 4)
     assert executed.cells[-1].outputs[0].text == "8 ['mean'] coffee\n"
-    numbers = json.loads((folder / "results" / "numbers.json").read_text())
-    assert numbers == {"n": 8, "profile": "quick"}
+    written = json.loads((folder / "results" / "numbers.json").read_text())
+    assert written == {"n": 8, "profile": "quick"}
     assert str(folder) in capsys.readouterr().out
     page = (folder / "01-toy.html").read_text()
     assert "coffee" in page and "MathJax = {tex" in page
@@ -362,17 +363,17 @@ def test_read_only_output_folder(toy, capsys):
 
 
 def test_numbers(tmp_path):
-    assert build.numbers(tmp_path, "extracting-ppp") == {}
+    assert numbers(tmp_path, "extracting-ppp") == {}
     file = tmp_path / "numbers.json"
     file.write_text('{"n": 64, "mae": "0.12"}')
-    assert build.numbers(tmp_path, "extracting-ppp") == {
+    assert numbers(tmp_path, "extracting-ppp") == {
         "extracting_ppp_n": 64,
         "extracting_ppp_mae": "0.12",
     }
     for wrong in ("[1]", '{"a": NaN}', '{"a": {"b": 1}}', '{"a b": 1}', '{"a": true}', "{"):
         file.write_text(wrong)
-        with pytest.raises(build.BookError, match=r"numbers\.json"):
-            build.numbers(tmp_path, "extracting-ppp")
+        with pytest.raises(NumbersError, match=r"numbers\.json"):
+            numbers(tmp_path, "extracting-ppp")
 
 
 def test_unknown_profile_is_refused_before_building(capsys):
