@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 import ppp
 from companion import cli, quantities
-from companion.measure import report, run as measure
+from companion.measure import report
 from ppp import measurement
 from ppp.results import NullTest
 from studies import networks
