@@ -140,8 +140,8 @@ def course(output, force, check) -> None:
     sources = ROOT / "exercises"
     outputs.check_free(output, course.COMMAND, force=force)
     if check:
-        problems = [line for path in sorted(sources.glob("*.md")) for line in course.problems(path)]
-        if problems:
+        sheets = map(course.read, sorted(sources.glob("*.md")))
+        if problems := [line for sheet in sheets for line in course.verify(sheet)]:
             raise course.CourseError("; ".join(problems))
     written = course.build(sources, output, force=force)
     print(f"{count(written, 'notebook')} in {output}: student and instructor")
