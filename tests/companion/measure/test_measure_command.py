@@ -16,7 +16,6 @@ import ppp
 from companion import cli, quantities
 from companion.measure import report
 from ppp import measurement
-from ppp.results import NullTest
 from studies import networks
 from studies.networks import own as own_networks
 from studies.pictures import photographs
@@ -251,10 +250,12 @@ def test_texts_from_outside_are_escaped(here):
     assert Path("out/report.html").read_text().count("<b>") == 6  # the pitfalls' own
 
 
-def test_layer_without_a_clean_cell_is_told_as_untested():
-    none = NullTest(cells=0, largest=0.0, relative=0.0)
-    assert report._verdict(none) == "no clean cell"
-    assert report._verdict(NullTest(4, 0.0, 0.0)) == "passed"
+def test_layer_without_a_clean_cell_is_told_as_untested(here, capsys):
+    assert own("--output", "out", layers="--layers 0,2 --window 4 --per-photo 3") == 0
+    passed, untested = capsys.readouterr().out.splitlines()[-3:-1]
+    assert "passed" in passed and "no clean cell" in untested
+    page = Page("out/report.html")
+    assert "The null test could not be made in 1 of 2 layers (2)" in page.text
 
 
 # ---- the folder
@@ -392,16 +393,16 @@ def test_an_edited_network_begins_anew(here, monkeypatch, edited):
         ("net.py:make_net --photos none", "no folder 'none'"),
         ("net.py:make_net --photos net.py", "is a file; expected a folder"),
         ("net.py:make_net --window 99", "needs 104 x 104 px (height x width)"),
-        ("net.py:make_net --window 0", "--window 0: expected a whole number of at least 1"),
-        ("net.py:make_net --window 100000000000", "--window 100000000000: expected a whole"),
-        (f"net.py:make_net --seed {2**64}", f"--seed {2**64}: expected a whole number of at most"),
-        (f"net.py:make_net --seed {'9' * 9999}", "expected a whole number of at least 0"),
+        ("net.py:make_net --window 0", "window = 0; expected a whole number, 1 to"),
+        ("net.py:make_net --window 100000000000", "window = 100000000000; expected a whole"),
+        (f"net.py:make_net --seed {2**64}", f"seed = {2**64}; expected a whole number, 0 to"),
+        (f"net.py:make_net --seed {'9' * 9999}", "seed = '999"),
         ("net.py:make_net --photos ~no-such-user/x", "--photos '~no-such-user/x': no such user"),
-        ("net.py:make_net --window big", "--window 'big': expected a whole number"),
+        ("net.py:make_net --window big", "window = 'big'; expected a whole number"),
         ("plane-vgg --window 8", "the model does not run on"),
-        ("net.py:make_net --per-photo 0", "--per-photo 0: expected a whole number"),
-        ("net.py:make_net --batch-size 0", "--batch-size 0: expected a whole number"),
-        ("net.py:make_net --seed=-1", "--seed -1: expected a whole number of at least 0"),
+        ("net.py:make_net --per-photo 0", "per-photo = 0; expected a whole number"),
+        ("net.py:make_net --batch-size 0", "batch-size = 0; expected a whole number"),
+        ("net.py:make_net --seed=-1", "seed = -1; expected a whole number of at least 0"),
         ("net.py:make_net --mean 1,2", "--mean '1,2': expected three numbers"),
         ("net.py:make_net --std 1,2,0", "--std '1,2,0': expected three numbers above 0"),
         ("net.py:make_net --device gpu", "--device 'gpu' cannot be used"),
