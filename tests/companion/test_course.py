@@ -151,16 +151,6 @@ def test_notebooks_for_students_and_instructors(source, tmp_path):
             exec(cell.source, names)
 
 
-def test_a_source_that_cannot_be_read_leaves_the_notebooks(source, tmp_path):
-    written = course.build(source.parent, tmp_path / "course")
-    before = [path.read_bytes() for path in written]
-    edit(source, "```python check", "```python chek")
-    with pytest.raises(course.CourseError):
-        course.build(source.parent, tmp_path / "course")
-    assert [path.read_bytes() for path in written] == before
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["course", "exercises"]
-
-
 def test_command(source, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(notebooks, "ROOT", tmp_path)
     monkeypatch.chdir(tmp_path)

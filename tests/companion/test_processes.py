@@ -1,5 +1,6 @@
 """How a command ends: on a signal, in library code, with its children, and they with it."""
 
+import contextlib
 import signal
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import time
 
 import psutil
 import pytest
+from families import assert_gone, ended, living
 
 COMMAND = """\
 import sys, time
@@ -35,39 +37,20 @@ BUSY = "import hashlib; hashlib.pbkdf2_hmac('sha256', b'', b'', 2**31 - 1)"
 @pytest.fixture
 def waiting():
     """Return a function that starts a command with one child, and returns both."""
-    started = []
+    with contextlib.ExitStack() as stack:
 
-    def start(child=SLEEP, waiting="time.sleep(60)", before=""):
-        script = before + COMMAND.format(child=child, waiting=waiting)
-        command = subprocess.Popen(
-            [sys.executable, "-c", script],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        family = [command, psutil.Process(int(command.stdout.readline()))]
-        started.extend(family)
-        return family
+        def start(child=SLEEP, waiting="time.sleep(60)", before=""):
+            script = before + COMMAND.format(child=child, waiting=waiting)
+            command = subprocess.Popen(
+                [sys.executable, "-c", script],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            stack.enter_context(ended(command))
+            return command, psutil.Process(int(command.stdout.readline()))
 
-    yield start
-    for one in started:
-        if is_running(one):
-            one.kill()
-    for one in started:
-        one.wait()
-
-
-def is_running(process):
-    if isinstance(process, subprocess.Popen):
-        return process.poll() is None
-    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-
-
-def assert_ends(process, seconds=5):
-    deadline = time.monotonic() + seconds
-    while is_running(process):
-        assert time.monotonic() < deadline, "it still runs"
-        time.sleep(0.05)
+        yield start
 
 
 @pytest.mark.parametrize(
@@ -77,10 +60,10 @@ def assert_ends(process, seconds=5):
 def test_a_signal_is_answered_in_one_line_and_ends_the_child(waiting, number, says):
     command, child = waiting()
     command.send_signal(getattr(signal, number))
-    assert_ends(command)
-    assert command.returncode == 128 + getattr(signal, number)
+    assert_gone([command])
+    assert command.wait(1) == 128 + getattr(signal, number)
     assert command.stderr.read() == f"ppp: {says}\n"
-    assert_ends(child, 1)
+    assert_gone([child], 1)
 
 
 @pytest.mark.parametrize(
@@ -91,16 +74,16 @@ def test_nothing_outlives_the_grace(waiting, child, busy):
     command, child = waiting(child, busy)
     time.sleep(0.3)
     command.send_signal(signal.SIGTERM)
-    assert_ends(command, 7)
-    assert command.returncode == 143 and command.stderr.read() == "ppp: stopped\n"
-    assert_ends(child, 1)
+    assert_gone([command], 7)
+    assert command.wait(1) == 143 and command.stderr.read() == "ppp: stopped\n"
+    assert_gone([child], 1)
 
 
 def test_a_child_ends_with_a_command_that_is_killed(waiting):
     command, child = waiting(FOLLOWER)
     time.sleep(1)
     command.kill()
-    assert_ends(child)
+    assert_gone([child])
 
 
 def test_an_interrupt_that_the_parent_ignores_is_ignored(waiting):
@@ -108,19 +91,19 @@ def test_an_interrupt_that_the_parent_ignores_is_ignored(waiting):
     command, child = waiting(before=IGNORING)
     command.send_signal(signal.SIGINT)
     time.sleep(0.5)
-    assert is_running(command) and is_running(child)
+    assert living([command, child]) == [command, child]
     child.send_signal(signal.SIGINT)
-    assert_ends(child)
+    assert_gone([child])
     command.send_signal(signal.SIGTERM)
-    assert_ends(command)
-    assert command.returncode == 143
+    assert_gone([command])
+    assert command.wait(1) == 143
 
 
 def test_an_exit_code_is_passed_on_without_a_signal(waiting):
     command, child = waiting(waiting="child.wait()")
     child.kill()
     command.wait(10)
-    assert command.returncode == 0 and command.stderr.read() == ""
+    assert command.wait(1) == 0 and command.stderr.read() == ""
 
 
 def test_the_wheel_without_the_tooling_names_the_readme(tmp_path):

@@ -4,7 +4,6 @@ Most of it runs in this process. What needs a process is asked of ``ppp run`` al
 commands it is marked ``nightly``. How a process ends is tested in ``test_processes.py``.
 """
 
-import contextlib
 import os
 import random
 import shlex
@@ -16,10 +15,10 @@ import time
 
 import click
 import numpy as np
-import psutil
 import pytest
 import toy_notebooks
 from checks import contents
+from families import assert_gone, ended, family, living
 from PIL import Image
 
 from companion import cli
@@ -158,7 +157,7 @@ def test_foreign_files_are_refused_and_stay(here, refused, name):
     refused(line.format("file"), "file")
 
 
-@pytest.mark.parametrize("name", WHOLE)
+@pytest.mark.parametrize("name", ["measure", "course"])
 def test_an_empty_place_and_an_own_one(here, refused, name):
     line = WHOLE[name].format("empty")
     (here / "empty").mkdir()
@@ -199,9 +198,9 @@ def test_a_variant_reaches_the_program_unharmed(tmp_path):
 # ---- processes
 
 
-def start(line, before=(), **environment):
+def start(line, **environment):
     return subprocess.Popen(
-        [*before, *PPP, *shlex.split(line)],
+        [*PPP, *shlex.split(line)],
         env={**os.environ, **environment},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -209,42 +208,6 @@ def start(line, before=(), **environment):
         start_new_session=True,
         text=True,
     )
-
-
-def family(process):
-    with contextlib.suppress(psutil.NoSuchProcess):
-        head = psutil.Process(process.pid)
-        return [head, *head.children(recursive=True)]
-    return []
-
-
-def living(processes):
-    alive = []
-    for one in processes:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if one.is_running() and one.status() != psutil.STATUS_ZOMBIE:
-                alive.append(one)
-    return alive
-
-
-def assert_gone(processes):
-    """Give them five seconds to end."""
-    deadline = time.monotonic() + 5
-    while living(processes) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert living(processes) == []
-
-
-@contextlib.contextmanager
-def ended(process):
-    """See to it that nothing of a command is left."""
-    try:
-        yield process
-    finally:
-        for one in family(process):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                one.kill()
-        process.communicate()
 
 
 def ppp(line, seconds=60, **environment):
@@ -258,7 +221,6 @@ LONG = {
     "run": "run toy.ipynb -p n 3000 --output out",
     "measure": "measure net.py:make --window 32 --per-photo 3000 --photos photos --output out",
     "sweep run": "sweep run long.yaml --output out --jobs 2",
-    "patterns": "patterns --family vgg --out out --jobs 2",
     "zoo train": "zoo train --family vgg --padding zeros --seed 0 --out out",
 }
 SIGNS = {
@@ -270,36 +232,24 @@ SIGNS = {
 """What each leaves once it is in the midst of its work."""
 
 
-def usual(*names):
-    """Return the names of commands, all marked nightly but these."""
-    return [
-        pytest.param(name, marks=[] if name in names else [pytest.mark.nightly]) for name in LONG
-    ]
+def nightly(*values):
+    """Return parameters of a test, marked nightly unless they are the usual ones."""
+    usual = values in (("run",), ("run", "SIGTERM"))
+    return pytest.param(*values, marks=[] if usual else [pytest.mark.nightly])
 
 
 def wait_for_work(process, folder, name):
     deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and process.poll() is None:
-        if name == "patterns":  # it leaves nothing before a run is finished
-            found = [one for one in family(process) if "spawn_main" in " ".join(one.cmdline())]
-        else:
-            found = list(folder.glob(SIGNS[name]))
-        if found:
-            time.sleep(0.3)
-            return
+    while not list(folder.glob(SIGNS[name])):
         time.sleep(0.02)
-    pytest.fail(f"{name} did not begin: {process.communicate(timeout=5)}")
+        if time.monotonic() > deadline or process.poll() is not None:
+            pytest.fail(f"{name} did not begin: {process.communicate(timeout=5)}")
+    time.sleep(0.3)
 
 
 @pytest.mark.parametrize(
     ("name", "number"),
-    [
-        pytest.param(
-            name, one, marks=[] if (name, one) == ("run", "SIGTERM") else [pytest.mark.nightly]
-        )
-        for name in LONG
-        for one in ("SIGTERM", "SIGINT", "SIGHUP")
-    ],
+    [nightly(name, one) for name in LONG for one in ("SIGTERM", "SIGINT", "SIGHUP")],
 )
 def test_a_signal_ends_a_command_and_its_children(here, name, number):
     (here / "neighbour.txt").write_text("mine")
@@ -319,7 +269,7 @@ def test_a_signal_ends_a_command_and_its_children(here, name, number):
         assert not (here / "out").exists() and hidden(here) == []
 
 
-@pytest.mark.parametrize("name", usual("run"))
+@pytest.mark.parametrize("name", [nightly(name) for name in LONG])
 def test_children_end_with_a_command_that_is_killed(here, name):
     with ended(start(LONG[name])) as process:
         wait_for_work(process, here, name)
@@ -370,23 +320,6 @@ def test_a_notebook_runs_wherever_it_is(here):
     assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
 
 
-@pytest.mark.nightly
-def test_a_notebook_runs_under_a_parent_that_ignores_interrupts(here):
-    """As in the background of a script: it goes on, and a TERM still ends it."""
-    ignoring = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); "
-    ignoring += "os.execv(sys.argv[1], sys.argv[1:])"
-    with ended(start(LONG["run"], [sys.executable, "-c", ignoring])) as process:
-        wait_for_work(process, here, "run")
-        process.send_signal(signal.SIGINT)
-        time.sleep(0.5)
-        assert process.poll() is None
-        children = family(process)
-        process.send_signal(signal.SIGTERM)
-        _, said = process.communicate(timeout=20)
-    assert process.returncode == 143, said
-    assert living(children) == []
-
-
 KILLED = {
     "run": "run toy.ipynb --output out",
     "measure": "measure net.py:make --window 32 --per-photo 64 --photos photos --output out",
@@ -396,14 +329,11 @@ KILLED = {
     "patterns": "patterns --family vgg --padding zeros --seed 0 --out out",
     "survey": "survey alexnet squeezenet1_0 --out out",
 }
-KILLS = [
-    pytest.param(name, draw, marks=[pytest.mark.nightly] if draw or name != "run" else [])
-    for name in KILLED
-    for draw in range(10)
-]
 
 
-@pytest.mark.parametrize(("name", "draw"), KILLS)
+@pytest.mark.nightly
+@pytest.mark.parametrize("draw", range(10))
+@pytest.mark.parametrize("name", KILLED)
 def test_a_kill_spoils_nothing(here, name, draw):
     """Kill a command at a random moment: old results stay whole, and the same command completes."""
     kept = name in KEPT
