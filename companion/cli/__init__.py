@@ -89,11 +89,8 @@ def _run(arguments: Sequence[str]) -> int:
             sys.stdout.flush()
     except Exit as end:  # after --help
         return end.exit_code
-    except click.UsageError as error:
-        _say(_usage(error))
-        return 2
-    except PPPError as error:
-        _say(str(error))
+    except (click.UsageError, PPPError) as error:
+        _say(_usage(error) if isinstance(error, click.UsageError) else str(error))
         return 2
     except BrokenPipeError:  # the reader, such as `head`, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

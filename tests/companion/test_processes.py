@@ -34,23 +34,44 @@ BUSY = "import hashlib; hashlib.pbkdf2_hmac('sha256', b'', b'', 2**31 - 1)"
 """Runs no Python code for a long time, so that no handler of a signal is called."""
 
 
+def begun(script):
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([sys.executable, "-c", script], **pipes)
+
+
 @pytest.fixture
 def waiting():
     """Return a function that starts a command with one child, and returns both."""
     with contextlib.ExitStack() as stack:
 
         def start(child=SLEEP, waiting="time.sleep(60)", before=""):
-            script = before + COMMAND.format(child=child, waiting=waiting)
-            command = subprocess.Popen(
-                [sys.executable, "-c", script],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
+            command = begun(before + COMMAND.format(child=child, waiting=waiting))
             stack.enter_context(ended(command))
             return command, psutil.Process(int(command.stdout.readline()))
 
         yield start
+
+
+LOADING = """\
+import sys, time
+
+class Finder:
+    def find_spec(name, path=None, target=None):
+        if name == "companion.cli":
+            print("loading", flush=True)
+            time.sleep(60)
+
+sys.meta_path.insert(0, Finder)
+from ppp.__main__ import run
+sys.exit(run())
+"""
+
+
+def test_a_signal_is_answered_while_the_command_line_is_loaded():
+    with ended(begun(LOADING)) as command:
+        assert command.stdout.readline() == "loading\n"
+        command.send_signal(signal.SIGINT)
+        assert command.wait(5) == 130 and command.stderr.read() == "ppp: interrupted\n"
 
 
 @pytest.mark.parametrize(
