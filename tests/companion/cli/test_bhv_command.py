@@ -1,5 +1,6 @@
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -56,7 +57,7 @@ def test_without_options_the_whole_design_is_trained_and_collected(asked, capsys
     from studies.bhv import design
 
     assert command() == 0
-    out, every = cli.Path("runs/bhv"), design.runs()
+    out, every = Path("runs/bhv"), design.runs()
     assert asked == [(every, out, 1), (out, out / "tables", every)]
     said = capsys.readouterr().out
     assert said == "314 runs in runs/bhv; their tables are in runs/bhv/tables\n"
@@ -68,7 +69,7 @@ def test_options_choose_runs(asked):
     options = "--condition size-24 --condition block-6 --variant V --variant F-zero --seed 4"
     assert command(*options.split(), "--seed", 0, "--jobs", 2, "--out", "o", "--data", "d") == 0
     wanted = design.runs(["size-24", "block-6"], ["V", "F-zero"], [0, 4])
-    out, data = cli.Path("o"), cli.Path("d")
+    out, data = Path("o"), Path("d")
     assert asked == [(wanted, out, 2), (out, data, wanted)] and len(wanted) == 8
 
 
@@ -108,8 +109,8 @@ def test_a_design_becomes_tables_and_goes_on(tiny, tmp_path, capsys, monkeypatch
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ("--seed x", "seed = 'x'; expected a whole number, 0 to 9"),
-        ("--seed=-1", "seed = -1; expected a whole number, 0 to 9"),
+        ("--seed x", "seed = 'x'; expected a whole number"),
+        ("--seed=-1", "seed = -1; expected a whole number"),
         ("--seed 10", "seed = 10; expected a whole number, 0 to 9"),
         ("--condition publishd", "did you mean 'published'"),
         ("--variant S-zero --variant S-circle", "did you mean 'S-circular'"),

@@ -1,5 +1,7 @@
 """`ppp patterns`; what it shares with `ppp bhv` is tested there."""
 
+from pathlib import Path
+
 import pytest
 
 from companion import cli
@@ -19,7 +21,7 @@ def asked(monkeypatch):
 
 def test_without_options_everything_is_measured_and_collected(asked, capsys):
     assert cli.main(["patterns"]) == 0
-    out, every = cli.Path("runs/patterns"), design.runs()
+    out, every = Path("runs/patterns"), design.runs()
     assert asked == [(every, out, 1), (out, out / "tables", every)]
     assert capsys.readouterr().out.startswith(f"{len(every)} runs in {out}; ")
 
@@ -28,7 +30,7 @@ def test_options_choose_runs(asked):
     options = "--family vgg --padding zeros --scheme randn --state trained --seed 2 --jobs 2"
     assert cli.main(["patterns", *options.split(), "--out", "o", "--data", "d"]) == 0
     wanted = design.runs(["vgg"], ["zeros", "randn"], ["trained"], [2])
-    assert asked == [(wanted, cli.Path("o"), 2), (cli.Path("o"), cli.Path("d"), wanted)]
+    assert asked == [(wanted, Path("o"), 2), (Path("o"), Path("d"), wanted)]
     assert len(wanted) == 2
 
 

@@ -1,5 +1,7 @@
 """`ppp posenet`; what it shares with `ppp bhv` is tested there."""
 
+from pathlib import Path
+
 import pytest
 
 from companion import cli
@@ -28,7 +30,7 @@ def test_without_options_the_whole_design_is_trained_and_collected(asked, capsys
     from studies.posenet import design
 
     assert command() == 0
-    out, every = cli.Path("runs/posenet"), design.runs()
+    out, every = Path("runs/posenet"), design.runs()
     assert asked == [(every, out, 1), (out, out / "tables", every)]
     said = capsys.readouterr().out
     assert said == f"{len(every)} runs in {out}; their tables are in {out / 'tables'}\n"
@@ -40,7 +42,7 @@ def test_options_choose_runs(asked):
     options = "--part trained --part ridge --padding zeros --padding randn --seed 4 --jobs 2"
     assert command(*options.split(), "--out", "o", "--data", "d") == 0
     wanted = design.runs(["trained", "ridge"], ["zeros", "randn"], [4])
-    out, data = cli.Path("o"), cli.Path("d")
+    out, data = Path("o"), Path("d")
     assert asked == [(wanted, out, 2), (out, data, wanted)] and len(wanted) == 4
 
 

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -36,7 +37,7 @@ def test_without_options_the_whole_zoo_is_trained(asked, capsys):
     from studies.dynamics import design
 
     assert cli.main(["zoo", "train"]) == 0
-    assert asked == [(design.runs(), cli.Path("runs/zoo"), 1)]
+    assert asked == [(design.runs(), Path("runs/zoo"), 1)]
     assert capsys.readouterr().out == "48 runs in runs/zoo; to ship them: ppp zoo collect\n"
 
 
@@ -44,15 +45,15 @@ def test_options_choose_runs(asked, capsys):
     options = "--family vgg --padding zeros --scheme optimal --seed 5 --seed 0 --jobs 2"
     assert cli.main(["zoo", "train", *options.split(), "--out", "my runs"]) == 0
     wanted = [("vgg", padding, seed) for padding in ("zeros", "optimal") for seed in (5, 0)]
-    assert asked == [(wanted, cli.Path("my runs"), 2)]
+    assert asked == [(wanted, Path("my runs"), 2)]
     assert "ppp zoo collect --runs 'my runs'\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ("--seed x", "seed = 'x'; expected a whole number, 0 to 65535"),
-        ("--seed=-1", "seed = -1; expected a whole number, 0 to 65535"),
+        ("--seed x", "seed = 'x'; expected a whole number"),
+        ("--seed=-1", "seed = -1; expected a whole number"),
         ("--family resnt", "did you mean 'resnet'"),
         ("--padding zeros --scheme refelct", "did you mean 'reflect'"),
         ("--jobs 0", "jobs = 0; expected a whole number of at least 1"),
@@ -115,17 +116,11 @@ def test_collect_and_verify(tmp_path, capsys):
     assert cli.main(["zoo", "collect", *map(str, others), "--replace"]) == 0
     capsys.readouterr()
     assert "no finished run" in refused(capsys, "collect", "--runs", data, "--data", data)
-    assert "--accuracy 'all'" in refused(capsys, "verify", "--data", data, "--accuracy", "all")
+    assert "accuracy = 'all'" in refused(capsys, "verify", "--data", data, "--accuracy", "all")
     (data / "networks" / f"{settings.stem}.safetensors").write_bytes(b"")
     assert "SHA-256" in refused(capsys, "verify", "--data", data)
     shutil.rmtree(data)
     assert "manifest.json" in refused(capsys, "verify", "--data", data)
-
-
-def test_the_command_line_starts_without_torch():
-    script = "import sys; from companion import cli; cli._parser(); print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert done.stdout == "False\n", done.stderr
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends a signal")

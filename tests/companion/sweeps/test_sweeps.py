@@ -218,8 +218,8 @@ def test_a_missing_file_and_bad_options_are_refused_in_one_line(toy, capsys):
     path.write_text("run: toy.ipynb\nseeds: 1")
     for words, says in [
         (["plan", str(toy / "none.yaml")], "none.yaml cannot be read: No such file"),
-        (["plan", str(path), "--jobs", "0"], "--jobs 0: expected a whole number"),
-        (["run", str(path), "--first", "x"], "--first 'x': expected a whole number"),
+        (["plan", str(path), "--jobs", "0"], "jobs = 0; expected a whole number"),
+        (["run", str(path), "--first", "x"], "first = 'x'; expected a whole number"),
         (
             ["run", str(path), "--cluster", "slrum"],
             "--cluster 'slrum': expected slurm, or a folder",
