@@ -33,11 +33,10 @@ def variant(function: Callable) -> Callable:
 
 def _asked(profile: str, variant: str = "", changes: tuple[tuple[str, str], ...] = ()) -> Build:
     from companion.book.build import Build
-    from companion.notebooks import ROOT
-    from studies import parameters
+    from studies import parameters, paths
 
     parameters.check(profile=profile)
-    asked = Build(ROOT, profile, read_variant(variant) | dict(changes))
+    asked = Build(paths.ROOT, profile, read_variant(variant) | dict(changes))
     asked.check()
     return asked
 
@@ -105,7 +104,7 @@ def why(page, **asked) -> None:
 def compare(run, other, published, output, force) -> None:
     """Put a run beside the published chapter, or beside another run."""
     from companion.compare import Run, compare
-    from companion.notebooks import ROOT
+    from studies import paths
     from studies.storage import outputs
 
     page = output or (other or run) / "compare.html"
@@ -114,7 +113,7 @@ def compare(run, other, published, output, force) -> None:
     if other:
         first = Run.read(run)
     else:
-        first = Run.published(published or ROOT / "build" / "standard", second.stem)
+        first = Run.published(published or paths.ROOT / "build" / "standard", second.stem)
     comparison = compare(first, second)
     outputs.write_page(page, comparison.html(), "ppp compare", force=force)
     for name, a, b in comparison.settings:
@@ -134,10 +133,10 @@ def compare(run, other, published, output, force) -> None:
 def course(output, force, check) -> None:
     """Write the exercises for students and instructors."""
     from companion import course
-    from companion.notebooks import ROOT
+    from studies import paths
     from studies.storage import outputs
 
-    sources = ROOT / "exercises"
+    sources = paths.ROOT / "exercises"
     outputs.check_free(output, course.COMMAND, force=force)
     if check:
         sheets = map(course.read, sorted(sources.glob("*.md")))

@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from companion import cli, compare, notebooks
+from companion import cli, compare
+from studies import paths
 
 FIGURE = (
     '<figure class="ppp-figure"><img src="data:image/png;base64,AAAA" alt="a">'
@@ -109,7 +110,7 @@ def test_page_shows_both_figures_and_needs_no_network(tmp_path):
 
 def test_command_beside_what_is_published(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(notebooks, "ROOT", tmp_path)
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
     write(tmp_path / "run", shift=0.5)
     built = write(tmp_path / "x")
     (tmp_path / "build" / "standard" / "notebooks").mkdir(parents=True)
@@ -138,7 +139,7 @@ def test_command_beside_what_is_published(tmp_path, monkeypatch, capsys):
 )
 def test_refusal_is_one_line_and_writes_nothing(tmp_path, monkeypatch, capsys, arguments, says):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(notebooks, "ROOT", tmp_path)
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
     write(tmp_path / "run")
     write(tmp_path / "other", stem="bhv-confounders")
     (tmp_path / "empty").mkdir()

@@ -5,7 +5,8 @@ import re
 import nbformat
 import pytest
 
-from companion import cli, course, notebooks
+from companion import cli, course
+from studies import paths
 from studies.paths import ROOT
 
 SHEETS = sorted((ROOT / "exercises").glob("*.md"))
@@ -152,7 +153,7 @@ def test_notebooks_for_students_and_instructors(source, tmp_path):
 
 
 def test_command(source, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(notebooks, "ROOT", tmp_path)
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
     monkeypatch.chdir(tmp_path)
     assert cli.main(["course", "--check"]) == 0
     assert "2 notebooks" in capsys.readouterr().out

@@ -11,6 +11,7 @@ import yaml
 from checks import contents
 
 from companion import cli, notebooks
+from studies import paths
 
 PARAMETERS = """\
 profile = "standard"  # how much is computed
@@ -32,7 +33,7 @@ print(n, schemes, photograph)
 @pytest.fixture
 def toy(tmp_path, monkeypatch):
     """A checkout with one notebook, which is also the working directory."""
-    monkeypatch.setattr(notebooks, "ROOT", tmp_path)
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
     monkeypatch.chdir(tmp_path)
     profiles = {"quick": {"toy": {"n": 8}}, "standard": None, "paper": {"toy": {"nn": 3}}}
     (tmp_path / "profiles.yaml").write_text(yaml.safe_dump(profiles))
