@@ -393,8 +393,8 @@ def check(**values: Any) -> None:
     checked(values)
 
 
-def check_whole(name: str, value: object, least: int, most: float = math.inf) -> None:
-    """Refuse what is no whole number of a closed range.
+def check_whole(name: str, value: object, least: int, most: float = MOST) -> int:
+    """Return a whole number of a closed range, or refuse what is none.
 
     Raises
     ------
@@ -404,7 +404,13 @@ def check_whole(name: str, value: object, least: int, most: float = math.inf) ->
     Examples
     --------
     >>> check_whole("jobs", 2, 1)
+    2
+    >>> check_whole("jobs", 0, 1)
+    Traceback (most recent call last):
+    ppp.errors.ParameterError: jobs = 0; expected a whole number of at least 1
     """
     if type(value) is not int or not least <= value <= most:
-        span = f", {least} to {most}" if most < math.inf else f" of at least {least}"
-        raise ParameterError(f"{name} = {value!r}; expected a whole number{span}")
+        above = most < MOST or (type(value) is int and value > most)
+        span = f", {least} to {most}" if above else f" of at least {least}"
+        raise ParameterError(f"{name} = {shown(value)}; expected a whole number{span}")
+    return value

@@ -74,12 +74,9 @@ def test_a_difference_exceeds_its_interval(tmp_path, shift, half, exceeding):
 
 
 def test_halves_that_face_each_other_count():
-    one, other = np.array([1.0]), np.array([2.0])
-    low_wide = (np.array([-9.0]), np.array([1.1]))  # wide on the far side only
-    narrow = (np.array([1.9]), np.array([2.1]))
-    assert compare.exceeds(one, other, low_wide, narrow).all()
-    assert not compare.exceeds(one, other, (np.array([0.9]), np.array([2.5])), narrow).any()
-    assert not compare.exceeds(one, other, (np.array([np.nan]),) * 2, narrow).any()
+    narrow = np.array([[2.0, 1.9, 2.1]])
+    for interval, beyond in {(-9.0, 1.1): True, (0.9, 2.5): False, (np.nan, np.nan): False}.items():
+        assert compare.exceeds(np.array([[1.0, *interval]]), narrow).all() == beyond
 
 
 def test_rows_are_matched_by_name_where_counts_differ(tmp_path):

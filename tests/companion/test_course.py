@@ -195,4 +195,4 @@ CHECKED = [
 @pytest.mark.slow
 @pytest.mark.parametrize("path", CHECKED)
 def test_checks_accept_the_solution_and_refuse_every_wrong_answer(path):
-    assert course.problems(path) == []
+    assert course.verify(course.read(path)) == []

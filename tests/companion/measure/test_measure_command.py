@@ -14,10 +14,11 @@ from safetensors.torch import load_file
 
 import ppp
 from companion import cli, quantities
-from companion.measure import report, run as measure
+from companion.measure import report
 from ppp import measurement
 from ppp.results import NullTest
 from studies import networks
+from studies.networks import own as own_networks
 from studies.pictures import photographs
 
 NET = """\
@@ -133,7 +134,7 @@ def test_folder_holds_the_numbers_of_ppp_measure(here, undrawn, capsys):
     assert names("out") == [".ppp.json", *FILES]
     assert names(here) == ["net.py", "out", "photos"]
 
-    network = measure.own_networks.load_own("net.py:make_net", seed=3, window=32)
+    network = own_networks.load_own("net.py:make_net", seed=3, window=32)
     reach = ppp.coverage(network.model, ["0", "2"], 32)
     photos, _ = photographs.large_enough(photographs.photographs("photos"), 36, 36)
     windows = ppp.cut_windows(photos, 32, reach, per_picture=3, seed=3, transform=network.prepare)
