@@ -12,7 +12,6 @@ from contextlib import closing
 from threading import Thread
 from typing import Any
 
-import torch
 from joblib import Parallel, delayed, parallel_config
 from joblib.externals.loky import get_reusable_executor
 
@@ -84,6 +83,8 @@ def _results(function, tasks, jobs: int, threads: int):
 
 
 def _call(function, threads: int, place: int, task):
+    import torch  # not above: a process that is starting must soon be able to end with its parent
+
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
