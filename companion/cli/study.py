@@ -17,20 +17,17 @@ if TYPE_CHECKING:
     from studies.runs import Study
 
 STUDIES = {
-    "bhv": ("studies.bhv.design", "Train the networks of the border-handling-variants study."),
-    "posenet": ("studies.posenet.design", "Train the read-outs of the PosENet study."),
-    "patterns": ("studies.patterns.design", "Measure PPP of every small network."),
-    "zoo": ("studies.dynamics.design", "Train and measure the small networks."),
-    "survey": (
-        "studies.survey.design",
-        "Examine the networks of torchvision: which can be measured, where, and why not elsewhere.",
-    ),
+    "bhv": ("bhv", "Train the networks of the border-handling-variants study."),
+    "posenet": ("posenet", "Train the read-outs of the PosENet study."),
+    "patterns": ("patterns", "Measure PPP of every small network."),
+    "zoo": ("dynamics", "Train and measure the small networks."),
+    "survey": ("survey", "Examine torchvision's networks: which can be measured, or why not."),
 }
-"""Name of a study -> the module that holds its ``STUDY``, loaded when it is used; what it does."""
+"""Name of a study -> where it is in ``studies``, loaded when it is used; and what it does."""
 
 
 def _study(name: str) -> Study:
-    return importlib.import_module(STUDIES[name][0]).STUDY
+    return importlib.import_module(f"studies.{STUDIES[name][0]}.design").STUDY
 
 
 @functools.cache
@@ -48,19 +45,15 @@ def _options(name: str) -> list[click.Option]:
     ]
 
 
-class _Options(click.Command):
+class _Command(Command):
     """A command whose options are known when they are asked for, and not before."""
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         return [*_options(self.name), *super().get_params(ctx)]
 
 
-class _Performed(_Options, Command):
-    pass
-
-
-class _Zoo(_Options, Group):
-    pass
+class _Zoo(_Command, Group):
+    """The command of the zoo has commands of its own."""
 
 
 def _perform(name: str, jobs: int, threads: int, out: Path, data: Path | None, **selection) -> None:
@@ -76,28 +69,28 @@ def _perform(name: str, jobs: int, threads: int, out: Path, data: Path | None, *
 
 
 def _command(name: str) -> click.Command:
-    """Make the command of a study; that of the zoo has commands of its own."""
-    out = Path("runs", name)
-    threads = "of each run; the shipped results come from 1, the default"
-    parameters = [
-        click.Option(["--jobs"], type=WHOLE, default=1, help="runs at a time; default: 1"),
-        click.Option(["--threads"], type=WHOLE, default=1, help=threads),
-        click.Option(["--out"], type=PATH, default=out, help=f"default: {out}"),
-        click.Option(["--data"], type=PATH, help="folder for the tables; default: OUT/tables"),
-    ]
-    help = f"{STUDIES[name][1]} Make its tables; go on where it was broken off."
-    if name != "zoo":
-        run = click.Argument(["stem"], nargs=-1, metavar="[RUN]...", help="names; default: all")
-        callback = functools.partial(_perform, name)
-        return _Performed(name, params=[*parameters, run], callback=callback, help=help)
+    """Make the command of a study."""
 
+    @click.option("--jobs", type=WHOLE, default=1, help="runs at a time; default: 1")
+    @click.option(
+        "--threads",
+        type=WHOLE,
+        default=1,
+        help="of each run; the shipped results come from 1, the default",
+    )
+    @click.option("--out", type=PATH, default=Path("runs", name), help=f"default: runs/{name}")
+    @click.option("--data", type=PATH, help="folder for the tables; default: OUT/tables")
     @click.pass_context
-    def callback(context: click.Context, **options) -> None:
+    def perform(context: click.Context, **options) -> None:
         if not context.invoked_subcommand:
             _perform(name, **options)
 
-    options = {"invoke_without_command": True, "no_args_is_help": False}
-    return _Zoo(name, params=parameters, callback=callback, help=help, **options)
+    help = f"{STUDIES[name][1]} Make its tables; go on where it was broken off."
+    if name == "zoo":
+        free = {"invoke_without_command": True, "no_args_is_help": False}
+        return click.group(name, cls=_Zoo, help=help, **free)(perform)
+    runs = click.argument("stem", nargs=-1, metavar="[RUN]...", help="names; default: all")
+    return click.command(name, cls=_Command, help=help)(runs(perform))
 
 
 study = Group("study", help="Perform the runs of a study, and make its tables.")
