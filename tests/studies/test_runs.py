@@ -151,18 +151,6 @@ def test_a_folder_of_an_earlier_name_of_the_command_is_gone_on_with(tmp_path, na
 # ----------------------------------------------------------------------------- a single run
 
 
-def test_the_key_is_what_a_run_is_made_of():
-    assert STUDY.key == ("kind", "seed")
-
-
-def test_a_run_that_is_not_finished_has_no_seconds(tmp_path):
-    assert STUDY.seconds(RUNS[0], tmp_path) is None
-    (tmp_path / "a-seed0").mkdir()
-    (tmp_path / "a-seed0" / "scores.csv").write_text("half a ta")
-    assert STUDY.seconds(RUNS[0], tmp_path) is None
-    assert STUDY.seconds(RUNS[0], tmp_path / "no") is None
-
-
 def test_what_is_kept_is_there(tmp_path):
     run, folder = Small("a", 1), tmp_path / "deep" / "er"
     STUDY.keep(run, folder, compute(run), 12.34)
@@ -181,11 +169,6 @@ def test_what_is_kept_is_there(tmp_path):
         "numpy": np.__version__, "python": platform.python_version(),
         "machine": platform.machine(), "threads": torch.get_num_threads(),
     }  # fmt: skip
-
-
-def test_a_missing_value_is_an_empty_cell(folder):
-    assert (folder / "a-seed0" / "log.csv").read_text().splitlines()[2] == "a,0,2,"
-    assert (folder / "b-seed0" / "log.csv").read_text() == "kind,seed,epoch,loss\n"
 
 
 def test_the_record_comes_last(tmp_path, monkeypatch):
@@ -229,16 +212,7 @@ def test_a_run_of_before_its_tables_were_hashed_is_collected(folder, tmp_path):
 
 @pytest.mark.parametrize(
     "content",
-    [
-        b"{",
-        b"",
-        b"[]",
-        b'{"seconds": 1, "tables": 3}',
-        b"{}",
-        b'{"seconds": "long"}',
-        b'{"seconds": null}',
-        b"\xff\xfe",
-    ],
+    [b"{", b"[]", b'{"seconds": 1, "tables": 3}', b"{}", b'{"seconds": null}', b"\xff\xfe"],
 )
 def test_a_damaged_record_names_its_file_and_nothing_is_written(folder, tmp_path, content):
     path = folder / "a-seed1" / "record.json"
@@ -276,11 +250,8 @@ def test_the_wanted_runs_and_their_order_are_those_of_the_tables(folder, tmp_pat
     STUDY.collect(folder, tmp_path, [RUNS[2], RUNS[0]])
     assert pd.read_csv(tmp_path / "runs.csv")["kind"].tolist() == ["b", "a"]
     assert pd.read_csv(tmp_path / "all-scores.csv.gz")["kind"].tolist() == list("bbaa")
-
-
-def test_tables_without_a_row_keep_their_columns(folder, tmp_path):
-    STUDY.collect(folder, tmp_path, [RUNS[2]])
-    assert (tmp_path / "logs.csv").read_text() == "kind,seed,epoch,loss\n"
+    STUDY.collect(folder, tmp_path / "b", RUNS[2:])
+    assert (tmp_path / "b" / "logs.csv").read_text() == "kind,seed,epoch,loss\n"
 
 
 def test_the_same_runs_give_the_same_bytes_and_may_replace_themselves(folder, tmp_path):
@@ -326,13 +297,6 @@ def test_tables_of_other_runs_are_not_replaced(folder, tmp_path):
     STUDY.collect(folder, data, [*RUNS, more])
 
 
-def test_check_says_nothing_where_nothing_would_be_lost(folder, tmp_path):
-    assert STUDY.check(tmp_path / "no", RUNS) is None
-    STUDY.collect(folder, tmp_path / "data", RUNS[:1])
-    assert STUDY.check(tmp_path / "data", RUNS) is None
-    assert STUDY.check(tmp_path / "data", [Small("a", 0)]) is None
-
-
 @pytest.mark.parametrize("content", ["distance,time\n10,41.2\n", "kind\na\n", ""])
 def test_a_list_of_something_else_is_not_replaced(folder, tmp_path, content):
     data = tmp_path / "data"
@@ -347,22 +311,14 @@ def test_a_list_of_something_else_is_not_replaced(folder, tmp_path, content):
 
 
 def test_headed_puts_the_same_columns_first():
-    given = {"x": pd.DataFrame({"v": [1.5, 2.5]}, index=[4, 9]), "y": pd.DataFrame({"w": ["q"]})}
+    given = {"x": pd.DataFrame({"v": [1.5, 2.5]}, index=[4, 4]), "y": pd.DataFrame({"w": ["q"]})}
+    given["none"] = given["x"].iloc[:0]
     rows = headed({"name": "n", "seed": 3}, given)
-    assert list(rows) == ["x", "y"]
+    assert list(rows) == ["x", "y", "none"]
+    assert rows["none"].empty and rows["none"].columns.tolist() == ["name", "seed", "v"]
     assert rows["x"].to_dict("list") == {"name": ["n"] * 2, "seed": [3, 3], "v": [1.5, 2.5]}
     assert rows["y"].to_numpy().tolist() == [["n", 3, "q"]]
     assert given["x"].columns.tolist() == ["v"]
-
-
-def test_headed_gives_an_empty_table_its_columns():
-    rows = headed({"seed": 3}, {"x": pd.DataFrame({"v": [1.5]}).iloc[:0]})["x"]
-    assert rows.empty and rows.columns.tolist() == ["seed", "v"]
-
-
-def test_headed_keeps_the_rows_of_a_table_whose_labels_repeat():
-    parts = pd.concat([pd.DataFrame({"v": [1]}), pd.DataFrame({"v": [2]})])  # both labelled 0
-    assert headed({"seed": 3}, {"x": parts})["x"]["v"].tolist() == [1, 2]
 
 
 def test_joined_numbers_its_rows_and_keeps_types_beside_empty_tables():

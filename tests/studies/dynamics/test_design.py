@@ -97,15 +97,6 @@ def test_every_step_has_the_rows_that_are_promised(trained, stem, between, ends)
     assert list(rows["epoch"].unique()) == [0, 1, 2]
 
 
-def test_two_runs_give_the_same_rows_and_patterns(trained, tmp_path):
-    again = design.train_run("resnet", "randn", 0, tmp_path, progress=False, **tiny)
-    stem = "plane-resnet-randn-seed0"
-    first = training.load_run(trained / stem)
-    assert design._frame(first).equals(design._frame(again))
-    assert first.tensors.keys() == again.tensors.keys()
-    assert all(torch.equal(first.tensors[k], v) for k, v in again.tensors.items())
-
-
 def test_values_are_those_of_measure(trained):
     run = training.load_run(trained / "plane-resnet-randn-seed0")
     rows = pd.DataFrame(run.rows)
@@ -156,7 +147,6 @@ def test_observing_leaves_the_model_and_its_noise_alone():
     assert rows and tensors and model.training
     assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
     assert torch.equal(noise.get_state(), drawn)
-    assert Observer(settings)(0, model)[1] == {}
 
 
 def test_an_interrupted_run_has_the_rows_of_a_whole_one(trained, tmp_path, monkeypatch):
@@ -178,6 +168,8 @@ def test_an_interrupted_run_has_the_rows_of_a_whole_one(trained, tmp_path, monke
     stem = "plane-resnet-randn-seed0"
     first = training.load_run(trained / stem)
     assert design._frame(first).equals(design._frame(run))
+    assert first.tensors.keys() == run.tensors.keys()
+    assert all(torch.equal(first.tensors[k], v) for k, v in run.tensors.items())
 
 
 def test_a_live_run_gives_the_rows_of_the_kept_one(trained, monkeypatch):
@@ -222,7 +214,7 @@ class Quick(design.Zoo):
             return super().perform_one(run, folder)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_two_processes_give_what_one_gives_and_a_failure_loses_nothing(tmp_path, capfd):
     study = Quick(*vars(STUDY).values())
     study = replace(study, changes=tiny | {"steps": 1})
@@ -308,7 +300,7 @@ def test_only_the_runs_that_are_named_are_collected(trained, tmp_path):
 def test_another_network_of_the_same_name_is_refused_unless_replaced(trained, data, tmp_path):
     stem = "plane-vgg-zeros-seed1"
     other = tmp_path / "other"
-    design.train_run("vgg", "zeros", 1, other, progress=False, **(tiny | {"lr": 0.01}))
+    design.train_run("vgg", "zeros", 1, other, progress=False, **(tiny | {"steps": 1}))
     before = contents(data)
     message = refused(STUDY.collect, other, data)
     assert stem in message and "--replace" in message
@@ -316,10 +308,10 @@ def test_another_network_of_the_same_name_is_refused_unless_replaced(trained, da
     rest = design.trajectories(data)
     STUDY.collect(other, data, replace=True)
     design.verify(data)
-    assert manifest(data / "networks")[stem]["lr"] == 0.01
+    assert manifest(data / "networks")[stem]["steps"] == 1
     after = design.trajectories(data)
     assert after[after["run"] != stem].equals(rest[rest["run"] != stem])
-    assert len(after) == len(rest) and not after.equals(rest)
+    assert set(after.loc[after["run"] == stem, "step"]) == {0, 1}
 
 
 def test_what_is_no_finished_run_is_not_collected(trained, data, tmp_path):

@@ -11,7 +11,7 @@ from checks import refused
 from PIL import Image
 
 import ppp
-from ppp.errors import LayerError, ParameterError, PictureError, WeightsError
+from ppp.errors import ParameterError, PictureError, WeightsError
 from studies.dynamics.design import windows_to_measure
 from studies.networks import OPTIMAL, load_network, small_resnet
 from studies.networks.names import PADDINGS
@@ -20,7 +20,6 @@ from studies.pictures.plane import scenes
 from studies.posenet import design, readout
 from studies.posenet.design import (
     IMAGES,
-    PARTS,
     PIXELS,
     STUDY,
     Features,
@@ -132,42 +131,6 @@ def test_the_full_design():
     assert all((run.padding == PIXELS) == run.part.startswith("pixels") for run in runs)
     assert {run.seed for run in runs if run.part == "vgg"} == {0, 1, 2}
     assert {run.seed for run in runs if run.part == "trained"} == {0, 1, 2, 3, 4}
-
-
-def test_parts_differ_from_the_usual_one_in_what_they_are_for():
-    usual = {
-        "readout": "published", "trials": 20, "family": "resnet", "state": "trained",
-        "tested": "own", "measured": 0,
-    }  # fmt: skip
-    differ = {
-        name: {k: getattr(part, k) for k in usual if getattr(part, k) != usual[k]}
-        for name, part in PARTS.items()
-    }
-    assert differ == {
-        "trained": {"measured": 20},
-        "initial": {"measured": 20, "state": "initial"},
-        "surrounded": {"trials": 5, "tested": "optimal"},
-        "vgg": {"trials": 3, "family": "vgg"},
-        "pixels": {},
-        "ridge": {"readout": "ridge", "trials": 1},
-        "pixels-ridge": {"readout": "ridge", "trials": 1},
-        "longer": {"readout": "longer", "trials": 2},
-        "pixels-longer": {"readout": "longer", "trials": 3},
-    }
-
-
-def test_parts_paddings_and_seeds_choose_runs():
-    assert STUDY.runs(part=["ridge", "trained"], padding=["zeros", "randn"], seed=[4, 0]) == [
-        PartNetwork(part, padding, seed)
-        for part in ("trained", "ridge")
-        for seed in (0, 4)
-        for padding in ("zeros", "randn")
-    ]
-    assert [run.seed for run in STUDY.runs(padding=[OPTIMAL])] == [0, 1, 2, 3, 4]
-    assert {run.part for run in STUDY.runs(padding=[PIXELS])} == {
-        "pixels", "pixels-ridge", "pixels-longer",
-    }  # fmt: skip
-    assert "vgg" not in {run.part for run in STUDY.runs(seed=[3])}
 
 
 # ---------------------------------------------------------------------------------- windows
@@ -523,12 +486,13 @@ def test_missing_tables_are_told_in_one_line(tmp_path):
 # ------------------------------------------------------------------------------------- live
 
 
-def test_live_tables_come_in_the_order_asked_and_do_not_depend_on_jobs(photos):
+@pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.nightly)])
+def test_live_tables_come_in_the_order_asked_and_do_not_depend_on_jobs(photos, jobs):
     names, seeds = ["plane-resnet-randn", PIXELS], (3, 0)
     asked = partial(
         train_live, names, ("V", "H"), seeds, SHORT, weights="random", seed=2, n=4, photos=photos
     )
-    one, two = asked(jobs=1), asked(jobs=2)
+    one, two = asked(), asked(jobs=jobs)
     assert [live.network for live in one] == [live.network for live in two] == names
     for first, second in zip(one, two):
         assert first.trials.seeds == (3, 0) and first.trials.targets == ("V", "H")
@@ -563,12 +527,6 @@ def test_live_numbers_are_those_of_the_steps(few, photos):
     pd.testing.assert_frame_equal(live.patterns.drop(columns="network"), expected, rtol=1e-4)
 
 
-def test_live_the_closed_form_has_one_trial(few, photos):
-    (live,) = train_live([PIXELS], ["H", "G"], [0], "ridge", n=4, photos=photos)
-    assert live.trials.seeds == (0,) and len(live.trials.penalty) == 2
-    assert live.table["trial"].tolist() == [0] * 10
-
-
 def test_live_a_protocol_may_have_another_grid(few, photos):
     protocol = Protocol(feature_size=14, target_size=16, epochs=1, batch=4)
     (live,) = train_live([PIXELS], ["H"], [0], protocol, n=4, photos=photos)
@@ -590,16 +548,3 @@ def test_networks_that_cannot_be_are_refused_in_one_line(never, photos):
     )
     said = refused(asked, ["plane-resnt-zeros"], error=WeightsError)
     assert "unknown network 'plane-resnt-zeros'; did you mean 'plane-resnet'" in said
-
-
-def test_a_folder_of_one_photograph_is_refused(tmp_path):
-    save(tmp_path, "only.png")
-    said = refused(train_live, [PIXELS], ["H"], photos=tmp_path, error=PictureError)
-    assert said.startswith("1 of 1 photographs")
-
-
-def test_layers_are_needed(photos):
-    model = small_resnet().eval()
-    pictures = Pictures(str(photos))
-    call = partial(features_of, model, (), reach_of("resnet"), pictures, n=2)
-    assert "no layer given" in refused(call, error=LayerError)
