@@ -113,21 +113,19 @@ class Study:
         [Training(condition='published', variant='V', seed=0)]
         """
         runs = design = list(self.design())
-        for name, values in selection.items():
-            if values is None:
-                continue
-            known, values = dict.fromkeys(getattr(run, name) for run in design), list(values)
+        chosen = {name: [*values] for name, values in selection.items() if values is not None}
+        for name, values in chosen.items():
+            known = dict.fromkeys(getattr(run, name) for run in design)
             for value in values:
                 if name == "seed":
                     check_whole(name, value, 0, self.largest_seed or max(known))
                 elif value not in known:
-                    label = "run" if name == "stem" else name
-                    raise ParameterError(unknown(label, value, known))
+                    raise ParameterError(unknown("run" if name == "stem" else name, value, known))
             if name == "seed" and self.largest_seed:
                 runs = dict.fromkeys(replace(run, seed=seed) for run in runs for seed in values)
             runs = [run for run in runs if getattr(run, name) in values]
         if not runs:
-            raise ParameterError(f"no run of the study has this {' and '.join(selection)}")
+            raise ParameterError(f"no run of the study has this {' and '.join(chosen)}")
         return runs
 
     def seconds(self, run: Any, folder: str | Path) -> float | None:

@@ -142,7 +142,8 @@ def test_an_interrupted_or_killed_program_leaves_no_process_behind(tmp_path, nam
         env={**os.environ, "PYTHONPATH": path},
     ) as process:  # fmt: skip
         try:
-            until(lambda: process.poll() is not None or (tmp_path / "done").exists())
+            there = [tmp_path / "done", *begun]
+            until(lambda: process.poll() is not None or all(path.exists() for path in there))
             assert process.poll() is None
             sent = time.monotonic()
             # a terminal interrupts all processes of a program; a killer takes one
