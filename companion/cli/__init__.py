@@ -22,7 +22,7 @@ COMMANDS = {
     "measure": ("measure",),
     "data": ("claims", "fetch"),
     "sweep": ("sweep",),
-    "studies_before": ("bhv", "posenet", "patterns", "survey", "zoo"),
+    "study": ("study", "bhv", "posenet", "patterns", "survey", "zoo"),
 }
 """Module beside this one -> the commands in it; it is loaded when one of them is asked for."""
 

@@ -38,6 +38,10 @@ from studies.storage import documents
 MARKER = ".ppp.json"
 """In a folder of results: which command made it, and the SHA-256 of its files."""
 
+EARLIER = {f"ppp {name}": f"ppp study {name}" for name in ("bhv", "posenet", "patterns", "survey")}
+EARLIER |= dict.fromkeys(["ppp zoo train", "ppp zoo collect"], "ppp study zoo")
+"""Names that commands had when some folders were marked, and the present ones."""
+
 LOCK = ".lock"
 LOCKS = "PPP_LOCKS"
 """In the environment of a process that was started: descriptors of the locks that it holds."""
@@ -198,8 +202,9 @@ def _marker(folder: Path) -> dict:
         return {}
     with contextlib.suppress(DocumentError):
         about = documents.read_json(path)
-        if isinstance(about.get("command"), str) and isinstance(about.get("files"), dict):
-            return about
+        command = about.get("command")
+        if isinstance(command, str) and isinstance(about.get("files"), dict):
+            return about | {"command": EARLIER.get(command, command)}
     raise OutputError(f"{path} is damaged; move {folder} away")
 
 
@@ -429,9 +434,9 @@ def claim(folder: str | Path, command: str, remedy: str = "give another --output
     --------
     >>> place = Path(tempfile.mkdtemp())
     >>> claim(place, "ppp sweep")
-    >>> claim(place, "ppp bhv", "give another --out")  # doctest: +ELLIPSIS
+    >>> claim(place, "ppp run", "give another --out")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
-    studies.storage.outputs.OutputError: ... is of 'ppp sweep', not of 'ppp bhv'; give another --out
+    studies.storage.outputs.OutputError: ... is of 'ppp sweep', not of 'ppp run'; give another --out
     """
     folder = Path(folder)
     if not check_claim(folder, command, remedy):
@@ -471,7 +476,7 @@ def working(
     Examples
     --------
     >>> place = Path(tempfile.mkdtemp(), "runs")
-    >>> with working(place, "ppp bhv"):
+    >>> with working(place, "ppp run"):
     ...     sorted(path.name for path in place.iterdir())
     ['.lock', '.ppp.json']
     >>> place.exists()
@@ -522,12 +527,12 @@ def update(
     Examples
     --------
     >>> place = Path(tempfile.mkdtemp())
-    >>> update(place, {"a.csv": b"1"}, "ppp bhv")
-    >>> update(place, {"a.csv": b"2"}, "ppp bhv")
+    >>> update(place, {"a.csv": b"1"}, "ppp run")
+    >>> update(place, {"a.csv": b"2"}, "ppp run")
     >>> _ = (place / "a.csv").write_bytes(b"mine")
-    >>> update(place, {"a.csv": b"3"}, "ppp bhv")  # doctest: +ELLIPSIS
+    >>> update(place, {"a.csv": b"3"}, "ppp run")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
-    studies.storage.outputs.OutputError: .../a.csv was changed since 'ppp bhv' wrote it; give ...
+    studies.storage.outputs.OutputError: .../a.csv was changed since 'ppp run' wrote it; give ...
     """
     folder = Path(folder)
     check_update(folder, contents, command, remedy=remedy)

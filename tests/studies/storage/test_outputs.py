@@ -212,7 +212,7 @@ def test_a_folder_to_work_in_is_ones_own(tmp_path, state):
     place = tmp_path / "place"
     state(place)
     before = everything(tmp_path)
-    work = outputs.working(place, "ppp bhv", "give another --out")
+    work = outputs.working(place, "ppp study bhv", "give another --out")
     with pytest.raises(OutputError, match="give another --out"), work:
         pass
     assert everything(tmp_path) == before
@@ -220,20 +220,20 @@ def test_a_folder_to_work_in_is_ones_own(tmp_path, state):
 
 def test_a_folder_to_work_in_goes_on_and_goes_if_nothing_was_kept(tmp_path):
     place = tmp_path / "runs" / "bhv"
-    with outputs.working(place, "ppp bhv"):
+    with outputs.working(place, "ppp study bhv"):
         pass
     assert not (tmp_path / "runs").exists()
-    with outputs.working(place, "ppp bhv"):
+    with outputs.working(place, "ppp study bhv"):
         (place / "run").mkdir()
-    with outputs.working(place, "ppp bhv"):
+    with outputs.working(place, "ppp study bhv"):
         assert (place / "run").is_dir()
     (place / "notes.txt").touch()  # whoever writes there later keeps it
-    with outputs.working(place, "ppp bhv"):
+    with outputs.working(place, "ppp study bhv"):
         pass
     assert (place / "notes.txt").exists()
     mine = tmp_path / "mine"
     mine.mkdir()
-    with outputs.working(mine, "ppp bhv"):
+    with outputs.working(mine, "ppp study bhv"):
         pass
     assert mine.is_dir()
 
@@ -245,17 +245,17 @@ def test_files_that_somebody_else_wrote_are_not_updated(tmp_path):
     (tmp_path / "runs.csv").write_text("mine")
     (tmp_path / "other.csv").write_text("mine")
     before = everything(tmp_path)
-    with pytest.raises(OutputError, match=r"runs\.csv was not written by 'ppp bhv'"):
-        outputs.update(tmp_path, {"accuracy.csv": b"1", "runs.csv": b"2"}, "ppp bhv")
+    with pytest.raises(OutputError, match=r"runs\.csv was not written by 'ppp study bhv'"):
+        outputs.update(tmp_path, {"accuracy.csv": b"1", "runs.csv": b"2"}, "ppp study bhv")
     assert everything(tmp_path) == before
-    outputs.update(tmp_path, {"accuracy.csv": b"1"}, "ppp bhv")
+    outputs.update(tmp_path, {"accuracy.csv": b"1"}, "ppp study bhv")
     with pytest.raises(OutputError, match="not written by 'ppp posenet'"):
         outputs.update(tmp_path, {"accuracy.csv": b"2"}, "ppp posenet")
     assert (tmp_path / "accuracy.csv").read_bytes() == b"1"
 
 
 def test_an_update_that_was_killed_is_gone_on_with(tmp_path, monkeypatch):
-    outputs.update(tmp_path, {"a.csv": b"1", "b.csv": b"1"}, "ppp bhv")
+    outputs.update(tmp_path, {"a.csv": b"1", "b.csv": b"1"}, "ppp study bhv")
     write = outputs.write
 
     def killed(path, content):
@@ -265,9 +265,9 @@ def test_an_update_that_was_killed_is_gone_on_with(tmp_path, monkeypatch):
 
     monkeypatch.setattr(outputs, "write", killed)
     with pytest.raises(KeyboardInterrupt):
-        outputs.update(tmp_path, {"a.csv": b"2", "b.csv": b"2"}, "ppp bhv")
+        outputs.update(tmp_path, {"a.csv": b"2", "b.csv": b"2"}, "ppp study bhv")
     monkeypatch.undo()
-    outputs.update(tmp_path, {"a.csv": b"3", "b.csv": b"3"}, "ppp bhv")
+    outputs.update(tmp_path, {"a.csv": b"3", "b.csv": b"3"}, "ppp study bhv")
     assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes() == b"3"
 
 
