@@ -20,13 +20,12 @@ import ppp
 from ppp.errors import PPPError, first_line
 from studies import networks, paths
 from studies.networks import layers
+from studies.networks.names import PADDINGS
 from studies.pictures import plane
 from studies.runs import Run, Study
 from studies.storage import tables
 
 DATA = paths.data("torchvision")
-SCHEMES = ("zeros", "reflect", "replicate", "circular", "randn")
-"""The common schemes."""
 MEASURED, PARTLY, REFUSED, ERROR = "measured", "measured in part", "refused", "error"
 
 _KINDS = {
@@ -193,7 +192,7 @@ def _swap_refusal(model, inventory, choice, window: int) -> str | None:
     for site in inventory.unswappable():
         return f"{site.module} ({site.kind}): {site.reason}"
     x = torch.rand(1, 3, window, window, generator=torch.Generator().manual_seed(_SEED))
-    for scheme in SCHEMES:
+    for scheme in PADDINGS:
         try:
             generator = torch.Generator().manual_seed(_SEED)
             swapped = ppp.with_padding(model, scheme, generator=generator)
