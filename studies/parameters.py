@@ -368,7 +368,10 @@ def checked(values: Mapping[str, Any], *, text: bool = False) -> dict[str, Any]:
 def check(**values: Any) -> None:
     """Refuse a parameter that is unknown or has a value it may not take.
 
-    A notebook calls it with all its parameters, straight after they are set.
+    A notebook calls it without arguments, straight after its parameters are set: then every
+    name of :data:`PARAMETERS` is checked that the caller's module, or notebook, holds as a
+    number, text, list, truth value or None. A variable of the same name that holds anything
+    else, such as photographs read by a later cell, is no parameter and is left out.
 
     Parameters
     ----------
@@ -378,7 +381,8 @@ def check(**values: Any) -> None:
     Raises
     ------
     ParameterError
-        Says in one line which parameter, its value, and what was expected.
+        Says in one line which parameter, its value, and what was expected; or that without
+        arguments no parameter is set.
 
     Examples
     --------
@@ -389,8 +393,25 @@ def check(**values: Any) -> None:
     >>> check(scheme="refelct")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     ppp.errors.ParameterError: parameter scheme = 'refelct': unknown padding 'refelct'; did ...
+    >>> layer, epochs = "layer2", 0
+    >>> check()
+    Traceback (most recent call last):
+    ppp.errors.ParameterError: parameter epochs = 0: expected an integer >= 1
     """
+    if not values:
+        namespace = sys._getframe(1).f_globals
+        values = {
+            name: namespace[name]
+            for name in PARAMETERS
+            if name in namespace and isinstance(namespace[name], _PLAIN)
+        }
+        if not values:
+            raise ParameterError("no parameter is set; set them before parameters.check()")
     checked(values)
+
+
+_PLAIN = (type(None), bool, int, float, str, list)
+"""Types that a notebook's parameters have."""
 
 
 def check_whole(name: str, value: object, least: int, most: float = math.inf) -> None:

@@ -1,0 +1,33 @@
+"""The registry of notebook parameters, and the one line by which a notebook checks its own."""
+
+import numpy as np
+import pytest
+
+from ppp.errors import ParameterError
+
+CELL = "from studies import parameters\nparameters.check()"
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"n": 1}, ["n = 1"]),
+        ({"profile": "quick", "schemes": ["zeros", "refelct"]}, ["schemes", "refelct"]),
+        ({"seed": None}, ["seed = None"]),
+        ({"seed": 1.5, "profile": "quick"}, ["seed = 1.5"]),
+    ],
+)
+def test_check_reads_the_parameters_of_a_notebook(values, named):
+    with pytest.raises(ParameterError) as caught:
+        exec(CELL, {"unrelated": -1, **values})
+    assert all(word in str(caught.value) for word in named)
+
+
+def test_check_takes_what_no_parameter_can_hold_for_a_variable():
+    # A cell that is run again finds what later cells have made under a parameter's name.
+    exec(CELL, {"n": 64, "pictures": {"a": np.zeros(3)}, "layers": ("a", 1), "unrelated": -1})
+
+
+def test_check_refuses_where_nothing_is_set():
+    with pytest.raises(ParameterError):
+        exec(CELL, {"pictures": np.zeros(3)})
