@@ -6,10 +6,10 @@ import multiprocessing
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
+from studies import paths
 from studies.storage import outputs
 from studies.storage.outputs import InUse, OutputError
 
@@ -283,8 +283,7 @@ def test_a_page_replaces_nothing_of_others(tmp_path, state):
 
 
 def test_shipped_tables_are_what_their_markers_say():
-    data = Path(__file__).parents[1] / "data"
-    markers = sorted(data.glob(f"*/{outputs.MARKER}"))
+    markers = sorted(paths.DATA.glob(f"*/{outputs.MARKER}"))
     assert len(markers) == 6
     for marker in markers:
         listed = json.loads(marker.read_text())["files"]
