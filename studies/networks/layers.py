@@ -18,7 +18,6 @@ from ppp.extraction import require_eval
 from ppp.influence import Coverage, coverage
 from ppp.inventory import input_channels, input_shape
 from ppp.swapping import current_scheme
-from studies.networks import layers_of_interest
 
 STAGES = "stages of a ResNet or VGG"
 DEEPEST = "deepest at each stride"
@@ -58,6 +57,48 @@ class _Seen:
     everywhere: set[str] = field(default_factory=set)
     repeated: set[str] = field(default_factory=set)
     failure: str = ""
+
+
+def layers_of_interest(model: nn.Module) -> list[str]:
+    """Name the five layers at which a network is measured, shallow to deep. [ours]
+
+    Residual networks: the stem's ReLU and the outputs of the four stages. VGG: the last
+    ReLU before each of the five max-pools.
+
+    Parameters
+    ----------
+    model : nn.Module
+        A small network of this module, or a ResNet or VGG of torchvision.
+
+    Returns
+    -------
+    list of 5 str
+
+    Raises
+    ------
+    LayerError
+        Any other network: name its layers explicitly.
+
+    Examples
+    --------
+    >>> from studies.networks import small_resnet
+    >>> layers_of_interest(small_resnet())
+    ['relu', 'layer1', 'layer2', 'layer3', 'layer4']
+    """
+    children = dict(model.named_children())
+    residual = ["relu", "layer1", "layer2", "layer3", "layer4"]
+    if children.keys() >= set(residual):
+        return residual
+    features = children.get("features")
+    if isinstance(features, nn.Sequential):
+        steps = list(features)
+        pools = [i for i, step in enumerate(steps) if isinstance(step, nn.MaxPool2d)]
+        if len(pools) == 5 and all(isinstance(steps[i - 1], nn.ReLU) for i in pools):
+            return [f"features.{i - 1}" for i in pools]
+    raise LayerError(
+        f"no layers of interest are defined for {type(model).__name__}, only for ResNets and "
+        "VGGs; name the layers explicitly"
+    )
 
 
 def choose(

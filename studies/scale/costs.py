@@ -17,7 +17,6 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import torch
-import torchvision
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.resnet import Bottleneck, ResNet
@@ -126,18 +125,13 @@ def build(name: str, device: str = "cpu") -> nn.Module:
 
     Raises
     ------
-    ParameterError
+    WeightsError
         An unknown network.
     """
-    known = torchvision.models.list_models(module=torchvision.models)
-    with torch.device(device), torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)
+    with torch.device(device):
         if name == "resnext101_32x4d":  # of a published rate; torchvision has other widths
             return ResNet(Bottleneck, [3, 4, 23, 3], groups=32, width_per_group=4)
-        if name not in known:
-            raise ParameterError(unknown("network", name, known))
-        options = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}
-        return torchvision.models.get_model(name, weights=None, **options)
+        return networks.torchvision_model(name)
 
 
 def count(model: nn.Module, side: int) -> tuple[int, int]:
@@ -468,7 +462,7 @@ def measure_passes(names: Sequence[str], batch: int, repeats: int) -> pd.DataFra
 
     Raises
     ------
-    ParameterError
+    PPPError
         A number below 1, or an unknown network.
     """
     for name, value in (("batch", batch), ("repeats", repeats)):
