@@ -185,7 +185,7 @@ def test_what_a_killed_command_left_is_taken_away_and_put_back(result, tmp_path)
     """Kill it while it makes the folder, and between the two steps of systems without a swap."""
     left = tmp_path / ".result.making-killed"
     left.mkdir()
-    outputs._mark(left, COMMAND)
+    outputs._mark(left, COMMAND, {})
     foreign = tmp_path / ".result.making-foreign"
     foreign.mkdir()
     before = everything(result)
@@ -388,9 +388,9 @@ def _count(path, rounds):
 def test_only_one_holds_a_lock_that_is_made_and_removed_all_the_time(tmp_path):
     (tmp_path / "n").write_text("0")
     context = multiprocessing.get_context("fork")
-    counting = [context.Process(target=_count, args=(tmp_path, 150)) for _ in range(4)]
+    counting = [context.Process(target=_count, args=(tmp_path, 50)) for _ in range(4)]
     for one in counting:
         one.start()
     for one in counting:
         one.join(60)
-    assert int((tmp_path / "n").read_text()) == 600
+    assert int((tmp_path / "n").read_text()) == 200
