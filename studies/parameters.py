@@ -20,8 +20,8 @@ from studies.storage import documents
 
 PROFILES = ("quick", "standard", "paper")
 
-# Names of ppp.padding.SCHEMES and of modules beside this one, repeated so that listing
-# parameters need not load torch; a test keeps them equal.
+# Keys of ppp.padding.SCHEMES and of studies.bhv.variants, repeated so that listing parameters
+# need not load torch; a test keeps them equal.
 SCHEMES = (
     *("zeros", "constant", "reflect", "symmetric", "replicate", "circular"),
     *("randn", "mean", "nan"),
@@ -30,10 +30,13 @@ VARIANTS = (
     *("V", "S-zero", "S-circular", "S-circular-2", "F-zero"),
     *("S-reflect", "S-replicate", "S-randn", "S-optimal", "F-optimal"),
 )
-TEXTURES = ("noise", "photograph")
 PROTOCOLS = ("published", "clean")
+TEXTURES = ("noise", "photograph")
+"""Canvases of the BHV test that are no constant value."""
 TARGETS = ("H", "V", "G", "HS", "VS")
+"""Names of read-outs' targets: ramps to the right and downwards, a Gaussian, stripes."""
 IMAGES = ("photographs", "plane", "black", "white", "noise")
+"""What read-outs are tested on; the photographs are not those they are trained on."""
 GPUS = ("A100 80GB", "V100 16GB")
 PRECISIONS = ("single", "mixed")
 
