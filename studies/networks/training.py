@@ -9,6 +9,7 @@ their padding.
 from __future__ import annotations
 
 import copy
+import csv
 import io
 import json
 import pickle
@@ -38,14 +39,7 @@ from ppp.errors import (
 from ppp.files import digest
 from ppp.padding import Scheme
 from ppp.swapping import with_generator
-from studies.networks import (
-    FAMILIES,
-    OPTIMAL,
-    PLANE_MEAN,
-    PLANE_STD,
-    PLANE_WINDOW,
-    normalise,
-)
+from studies.networks import FAMILIES, OPTIMAL, PLANE_MEAN, PLANE_STD, PLANE_WINDOW, normalise
 from studies.parameters import check_whole
 from studies.pictures.plane import SHAPES, render_windows
 from studies.storage import documents, tables
@@ -489,13 +483,16 @@ def load_run(folder: str | Path) -> Run:
             return content
 
         rows = json.loads(read("rows.json"))
-        log = pd.read_csv(io.BytesIO(read("log.csv")), float_precision="round_trip")
+        log = [
+            {"step": int(step), "loss": float(loss), "train_accuracy": float(accuracy)}
+            for step, loss, accuracy in list(csv.reader(io.StringIO(read("log.csv").decode())))[1:]
+        ]
         tensors = load_safetensors(read("tensors.safetensors"))
         model = FAMILIES[record["family"]](len(SHAPES), record["padding"], seed=record["seed"])
         model.load_state_dict(load_safetensors(read("weights.safetensors")))
     except Exception as error:  # each format has its own exceptions for a broken file
         raise WeightsError(f"run {folder} cannot be read: {first_words(error)}") from None
-    return Run(model.eval(), log.to_dict("records"), record, rows, tensors)
+    return Run(model.eval(), log, record, rows, tensors)
 
 
 # --------------------------------------------------------------------------- evaluation

@@ -390,22 +390,16 @@ def cost(rows: pd.DataFrame, gpu: str, precision: str, price: float = 0.0) -> pd
     low = rows["flop"].astype(float) * rows["low"] / fast / 3600
     high = rows["flop"].astype(float) * rows["high"] / slow / 3600
     least, most = prices(gpu, price)
-    return rows.assign(
-        hours=np.sqrt(low * high),
-        hours_low=low,
-        hours_high=high,
-        dollars_low=low * least,
-        dollars_high=high * most,
-    )
+    hours = {"hours": np.sqrt(low * high), "hours_low": low, "hours_high": high}
+    return rows.assign(**hours, dollars_low=low * least, dollars_high=high * most)
 
 
 def by_part(rows: pd.DataFrame) -> pd.DataFrame:
     """Sum the rows of :func:`cost` over networks, and add a row of the whole."""
     sums = ["images", "flop", "hours", "hours_low", "hours_high", "dollars_low", "dollars_high"]
-    told = {name: (name, "sum") for name in sums} | {"basis": ("basis", "first")}
-    parts = rows.groupby("part", sort=False).agg(**told).reset_index()
-    whole = parts[sums].sum()
-    parts.loc[len(parts)] = {"part": "together", **whole, "basis": "sum"}
+    by = dict.fromkeys(sums, "sum") | {"basis": "first"}
+    parts = rows.groupby("part", sort=False).agg(by).reset_index()
+    parts.loc[len(parts)] = {"part": "together", **parts[sums].sum(), "basis": "sum"}
     return parts
 
 
@@ -488,9 +482,8 @@ def measure_passes(names: Sequence[str], batch: int, repeats: int) -> pd.DataFra
         for kind, call, one in (("forward", forward, counted[0]), ("training", step, counted[1])):
             call()
             seconds = np.array([_seconds(call) for _ in range(repeats)]) / batch
-            middle = float(np.median(seconds))
-            spread = (middle, float(seconds.min()), float(seconds.max()))
-            rows.append((name, kind, batch, one, *spread, one / middle))
+            middle, low, high = (float(f(seconds)) for f in (np.median, np.min, np.max))
+            rows.append((name, kind, batch, one, middle, low, high, one / middle))
     columns = ["network", "pass", "batch", "flop", "seconds", "low", "high", "flop_per_second"]
     return pd.DataFrame(rows, columns=columns)
 
