@@ -12,7 +12,7 @@ import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from ppp.errors import ParameterError, PPPError, shown, unknown
 from studies.pictures import datasets
@@ -44,21 +44,24 @@ MOST = 2**63 - 1
 """Largest integer that NumPy, PyTorch and tables take alike."""
 
 
-class Kind(Protocol):
+class Kind:
     """What a parameter may be."""
 
     def describe(self) -> str:
         """Say in a few words which values are allowed."""
+        raise NotImplementedError
 
     def check(self, value: Any) -> Any:
         """Return `value` in the parameter's own type, or raise ``ValueError``."""
+        raise NotImplementedError
 
     def parse(self, value: Any) -> Any:
-        """Check a value that is still text, as the command line gives it."""
+        """Check a value that may still be text, as the command line gives it."""
+        return self.check(value)
 
 
 @dataclass(frozen=True)
-class Text:
+class Text(Kind):
     """A text that fits a pattern."""
 
     pattern: str = r".*\S"
@@ -72,11 +75,9 @@ class Text:
             raise ValueError(f"expected {self.describe()}")
         return value
 
-    parse = check
-
 
 @dataclass(frozen=True)
-class Folder:
+class Folder(Kind):
     """A path to a folder, or the name of a fetched set; with `default`, "" stands for that."""
 
     default: str = ""
@@ -93,11 +94,9 @@ class Folder:
             raise ValueError("no such folder; expected " + self.describe())
         return value
 
-    parse = check
-
 
 @dataclass(frozen=True)
-class Choice:
+class Choice(Kind):
     """One of a few names."""
 
     allowed: tuple[str, ...]
@@ -111,11 +110,9 @@ class Choice:
             raise ValueError(unknown(self.what, value, self.allowed))
         return value
 
-    parse = check
-
 
 @dataclass(frozen=True)
-class PaddingScheme:
+class PaddingScheme(Kind):
     """A padding scheme, possibly with its option in brackets."""
 
     def describe(self) -> str:
@@ -131,11 +128,9 @@ class PaddingScheme:
         Scheme.parse(value)
         return value
 
-    parse = check
-
 
 @dataclass(frozen=True)
-class Integer:
+class Integer(Kind):
     """An integer of a closed range; ``bool`` is none."""
 
     low: int
@@ -156,7 +151,7 @@ class Integer:
 
 
 @dataclass(frozen=True)
-class Float:
+class Float(Kind):
     """A finite number of a closed range; an integer is taken as one."""
 
     low: float = -math.inf
@@ -181,7 +176,7 @@ class Float:
 
 
 @dataclass(frozen=True)
-class Canvas:
+class Canvas(Kind):
     """A grey value, or the name of a texture."""
 
     def describe(self) -> str:
@@ -200,7 +195,7 @@ class Canvas:
 
 
 @dataclass(frozen=True)
-class ListOf:
+class ListOf(Kind):
     """A list of distinct values of one kind."""
 
     kind: Kind

@@ -21,6 +21,9 @@ from studies.storage import documents
 SETS = ("urban100",)
 """Known sets; the addresses of each are a list in the folder `data`."""
 
+Say = Callable[[str], None]
+"""Takes a line about what was done."""
+
 _DATA = paths.DATA
 
 
@@ -136,11 +139,7 @@ def _item(url: str, sha256: str = "-", name: str = "") -> Item:
 
 
 def fetch(
-    what: str | Path,
-    to: str | Path | None = None,
-    *,
-    jobs: int = 4,
-    say: Callable[[str], None] = print,
+    what: str | Path, to: str | Path | None = None, *, jobs: int = 4, say: Say = print
 ) -> Path:
     """Fetch a set, or the files of a list, unless they are there and verified.
 
