@@ -192,59 +192,27 @@ def _deepest(model: nn.Module, size: tuple[int, int], most: int) -> Choice:
     if usual.failure:
         raise PPPError(usual.failure)
     short, long = (_watch(model, (length, _ACROSS)) for length in (_SHORT, _LONG))
-    strides: dict[str, int] = {}
-    others: dict[str, str] = {}
-    broken: list[str] = []
-    order = list(usual.shapes)
-    modules = dict(model.named_modules())
-    first = next((i for i, n in enumerate(order) if isinstance(modules[n], nn.Conv2d)), 0)
-    for name, shape in list(usual.shapes.items())[first:]:
-        if current_scheme(modules[name]) and not isinstance(modules[name], nn.Conv2d):
-            continue
-        if name in usual.repeated:
-            others[name] = "runs more than once per forward pass"
-        elif len(shape) != 4:
-            others[name] = f"gives {shape}, no feature maps (N, C, H, W)"
-        elif name not in long.shapes or name not in short.shapes:
-            others[name] = long.failure or short.failure or "does not run on every input size"
-            if len(shape) == 4 and min(shape[2:]) > 1:
-                broken.append(name)
-        else:
-            more = long.shapes[name][2] - short.shapes[name][2]
-            if more <= 0 or (_LONG - _SHORT) % more:
-                others[name] = (
-                    f"gives {shape}; its rows grow by {more} for {_LONG - _SHORT} px more input, "
-                    "which is no whole stride"
-                )
-            else:
-                strides[name] = (_LONG - _SHORT) // more
+    strides, faults, broken = _strides(model, usual, short, long)
     blocks = _blocks(strides)
+    order = list(usual.shapes)
     last = max((order.index(name) for name in [*strides, *broken]), default=len(order))
-    refused = {
-        name: others[name]
-        for name in _outermost(others, blocks)
-        if order.index(name) <= last  # the head behind the last map is no candidate
-    }
-    ideal = _one_per_stride(blocks)
+    # The head behind the last map is no candidate.
+    refused = {n: faults[n] for n in _outermost(faults, blocks) if order.index(n) <= last}
     limited = [name for name in blocks if name in long.everywhere]
-    found = None
-    if limited:
-        found = _try(model, limited[:1], size, refused)
-        if found is None:  # what sees every pixel behind it has no finite margin either
-            for name in ideal.values():
-                if name in limited[1:]:
-                    refused[name] = (
-                        f"layer {name!r} has no finite margin: every cell is reached from every "
-                        f"pixel, as in {limited[0]!r} before it"
-                    )
-            blocks = {name: stride for name, stride in blocks.items() if name not in limited}
-    chosen = list(_one_per_stride(blocks).values())[-most:]
-    while chosen:
+    if limited and _try(model, limited[:1], size, refused) is None:
+        # What sees every pixel behind the first of them has no finite margin either.
+        for name in _one_per_stride(blocks).values():
+            if name in limited[1:]:
+                refused[name] = (
+                    f"layer {name!r} has no finite margin: every cell is reached from every "
+                    f"pixel, as in {limited[0]!r} before it"
+                )
+        blocks = {name: stride for name, stride in blocks.items() if name not in limited}
+    while chosen := list(_one_per_stride(blocks).values())[-most:]:
         found = _try(model, chosen, size, refused)
         if found is not None:
             return Choice(tuple(chosen), found, refused, DEEPEST)
         blocks = _before(model, blocks, next(reversed(refused)), size)
-        chosen = list(_one_per_stride(blocks).values())[-most:]
     if not refused:
         raise LayerError(f"{type(model).__name__} has no module that gives feature maps")
     name, why = next(iter(refused.items()))
@@ -252,6 +220,39 @@ def _deepest(model: nn.Module, size: tuple[int, int], most: int) -> Choice:
     raise LayerError(
         f"no layer of {type(model).__name__} can be measured; the first refused: {why}"
     )
+
+
+def _strides(
+    model: nn.Module, usual: _Seen, short: _Seen, long: _Seen
+) -> tuple[dict[str, int], dict[str, str], list[str]]:
+    """Return strides of modules, why others have none, and those with maps at one size only."""
+    modules, order = dict(model.named_modules()), list(usual.shapes)
+    first = next((i for i, n in enumerate(order) if isinstance(modules[n], nn.Conv2d)), 0)
+    strides: dict[str, int] = {}
+    faults: dict[str, str] = {}
+    broken: list[str] = []
+    for name in order[first:]:
+        shape = usual.shapes[name]
+        if current_scheme(modules[name]) and not isinstance(modules[name], nn.Conv2d):
+            continue
+        if name in usual.repeated:
+            faults[name] = "runs more than once per forward pass"
+        elif len(shape) != 4:
+            faults[name] = f"gives {shape}, no feature maps (N, C, H, W)"
+        elif name not in long.shapes or name not in short.shapes:
+            faults[name] = long.failure or short.failure or "does not run on every input size"
+            if min(shape[2:]) > 1:
+                broken.append(name)
+        else:
+            more = long.shapes[name][2] - short.shapes[name][2]
+            if more > 0 and (_LONG - _SHORT) % more == 0:
+                strides[name] = (_LONG - _SHORT) // more
+            else:
+                faults[name] = (
+                    f"gives {shape}; its rows grow by {more} for {_LONG - _SHORT} px more input, "
+                    "which is no whole stride"
+                )
+    return strides, faults, broken
 
 
 def _try(
