@@ -35,7 +35,7 @@ from studies.networks import (
     reach_of,
 )
 from studies.networks.names import PADDINGS, SEEDS
-from studies.parameters import check_whole
+from studies.parameters import IMAGES, check_whole  # noqa: F401, for those who read the tables
 from studies.pictures.photographs import Photograph, large_enough, photographs
 from studies.pictures.plane import scenes
 from studies.posenet import readout as posenet
@@ -46,8 +46,6 @@ from studies.storage import tables as files
 
 DATA = paths.data("posenet")
 """What is shipped."""
-IMAGES = ("photographs", "plane", "black", "white", "noise")
-"""What read-outs are tested on; the photographs are not those they are trained on."""
 N = 512
 """Windows that a read-out is trained on, and PPP measured on."""
 RIDGE = "ridge"

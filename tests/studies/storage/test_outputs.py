@@ -6,10 +6,10 @@ import multiprocessing
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
+from studies import paths
 from studies.storage import outputs
 from studies.storage.outputs import InUse, OutputError
 
@@ -185,7 +185,7 @@ def test_what_a_killed_command_left_is_taken_away_and_put_back(result, tmp_path)
     """Kill it while it makes the folder, and between the two steps of systems without a swap."""
     left = tmp_path / ".result.making-killed"
     left.mkdir()
-    outputs._mark(left, COMMAND)
+    outputs._mark(left, COMMAND, {})
     foreign = tmp_path / ".result.making-foreign"
     foreign.mkdir()
     before = everything(result)
@@ -283,8 +283,7 @@ def test_a_page_replaces_nothing_of_others(tmp_path, state):
 
 
 def test_shipped_tables_are_what_their_markers_say():
-    data = Path(__file__).parents[1] / "data"
-    markers = sorted(data.glob(f"*/{outputs.MARKER}"))
+    markers = sorted(paths.DATA.glob(f"*/{outputs.MARKER}"))
     assert len(markers) == 6
     for marker in markers:
         listed = json.loads(marker.read_text())["files"]
@@ -389,9 +388,9 @@ def _count(path, rounds):
 def test_only_one_holds_a_lock_that_is_made_and_removed_all_the_time(tmp_path):
     (tmp_path / "n").write_text("0")
     context = multiprocessing.get_context("fork")
-    counting = [context.Process(target=_count, args=(tmp_path, 150)) for _ in range(4)]
+    counting = [context.Process(target=_count, args=(tmp_path, 50)) for _ in range(4)]
     for one in counting:
         one.start()
     for one in counting:
         one.join(60)
-    assert int((tmp_path / "n").read_text()) == 600
+    assert int((tmp_path / "n").read_text()) == 200
