@@ -497,10 +497,10 @@ def _sweep_file_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _sweep_status(options: argparse.Namespace) -> Status:
     from companion.sweeps.spec import Sweep
-    from companion.sweeps.state import OUT, Folder, Status
+    from companion.sweeps.state import OUT, Status
 
     sweep = Sweep.read(options.sweep)
-    return Status(sweep, Folder((options.output or OUT / sweep.name).absolute()))
+    return Status(sweep, (options.output or OUT / sweep.name).absolute())
 
 
 def _sweep_jobs_arguments(parser: argparse.ArgumentParser) -> None:
@@ -522,7 +522,7 @@ def _sweep_plan(options: argparse.Namespace) -> None:
 
     status = _sweep_status(options)
     jobs = _sweep_jobs(options, status.sweep.limits.threads)
-    print(*conduct.lines(status, conduct.plan(status), jobs), sep="\n")
+    print(*conduct.plan(status, jobs), sep="\n")
 
 
 def _sweep_run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -564,8 +564,8 @@ def _sweep_told(status: Status) -> None:
     left = len(status.todo)
     done = len(status.sweep.runs) - left
     print(f"done      {done} of {_count(status.sweep.runs, 'run')}")
-    print(f"table     {status.folder.table}\nruns      {status.folder.runs}")
-    print(f"page      ppp run sweeps -p sweep {shlex.quote(str(status.folder.path))}")
+    print(f"table     {status.table}\nruns      {status.runs}")
+    print(f"page      ppp run sweeps -p sweep {shlex.quote(str(status.folder))}")
     if failed:
         raise PPPError(
             f"{failed} of {_count(status.sweep.runs, 'run')} failed; the reasons are above"
@@ -579,9 +579,9 @@ def _sweep_table_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _sweep_table(options: argparse.Namespace) -> None:
     status = _sweep_status(options)
-    if not outputs.check_claim(status.folder.path, "ppp sweep"):
+    if not outputs.check_claim(status.folder, "ppp sweep"):
         raise PPPError(
-            f"{status.folder.path}: no sweep has run there; first: ppp sweep run {options.sweep}"
+            f"{status.folder}: no sweep has run there; first: ppp sweep run {options.sweep}"
         )
     status.gather(stale=options.stale)
     _sweep_told(status)
