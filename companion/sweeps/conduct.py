@@ -97,7 +97,7 @@ def _alike(sweep: Sweep, todo: Sequence[str], known: Mapping[str, Mapping]) -> p
     costs = pd.DataFrame.from_dict(known, orient="index")[["seconds", "disk"]].astype(float)
     total = pd.Series({"seconds": 0.0, "disk": 0.0})
     for row, count in factors.loc[todo].value_counts().items():
-        equal = (factors.loc[costs.index] == row).sum(axis=1)
+        equal = (factors.loc[costs.index] == list(row)).sum(axis=1)
         total += count * costs[equal == equal.max()].mean()
     return total
 
