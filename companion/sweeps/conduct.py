@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import re
 import shutil
@@ -119,11 +118,9 @@ def profile(cluster: str) -> Path:
     SweepError
     """
     path = CLUSTERS.get(cluster) or documents.as_path(cluster, "--cluster", SweepError)
-    if not any((path / name).is_file() for name in ("config.yaml", "config.v8+.yaml")):
-        raise SweepError(
-            f"--cluster {cluster!r}: expected {', '.join(CLUSTERS)}, or a folder with a profile of "
-            "Snakemake, config.yaml"
-        )
+    if not list(path.glob("config*.yaml")):
+        known = f"{', '.join(CLUSTERS)}, or a folder with a profile of Snakemake, config.yaml"
+        raise SweepError(f"--cluster {cluster!r}: expected {known}")
     return path.resolve()
 
 
@@ -237,14 +234,14 @@ def _said(status: Status, run: Run) -> str:
 
 def _fetch(runs: Sequence[Run]) -> None:
     """Fetch the weights that runs name, once, before any of them starts."""
-    asked: set[tuple[str, str]] = set()
-    for settings in (run.settings for run in runs):
-        for name, value in settings.items():
-            if name.endswith(("network", "networks")):
-                kind = "imagenet_" if name.startswith("imagenet_") else ""
-                weights = [w for k, w in settings.items() if re.fullmatch(f"{kind}.*weights", k)]
-                names = value if isinstance(value, list) else [value]
-                asked |= set(itertools.product(names, weights))
+    kinds = {"network": "weights", "networks": "weights", "imagenet_networks": "imagenet_weights"}
+    asked = {
+        (network, settings[weights])
+        for settings in (run.settings for run in runs)
+        for names, weights in kinds.items()
+        if names in settings and weights in settings
+        for network in ([*settings[names]] if names.endswith("s") else [settings[names]])
+    }
     if any(weights not in ("random", "initial") for _, weights in asked):
         from studies import networks
 

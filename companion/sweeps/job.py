@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from companion.sweeps import spec, state
 from ppp import files
 from ppp.errors import PPPError, first_words
 from studies.pictures import datasets
-from studies.storage import outputs
+from studies.storage import documents, outputs
 
 LOOK = 0.2
 """Seconds between two looks at the time and memory of a run."""
@@ -79,12 +80,10 @@ def watch(folder: Path, id: str) -> int:
 
 
 def load_wanted(folder: Path, id: str) -> dict[str, Any]:
-    """Read what is wanted of a run, or refuse to."""
-    paths = [folder / "wanted.json", folder / "wanted" / f"{id}.json"]
-    parts = [staleness.load(path) for path in paths]
-    if None in parts:
-        raise PPPError(f"{paths[1]} cannot be read; give 'ppp sweep run' again")
-    return parts[0] | parts[1]
+    """Read what is wanted of a run."""
+    paths = folder / "wanted.json", folder / "wanted" / f"{id}.json"
+    common, own = (documents.read_json(path) for path in paths)
+    return common | own | {"target": spec.target(Path(common["source"]), common["profile"])}
 
 
 def _name(number: int) -> str:
@@ -93,18 +92,15 @@ def _name(number: int) -> str:
 
 def _words(error: BaseException) -> str:
     """Say in one line what went wrong."""
-    words = str(error) if isinstance(error, PPPError) else f"{type(error).__name__}: {error}"
-    if isinstance(error, OSError):
-        where = f"{error.filename}: " if error.filename else ""
-        words = f"{where}{error.strerror or error}"
     if isinstance(error, notebooks.NotebookFailed):
-        words = error.reason
-    return first_words(PPPError(words), LONGEST)
+        return first_words(PPPError(error.reason), LONGEST)
+    kind = "" if isinstance(error, PPPError) else f"{type(error).__name__}: "
+    return first_words(PPPError(f"{kind}{error}"), LONGEST)
 
 
 def _key(wanted: dict[str, Any]) -> staleness.Key:
     """Return what a finished run depends on, unless something of it was changed meanwhile."""
-    target = spec.target(wanted["run"], wanted["profile"])
+    target = wanted["target"]
     if spec.given(wanted["settings"]) != wanted["given"]:
         raise PPPError("a file among its parameters changed; give 'ppp sweep run' again")
     edited = state.tree_state(notebooks.ROOT, target) != wanted["tree"]  # perhaps a comment alone
@@ -255,7 +251,7 @@ def work(folder: Path, id: str) -> int:
     results = place / "results"
     device = "cuda" if os.environ["CUDA_VISIBLE_DEVICES"] else "cpu"
     try:
-        target = spec.target(wanted["run"], wanted["profile"])
+        target = wanted["target"]
         modules = target.perform(wanted["settings"], place, device)
         paths = [*sorted(results.glob("*.csv")), results / spec.NUMBERS]
         tables = {path.name: files.sha256(path) for path in paths if path.is_file()}
@@ -264,11 +260,7 @@ def work(folder: Path, id: str) -> int:
         state.read_rows(results / name)
         end = {"tables": tables, "modules": modules}
     except BaseException as error:
-        if not isinstance(error, (PPPError, notebooks.NotebookFailed)):
-            import traceback
-
-            traceback.print_exc()
-        print(error)
+        traceback.print_exc()
         kind = "refused" if isinstance(error, PPPError) else "failed"
         end = {"kind": kind, "reason": _words(error)}
     staleness.store(place / "run.json", end)

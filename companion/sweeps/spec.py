@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import json
 import math
+import operator
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -58,10 +60,6 @@ class NotebookTarget:
     how = ()
 
     @property
-    def run(self) -> str:
-        return str(self.source)
-
-    @property
     def name(self) -> str:
         return self.source.stem
 
@@ -95,7 +93,7 @@ class NotebookTarget:
 class MeasureTarget:
     """``ppp measure``: its parameters are the options of that command."""
 
-    kind = run = name = MEASURE
+    kind = name = MEASURE
     profile = ""
     table = "measurement.csv"
     how = ("batch_size", "memory")  # they change no number
@@ -138,9 +136,9 @@ class MeasureTarget:
 Target = NotebookTarget | MeasureTarget
 
 
-def target(run: str, profile: str) -> Target:
-    """Return what runs: a notebook by its path, or ``measure``."""
-    return MeasureTarget() if run == MEASURE else NotebookTarget(Path(run), profile)
+def target(source: Path, profile: str) -> Target:
+    """Return what runs: a notebook, or the measurement, by its file."""
+    return MeasureTarget() if source == MeasureTarget.source else NotebookTarget(source, profile)
 
 
 # ---- parameters that name a file or a folder
@@ -151,18 +149,10 @@ def split_source(network: str) -> tuple[str, str, str]:
     return network.rpartition(":") if ".py:" in network else (network, "", "")
 
 
-def places(settings: Mapping[str, Any]) -> Values:
-    """Return the settings that may name a file or a folder."""
-    return {
-        name: value
-        for name, value in settings.items()
-        if _is_folder(name) or name.endswith("weights") or name == "network"
-    }
-
-
 def given(settings: Mapping[str, Any]) -> dict[str, str]:
     """Return the state of every file that a setting names, by its path."""
-    state = staleness.given({n: value for n, value in places(settings).items() if n != "network"})
+    names = [name for name in settings if _is_folder(name) or name.endswith("weights")]
+    state = staleness.given({name: settings[name] for name in names})
     source = split_source(str(settings.get("network", "")))[0]
     if source.endswith(".py") and Path(source).is_file():
         state[source] = files.sha256(source)
@@ -303,24 +293,18 @@ def _sweep(path: Path, content: Values, text: str) -> Sweep:
     run = _text("run", content["run"], r".+", "a notebook, or measure")
     if run == MEASURE and "profile" in content:
         raise SweepError("profile: measure has none; give its options under 'set'")
+    source, beside = MeasureTarget.source, path.parent / run
     if run != MEASURE:
-        beside = path.parent / run
         is_path = run.endswith(".ipynb") and beside.exists()
-        run = str(notebooks.find(str(beside) if is_path else run).resolve())
-    runs = target(run, str(content.get("profile", "standard")))
-    for figure in _list("figures", content.get("figures", [])):
-        _check_figure(figure)
-    return Sweep(
-        path.resolve(),
-        name,
-        runs,
-        tuple(_runs(runs, content, path.parent)),
-        _limits(
-            _mapping("limits", content.get("limits", {}), [one.name for one in fields(Limits)])
-        ),
-        _text("table", content.get("table", runs.table), r"[\w.-]+\.csv|numbers\.json", _TABLE),
-        text,
-    )
+        source = (beside if is_path else notebooks.find(run)).resolve()
+    runs = target(source, str(content.get("profile", "standard")))
+    if "figures" in content:
+        for figure in _list("figures", content["figures"]):
+            _check_figure(figure)
+    table = _text("table", content.get("table", runs.table), r"[\w.-]+\.csv|numbers\.json", _TABLE)
+    limits = _limits(content["limits"]) if "limits" in content else Limits()
+    every = tuple(_runs(runs, content, path.parent))
+    return Sweep(path.resolve(), name, runs, every, limits, table, text)
 
 
 _NAME = "letters, digits, '_', '-' and '.', at most 64; without 'name' it is the file's"
@@ -335,28 +319,44 @@ def _check_figure(figure: Any) -> None:
     _text("figures, log", figure.get("log", ""), "x?y?", "x, y or xy")
 
 
-def _limits(content: Values) -> Limits:
+def _limits(given: Any) -> Limits:
+    content = _mapping("limits", given, [one.name for one in fields(Limits)])
     whole, yes = "a whole number of at least 1", "true or false"
-    memory, time = content.get("memory"), content.get("time")
-    return Limits(
-        int(_text("limits, threads", content.get("threads", "1"), r"[1-9]\d{0,3}", whole)),
-        None if memory is None else read_bytes("limits, memory", str(memory)),
-        None if time is None else read_seconds("limits, time", str(time)),
-        _text("limits, gpu", content.get("gpu", "false"), "true|false", yes) == "true",
-    )
+    readers = {
+        "threads": lambda where, text: int(_text(where, text, r"[1-9]\d{0,3}", whole)),
+        "memory": lambda where, text: read_bytes(where, str(text)),
+        "time": lambda where, text: read_seconds(where, str(text)),
+        "gpu": lambda where, text: _text(where, text, "true|false", yes) == "true",
+    }
+    return Limits(**{name: readers[name](f"limits, {name}", content[name]) for name in content})
 
 
 def _runs(target: Target, content: Values, folder: Path) -> Iterator[Run]:
-    """Give every run, all of one seed before those of the next."""
-    fixed = _read(target, "set", _mapping("set", content.get("set", {})), folder, {})
+    """Give every run: the grid, then the list; all of one seed before those of the next."""
+
+    def read(where: str, values: Any) -> Values:
+        return _read(target, where, _mapping(where, values), folder, taken)
+
+    taken: dict[str, str] = {}
+    fixed = read("set", content["set"]) if "set" in content else {}
+    taken |= dict.fromkeys(fixed, "is under 'set' already")
     seeds = _seeds(target, content["seeds"]) if "seeds" in content else []
-    taken = dict.fromkeys(fixed, "is under 'set' already")
     if seeds:
         taken |= dict.fromkeys(("seed", "seeds"), "is what 'seeds' gives already")
-    varied = list(_varied(target, content, folder, taken))
-    if not varied and not seeds:
+    grid = _mapping("grid", content["grid"]) if "grid" in content else {}
+    levels = [
+        [read("grid", {name: value}) for value in _list(f"grid, {name}", values)]
+        for name, values in grid.items()
+    ]
+    entries = _list("list", content["list"]) if "list" in content else []
+    entries = [read(f"list, entry {number}", one) for number, one in enumerate(entries, start=1)]
+    count = (math.prod(map(len, levels)) if levels else 0) + len(entries)
+    if not count and not seeds:
         raise SweepError("no run: give 'grid', 'list' or 'seeds'")
-    _check_count(len(varied or [{}]) * len(seeds or [{}]))
+    if max(count, 1) * max(len(seeds), 1) > MOST:
+        raise SweepError(f"more than {MOST:,} runs; expected fewer: split the sweep")
+    products = itertools.product(*levels) if levels else ()
+    varied = [*(functools.reduce(operator.or_, parts) for parts in products), *entries]
     seen: dict[str, Run] = {}
     for seed, values in itertools.product(seeds or [{}], varied or [{}]):
         settings = target.base | fixed | values | seed
@@ -369,26 +369,6 @@ def _runs(target: Target, content: Values, folder: Path) -> Iterator[Run]:
             )
         seen[run.id] = run
         yield run
-
-
-def _varied(
-    target: Target, content: Values, folder: Path, taken: Mapping[str, str]
-) -> Iterator[Values]:
-    """Give the combinations of the grid, then the entries of the list."""
-    levels = []
-    for name, values in _mapping("grid", content.get("grid", {})).items():
-        values = _list(f"grid, {name}", values, need="at least one value")
-        levels.append([_read(target, "grid", {name: one}, folder, taken) for one in values])
-    if "grid" in content and not levels:
-        raise SweepError("grid is empty; expected parameters, each with a list of values")
-    _check_count(math.prod(map(len, levels)))
-    for parts in itertools.product(*levels) if levels else ():
-        yield {name: value for part in parts for name, value in part.items()}
-    if "list" in content:
-        entries = _list("list", content["list"], need="a mapping of parameters for each run")
-        for number, entry in enumerate(entries, start=1):
-            where = f"list, entry {number}"
-            yield _read(target, where, _mapping(where, entry), folder, taken)
 
 
 _OURS = {"results": "the sweep's to set", "device": "what 'limits, gpu' says"}
@@ -418,23 +398,16 @@ def _read(
 
 def _seeds(target: Target, given: Any) -> list[Values]:
     """Read a number of seeds, from 0 on, or a list of them: the parameter that takes each."""
-    texts = given if isinstance(given, list) else [given]
-    for text in texts:
-        _text("seeds", text, r"\d{1,9}", "a whole number, how many, or a list of seeds")
-    numbers = [int(text) for text in texts] if isinstance(given, list) else range(int(given))
-    if not numbers:
-        raise SweepError(f"seeds {shown(given)}: expected at least 1")
-    _check_count(len(numbers))
+    if isinstance(given, list):
+        texts = [_text("seeds", one, r"\d{1,9}", "a list of seeds") for one in given]
+    else:
+        expected = "how many, from 1 to 99999, or a list of seeds"
+        texts = range(int(_text("seeds", given, r"[1-9]\d{0,4}", expected)))
     if "seed" in target.base:
-        return [{"seed": number} for number in numbers]
+        return [{"seed": int(one)} for one in texts]
     if "seeds" in target.base:
-        return [{"seeds": [number]} for number in numbers]
+        return [{"seeds": [int(one)]} for one in texts]
     raise SweepError(f"seeds: {target.name} has no parameter 'seed' or 'seeds'; leave it out")
-
-
-def _check_count(count: int) -> None:
-    if count > MOST:
-        raise SweepError(f"more than {MOST:,} runs; expected fewer: split the sweep")
 
 
 def _text(where: str, given: Any, pattern: str, expected: str) -> str:
@@ -444,7 +417,7 @@ def _text(where: str, given: Any, pattern: str, expected: str) -> str:
 
 
 def _mapping(where: str, given: Any, known: Sequence[str] = ()) -> Values:
-    if not isinstance(given, dict):
+    if not isinstance(given, dict) or not given:
         raise SweepError(f"{where}: {shown(given)}; expected names with values")
     for name in given:
         if known and name not in known:
@@ -452,11 +425,9 @@ def _mapping(where: str, given: Any, known: Sequence[str] = ()) -> Values:
     return given
 
 
-def _list(where: str, given: Any, need: str = "") -> list[Any]:
-    if not isinstance(given, list):
+def _list(where: str, given: Any) -> list[Any]:
+    if not isinstance(given, list) or not given:
         raise SweepError(f"{where}: {shown(given)}; expected a list, [a, b]")
-    if need and not given:
-        raise SweepError(f"{where} is empty; expected {need}")
     return given
 
 

@@ -34,7 +34,7 @@ import pyarrow.parquet
 
 from companion import notebooks
 from companion.notebooks import numbers, staleness
-from companion.sweeps.spec import NUMBERS, Run, Sweep, SweepError, Target, given, places, show
+from companion.sweeps.spec import NUMBERS, Run, Sweep, SweepError, Target, given, show
 from ppp import files
 from studies.storage import documents
 
@@ -68,7 +68,6 @@ class Status:
     def __init__(self, sweep: Sweep, folder: Path, root: Path = notebooks.ROOT) -> None:
         self.sweep, self.folder, self.root = sweep, folder, root
         self.table, self.runs = folder / "table.parquet", folder / "runs.parquet"
-        self._given: dict[str, dict[str, str]] = {}
 
     def again(self) -> Status:
         """Look once more."""
@@ -80,12 +79,6 @@ class Status:
         target = self.sweep.target
         # In this order: an edit from now on is noticed when a run ends.
         return tree_state(self.root, target), target.ingredients(staleness.Library(self.root))
-
-    def given(self, run: Run) -> dict[str, str]:
-        named = json.dumps(places(run.settings))
-        if named not in self._given:
-            self._given[named] = given(run.settings)
-        return self._given[named]
 
     @cached_property
     def states(self) -> dict[str, State]:
@@ -120,7 +113,7 @@ class Status:
 
     def _changes(self, run: Run, record: Mapping[str, Any]) -> list[str]:
         """Say what a finished run depends on that is another now."""
-        wanted = key(self.sweep.target, self.sources[1], run.settings, self.given(run))
+        wanted = key(self.sweep.target, self.sources[1], run.settings, given(run.settings))
         changes = staleness.changes(record["key"], wanted)
         for path, before in record.get("modules", {}).items():
             now = files.sha256(path) if Path(path).is_file() else "gone"
@@ -142,13 +135,18 @@ class Status:
     def want(self, todo: Sequence[Run]) -> None:
         """Write down what is to be done, for the jobs to read, and take away old marks."""
         sweep, (tree, ingredients) = self.sweep, self.sources
-        common = {"run": sweep.target.run, "profile": sweep.target.profile, "table": sweep.table}
-        common |= {"limits": asdict(sweep.limits), "tree": tree, "ingredients": ingredients}
+        common = {"source": str(sweep.target.source), "profile": sweep.target.profile}
+        common |= {
+            "table": sweep.table,
+            "limits": asdict(sweep.limits),
+            "tree": tree,
+            "ingredients": ingredients,
+        }
         staleness.store(self.folder / "wanted.json", common)
         for run in todo:
             for left in (self.mark(run), self.folder / "failed" / f"{run.id}.json"):
                 left.unlink(missing_ok=True)
-            wanted = {"settings": run.settings, "given": self.given(run)}
+            wanted = {"settings": run.settings, "given": given(run.settings)}
             staleness.store(self.folder / "wanted" / f"{run.id}.json", wanted)
         files.write(self.folder / "todo.csv", "\n".join(["run", *(r.id for r in todo)]).encode())
 
@@ -203,12 +201,10 @@ class Status:
 def _with_factors(factors: pa.Table, tables: Mapping[int, pa.Table]) -> list[pa.Table]:
     """Put a run's id and factors before its table's own columns; one of the same name gives way."""
     taken = {*factors.column_names, *(name for one in tables.values() for name in one.column_names)}
-    renamed = {}
-    for name in factors.column_names:
-        renamed[name] = f"{name}_in_table"
-        while renamed[name] in taken:
-            renamed[name] += "_in_table"
-        taken.add(renamed[name])
+    suffix = "_in_table"
+    while any(f"{name}{suffix}" in taken for name in factors.column_names):
+        suffix += "_in_table"
+    renamed = {name: f"{name}{suffix}" for name in factors.column_names}
     parts = []
     for number, table in tables.items():
         columns = {name: pa.repeat(factors[name][number], len(table)) for name in renamed}

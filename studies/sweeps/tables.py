@@ -97,14 +97,7 @@ class SweepTables:
         return pd.concat([groups.size().rename("runs"), first], axis=1).reset_index()
 
     def by_factor(
-        self,
-        y: str,
-        x: str,
-        color: str | None = None,
-        *,
-        log: str = "",
-        xlabel: str | None = None,
-        ylabel: str | None = None,
+        self, y: str, x: str, color: str | None = None, *, log: str = "", **labels: str
     ) -> Figure:
         """Draw a column of the table over the levels of one factor.
 
@@ -121,8 +114,8 @@ class SweepTables:
             Factor or column that tells lines apart.
         log : str
             Logarithmic axes: "x", "y" or "xy".
-        xlabel, ylabel : str, optional
-            Axis labels with units; the column names without them.
+        **labels : str
+            xlabel, ylabel: axis labels with units; the column names without them.
 
         Raises
         ------
@@ -135,7 +128,7 @@ class SweepTables:
         '5 lines'
         """
         rows, unit = self._means(y, x, color)
-        labels = {"xlabel": xlabel or x, "ylabel": ylabel or y}
+        labels = {"xlabel": x, "ylabel": y} | labels
         if pd.api.types.is_numeric_dtype(rows[x]) and rows[x].nunique() > 2:
             rows["all"] = "all"
             scales = {"logx": "x" in log, "logy": "y" in log}

@@ -8,7 +8,7 @@ import toy_notebooks
 
 from companion.notebooks import staleness
 from companion.sweeps import conduct, state
-from companion.sweeps.spec import Sweep
+from companion.sweeps.spec import Sweep, given
 from ppp import files
 
 VALUES = """n = 4
@@ -76,7 +76,7 @@ def finish(status: state.Status, number: int, rows: str = "i\n1\n", **about) -> 
     run, name = status.sweep.runs[number], status.sweep.table
     table = status.folder / "runs" / run.id / "results" / name
     files.write(table, rows.encode())
-    key = state.key(status.sweep.target, status.sources[1], run.settings, status.given(run))
+    key = state.key(status.sweep.target, status.sources[1], run.settings, given(run.settings))
     record = {"key": key, "tables": {name: files.sha256(table)}} | about
     staleness.store(table.parents[1] / "run.json", {"seconds": 1.0, "disk": 1.0} | record)
     return table

@@ -89,13 +89,13 @@ BAD = [
     ("grid: {schemes: [refelct]}", "did you mean 'reflect'"),
     ("grid: {n: [{a: 1}]}", "n = {'a': '1'}: expected"),
     ("grid: {results: [a]}", "grid: results is the sweep's"),
-    ("grid: {}", "grid is empty"),
+    ("grid: {}", "grid: {}; expected"),
     ("grid:", "grid: ''; expected"),
-    ("grid: {n: []}", "grid, n is empty"),
+    ("grid: {n: []}", "grid, n: []; expected"),
     ("grid: {n: 4}", "grid, n: '4'; expected"),
     ("grid: {n: [2], n: [3]}", "'n' stands twice"),
     ("grid: {[n]: [1]}", "a key that is no word"),
-    ("list: []", "list is empty"),
+    ("list: []", "list: []; expected"),
     ("list: [4]", "list, entry 1: '4'; expected"),
     ("table: a.csv", "no run: give 'grid', 'list' or 'seeds'"),
     ("grid: {n: [4, 04]}", "the run (n = 4) stands twice, also as (n = 4)"),
@@ -105,7 +105,7 @@ BAD = [
     ("seeds: 0", "seeds '0': expected"),
     ("seeds: -1", "seeds '-1': expected"),
     ("seeds: [1, 1]", "stands twice"),
-    ("seeds: 99999999", "more than 100,000 runs"),
+    ("seeds: 99999999", "seeds '99999999': expected"),
     ("grid: {n: [2, 3]}\nseeds: 99999", "more than 100,000 runs"),
     ("run: seedless.ipynb\nseeds: 2", "seedless has no parameter 'seed' or 'seeds'"),
     ("seeds: 2\ntable: ../x.csv", "table '../x.csv': expected"),
@@ -347,7 +347,8 @@ def test_columns_of_several_kinds_become_texts(toy):
 def test_a_factor_has_its_default_where_it_is_left_out_and_goes_before_a_column(toy):
     rows = [f"n,n_in_table,window\n1,{10 * n},99\n" for n in (2, 4)]
     status, table = gathered(toy, "list: [{n: 2}, {window: 5}]", "unlike", rows)
-    columns = ["run", "n", "window", "n_in_table_in_table", "n_in_table", "window_in_table"]
+    columns = ["run", "n", "window", "n_in_table_in_table", "n_in_table"]
+    columns.append("window_in_table_in_table")
     assert list(table) == columns
     assert table[columns[1:]].values.tolist() == [[2, 7, 1, 20, 99], [4, 5, 1, 40, 99]]
     assert pd.read_parquet(status.runs)["window"].tolist() == [7, 5]
