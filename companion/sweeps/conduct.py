@@ -194,7 +194,7 @@ def _snakemake(status: Status, todo: Sequence[Run], jobs: int, cluster: str, say
                     process.wait(CANCEL)
             processes.end_children(of=process.pid)
             raise
-    if left := [run for run in todo if not _said(status, run)]:
+    if left := [run for run in todo if run.id not in _ended(status)]:
         text = report.read_text(errors="replace").strip().splitlines() or ["it said nothing"]
         errors = [line for line in text if re.search(r"error|exception", line, re.IGNORECASE)]
         raise SweepError(
@@ -211,23 +211,26 @@ def _follow(status, todo: Sequence[Run], process: subprocess.Popen, say) -> None
     with tqdm(total=len(todo), desc=status.sweep.name, unit="run", disable=None) as bar:
         while going:
             going = process.poll() is None
-            for run in list(waiting):
-                if text := _said(status, run):
-                    waiting.remove(run)
-                    bar.update()
-                    (say if bar.disable else bar.write)(text)
+            ended = _ended(status)
+            for run in [run for run in waiting if run.id in ended]:
+                waiting.remove(run)
+                bar.update()
+                (say if bar.disable else bar.write)(_said(status, run))
             if going:
                 time.sleep(0.3)
 
 
+def _ended(status: Status) -> set[str]:
+    """Return the ids of the runs that have failed, or whose mark Snakemake has set."""
+    paths = [*(status.folder / "failed").glob("*.json"), *(status.folder / "done").glob("run~*")]
+    return {path.stem.removeprefix("run~") for path in paths}
+
+
 def _said(status: Status, run: Run) -> str:
-    """Say how a run ended; nothing if it has not."""
-    failure = staleness.load(status.folder / "failed" / f"{run.id}.json")
-    if failure is not None:
+    """Say how a run ended."""
+    if failure := staleness.load(status.folder / "failed" / f"{run.id}.json"):
         log = status.folder / "logs" / f"{run.id}.log"
         return f"failed    {run}: {failure.get('reason')} ({log})"
-    if not status.mark(run).exists():
-        return ""
     record = staleness.load(status.folder / "runs" / run.id / "run.json") or {}
     return f"done      {run} ({show_seconds(record.get('seconds', 0))})"
 

@@ -83,7 +83,7 @@ def load_wanted(folder: Path, id: str) -> dict[str, Any]:
     """Read what is wanted of a run."""
     paths = folder / "wanted.json", folder / "wanted" / f"{id}.json"
     common, own = (documents.read_json(path) for path in paths)
-    return common | own | {"target": spec.target(Path(common["source"]), common["profile"])}
+    return common | own | {"target": spec.target_of(Path(common["source"]), common["profile"])}
 
 
 def _name(number: int) -> str:

@@ -136,7 +136,7 @@ class MeasureTarget:
 Target = NotebookTarget | MeasureTarget
 
 
-def target(source: Path, profile: str) -> Target:
+def target_of(source: Path, profile: str) -> Target:
     """Return what runs: a notebook, or the measurement, by its file."""
     return MeasureTarget() if source == MeasureTarget.source else NotebookTarget(source, profile)
 
@@ -167,20 +167,17 @@ def _is_folder(name: str) -> bool:
 def _placed(name: str, value: str, folder: Path) -> str:
     """Make the path of a file or folder whole, as seen from `folder`; it must be there."""
     file, colon, factory = split_source(value) if name == "network" else (value, "", "")
-    if name == "network":
-        is_file = file.endswith(".py")
-    else:  # weights may also be a name: random, trained, IMAGENET1K_V1
-        is_file = name.endswith("weights") and (file.endswith(WEIGHTS) or "/" in file)
+    is_file = name == "network" and file.endswith(".py")
+    if name.endswith("weights"):  # or a name: random, trained, IMAGENET1K_V1
+        is_file = file.endswith(WEIGHTS) or "/" in file
     if not value or not (is_file or _is_folder(name)):
         return value
     there = (folder / documents.as_path(file, f"{name} =", SweepError)).resolve()
     if not is_file and value in datasets.SETS and not there.is_dir():
         return value
     if not (there.is_file() if is_file else there.is_dir()):
-        what = "file" if is_file else "folder"
-        raise SweepError(
-            f"{name} = {shown(value)}: no such {what} ({there}); give one that is there"
-        )
+        what = f"no such {'file' if is_file else 'folder'}"
+        raise SweepError(f"{name} = {shown(value)}: {what} ({there}); give one that is there")
     return f"{there}{colon}{factory}"
 
 
@@ -297,14 +294,20 @@ def _sweep(path: Path, content: Values, text: str) -> Sweep:
     if run != MEASURE:
         is_path = run.endswith(".ipynb") and beside.exists()
         source = (beside if is_path else notebooks.find(run)).resolve()
-    runs = target(source, str(content.get("profile", "standard")))
-    if "figures" in content:
-        for figure in _list("figures", content["figures"]):
-            _check_figure(figure)
-    table = _text("table", content.get("table", runs.table), r"[\w.-]+\.csv|numbers\.json", _TABLE)
+    target = target_of(source, str(content.get("profile", "standard")))
+    for figure in _list("figures", content["figures"]) if "figures" in content else ():
+        _check_figure(figure)
+    table = content.get("table", target.table)
     limits = _limits(content["limits"]) if "limits" in content else Limits()
-    every = tuple(_runs(runs, content, path.parent))
-    return Sweep(path.resolve(), name, runs, every, limits, table, text)
+    return Sweep(
+        path.resolve(),
+        name,
+        target,
+        tuple(_runs(target, content, path.parent)),
+        limits,
+        _text("table", table, r"[\w.-]+\.csv|numbers\.json", _TABLE),
+        text,
+    )
 
 
 _NAME = "letters, digits, '_', '-' and '.', at most 64; without 'name' it is the file's"
@@ -364,9 +367,7 @@ def _runs(target: Target, content: Values, folder: Path) -> Iterator[Run]:
             raise SweepError("measure needs a value for 'network': give it under 'set'")
         run = Run(_id(target, settings), values | seed, settings)
         if run.id in seen:
-            raise SweepError(
-                f"the run ({run}) stands twice, also as ({seen[run.id]}); leave one out"
-            )
+            raise SweepError(f"the run ({run}) stands twice, also as ({seen[run.id]})")
         seen[run.id] = run
         yield run
 

@@ -128,24 +128,16 @@ class Status:
             return f"its table {name} is missing"
         return "" if files.sha256(path) == record["tables"].get(name) else f"{name} was damaged"
 
-    def mark(self, run: Run) -> Path:
-        """Return the mark that Snakemake sets when a run is done."""
-        return self.folder / "done" / f"run~{run.id}"
-
     def want(self, todo: Sequence[Run]) -> None:
         """Write down what is to be done, for the jobs to read, and take away old marks."""
         sweep, (tree, ingredients) = self.sweep, self.sources
         common = {"source": str(sweep.target.source), "profile": sweep.target.profile}
-        common |= {
-            "table": sweep.table,
-            "limits": asdict(sweep.limits),
-            "tree": tree,
-            "ingredients": ingredients,
-        }
+        common |= {"table": sweep.table, "limits": asdict(sweep.limits)}
+        common |= {"tree": tree, "ingredients": ingredients}
         staleness.store(self.folder / "wanted.json", common)
         for run in todo:
-            for left in (self.mark(run), self.folder / "failed" / f"{run.id}.json"):
-                left.unlink(missing_ok=True)
+            for left in (f"done/run~{run.id}", f"failed/{run.id}.json"):
+                (self.folder / left).unlink(missing_ok=True)
             wanted = {"settings": run.settings, "given": given(run.settings)}
             staleness.store(self.folder / "wanted" / f"{run.id}.json", wanted)
         files.write(self.folder / "todo.csv", "\n".join(["run", *(r.id for r in todo)]).encode())
@@ -302,11 +294,10 @@ def this_process() -> dict[str, Any]:
     return {"host": socket.gethostname(), "pid": os.getpid(), "born": born}
 
 
-def living(begun: Mapping[str, Any]) -> psutil.Process | None:
-    """Return the process of this machine that performs a run, if it is still there."""
-    try:
+def living(begun: Mapping[str, Any]) -> bool:
+    """Tell whether the process that performs a run is one of this machine, and still there."""
+    with contextlib.suppress(psutil.Error, KeyError, TypeError, ValueError):
         process = psutil.Process(int(begun["pid"]))
-        there = process.create_time() == begun["born"] and process.status() != psutil.STATUS_ZOMBIE
-        return process if there and begun["host"] == socket.gethostname() else None
-    except (psutil.Error, KeyError, TypeError, ValueError):
-        return None
+        same = (begun["host"], begun["born"]) == (socket.gethostname(), process.create_time())
+        return same and process.status() != psutil.STATUS_ZOMBIE
+    return False
