@@ -8,7 +8,8 @@ import sys
 import pandas as pd
 import psutil
 import pytest
-from toy_sweeps import Toy, reasons, states, wait_for, workers
+import toy_notebooks
+from toy_sweeps import BODY, VALUES, Toy, reasons, states, wait_for, workers
 
 from companion import notebooks
 from companion.notebooks import staleness
@@ -51,6 +52,10 @@ def test_a_folder_may_have_any_name_and_the_bytes_are_the_same(toy):
     one, other = toy.run(swept, "one"), toy.run(swept, "a{b} {run} h #x: 'k' \"ü\"", jobs=1)
     assert states(one) == states(other) == ["done"] * 2
     assert one.table.read_bytes() == other.table.read_bytes()
+    toy_notebooks.write(toy.folder / "toy.ipynb", "Toy", VALUES, f"# A comment.\n{BODY}")
+    assert states(one.again()) == ["done"] * 2
+    toy_notebooks.write(toy.folder / "toy.ipynb", "Toy", VALUES, f"n + 1\n{BODY}")
+    assert states(one.again()) == ["stale"] * 2 and "changed" in reasons(one.again())[0]
     missing = toy.run(toy.sweep("grid: {n: [4]}\ntable: rwos.csv", "tables"))
     assert reasons(missing) == ["it wrote no rwos.csv; it wrote rows.csv, numbers.json"]
 
