@@ -261,19 +261,3 @@ def _read(path: Path, columns: Sequence[str]) -> tuple[pd.DataFrame, dict[str, s
             f"{path} cannot be read ({reason}); give the folder that 'ppp sweep run' wrote, or run "
             "'ppp sweep table'"
         ) from None
-
-
-def run_times(tables: SweepTables) -> Figure:
-    """Draw how long the finished runs took, over the first factor.
-
-    Raises
-    ------
-    PPPError
-        No run is finished.
-    """
-    done = tables.runs[tables.runs["state"] == "done"].copy()
-    if done.empty:
-        raise PPPError(f"sweep {tables.name!r}: no run is finished, so that there is no figure")
-    factor = tables.factors[0]
-    done[factor] = done[factor].astype(str)
-    return figures.trials(done, factor, "seconds", unit="run", ylabel="run time (s)")

@@ -281,7 +281,7 @@ def test_damage_is_seen(toy):
 def test_a_folder_of_the_version_before_is_stale_and_can_be_gathered(toy):
     status = toy.status(toy.sweep("grid: {n: [2]}\ntable: rows.csv", "before"))
     finish(status, 0, key={"common": "0123456789ab", "parameters": {"n": "2"}, "files": {}})
-    assert states(status) == ["stale"] and "new" in reasons(status)[0]
+    assert states(status) == ["stale"] and "earlier version" in reasons(status)[0]
     status.gather(stale=True)
     assert len(pd.read_parquet(status.table)) == 1
 
