@@ -71,9 +71,6 @@ def watch(folder: Path, id: str) -> int:
         record.setdefault("seconds", round(time.monotonic() - begun, 3))
         try:
             _finish(folder, id, record)
-        except OSError as error:
-            print(f"run {id}: {_words(error)}", file=sys.stderr)
-            return 1
         finally:
             started.unlink(missing_ok=True)
         return 1 if "kind" in record else 0

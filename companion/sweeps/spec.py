@@ -285,9 +285,7 @@ _FIGURE = ("y", "x", "color", "log", "xlabel", "ylabel")
 
 def _sweep(path: Path, content: Values, text: str) -> Sweep:
     name = _text("name", content.get("name", path.stem), r"\w[\w.-]{0,63}", _NAME)
-    if "run" not in content:
-        raise SweepError("'run' is missing; expected a notebook, or measure")
-    run = _text("run", content["run"], r".+", "a notebook, or measure")
+    run = _text("run", content.get("run"), r".+", "a notebook, or measure")
     if run == MEASURE and "profile" in content:
         raise SweepError("profile: measure has none; give its options under 'set'")
     source, beside = MeasureTarget.source, path.parent / run
@@ -314,12 +312,11 @@ _NAME = "letters, digits, '_', '-' and '.', at most 64; without 'name' it is the
 _TABLE = f"NAME.csv, a table of the results, or {NUMBERS}"
 
 
-def _check_figure(figure: Any) -> None:
-    if "y" not in _mapping("figures", figure, _FIGURE):
-        raise SweepError("figures: 'y' is missing")
+def _check_figure(given: Any) -> None:
+    figure = {"y": None, "log": ""} | _mapping("figures", given, _FIGURE)
     for name, value in figure.items():
-        _text(f"figures, {name}", value, r".*", "one name")
-    _text("figures, log", figure.get("log", ""), "x?y?", "x, y or xy")
+        pattern, expected = ("x?y?", "x, y or xy") if name == "log" else (r".+", "one name")
+        _text(f"figures, {name}", value, pattern, expected)
 
 
 def _limits(given: Any) -> Limits:

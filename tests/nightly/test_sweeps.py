@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 
@@ -9,13 +10,14 @@ import pandas as pd
 import psutil
 import pytest
 import toy_notebooks
+from checks import refused
 from toy_sweeps import BODY, VALUES, Toy, reasons, states, wait_for, workers
 
 from companion import notebooks
 from companion.notebooks import staleness
 from companion.sweeps import conduct, state
 from ppp.errors import PPPError
-from studies.storage import documents
+from studies.storage import documents, outputs
 
 pytestmark = pytest.mark.nightly
 
@@ -37,14 +39,15 @@ def real(toy, text, name):
 
 
 def test_a_run_says_why_it_failed_and_the_others_go_on(toy):
-    (toy.folder / "net.pt").write_text("A")
-    text = "set: {weights: net.pt}\ngrid: {n: [8, 9, 10, 2]}\nlimits: {time: 40 s, memory: 2G}"
+    text = "grid: {n: [8, 9, 2]}\nlimits: {time: 40 s, memory: 2G}"
     after = toy.run(toy.sweep(text, "reasons"))
-    assert states(after) == ["failed", "failed", "failed", "done"]
-    late, killed, changed, _ = reasons(after)
-    assert late == "took more than 40 s; raise limits, time"
-    assert "killed by SIGKILL" in killed and changed.startswith("a file among its parameters")
+    assert states(after) == ["failed", "failed", "done"]
+    late, killed, _ = reasons(after)
+    assert late == "took more than 40 s; raise limits, time" and "killed by SIGKILL" in killed
     assert not [p for p in psutil.process_iter(["cmdline"]) if "3021" in (p.info["cmdline"] or [])]
+    (toy.folder / "net.pt").write_text("A")
+    changed = toy.run(toy.sweep("set: {weights: net.pt}\ngrid: {n: [10]}", "changed"))
+    assert reasons(changed)[0].startswith("a file among its parameters changed")
 
 
 def test_a_folder_may_have_any_name_and_the_bytes_are_the_same(toy):
@@ -65,8 +68,25 @@ def test_each_run_has_a_gpu_of_its_own(toy, monkeypatch, tmp_path):
     monkeypatch.setenv("PPP_CACHE", str(tmp_path))
     after = toy.run(toy.sweep("grid: {n: [2, 3]}\nlimits: {gpu: true}", "gpus"))
     devices = pd.read_parquet(after.runs)["device"].tolist()
-    assert pd.read_parquet(after.table)["gpu"].tolist() == [int(name[-1]) for name in devices]
+    assert pd.read_parquet(after.table)["gpu"].tolist() == [name[-1] for name in devices]
     assert set(devices) <= {"cuda:0", "cuda:1"}
+
+
+def test_interrupted_sweeps_go_on(toy):
+    swept = toy.sweep("grid: {n: [2, 8]}", "interrupted")
+    place = toy.folder / "out" / "interrupted"
+    line = [sys.executable, "-m", "companion", "sweep", "run", str(swept.path)]
+    line += ["--output", str(place), "--jobs", "2"]
+    process = subprocess.Popen(line, cwd=notebooks.ROOT, stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: list(place.glob("work/*/results/begun")) and list(place.glob("runs/*")))
+    refused(toy.run, swept, error=outputs.InUse)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=10)
+    assert process.returncode == 130 and "the same command goes on" in said
+    wait_for(lambda: not workers(place))
+    status = state.Status(swept, place)
+    assert states(status) == ["done", "failed"] and "stopped by SIG" in reasons(status)[1]
+    assert pd.read_parquet(place / "table.parquet")["n"].tolist() == [2]
 
 
 def test_a_killed_watcher_takes_its_run_along(toy):
@@ -107,7 +127,7 @@ def test_changed_sources_are_noticed(toy):
 def test_what_was_begun_elsewhere_is_run_again(toy):
     status = real(toy, "grid: {n: [2]}", "elsewhere")
     staleness.store(status.folder / "started" / f"{status.sweep.runs[0].id}.json", {"host": "x"})
-    conduct.outputs.claim(status.folder.with_name("other"), conduct.COMMAND)
+    outputs.claim(status.folder.with_name("other"), conduct.COMMAND)
     os.rename(status.folder.with_name("other") / ".ppp.json", status.folder / ".ppp.json")
     assert states(status) == ["running"]
     assert states(toy.run(status.sweep)) == ["done"]

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import signal
 import subprocess
 import sys
 
@@ -12,7 +11,7 @@ import psutil
 import pytest
 import toy_notebooks
 from checks import refused
-from toy_sweeps import Toy, finish, reasons, states, wait_for, workers
+from toy_sweeps import Toy, finish, reasons, states
 
 from companion import cli, notebooks
 from companion.measure import request
@@ -22,7 +21,6 @@ from companion.sweeps.spec import Sweep
 from ppp import files
 from ppp.errors import PPPError
 from studies import networks
-from studies.storage import outputs
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +72,7 @@ def test_measure_takes_the_options_of_its_command(toy):
 
 
 BAD = [
-    ("# run: nothing\ngrid: {n: [2]}", "'run' is missing"),
+    ("# run: nothing\ngrid: {n: [2]}", "run None: expected"),
     ("run: tyo", "unknown notebook 'tyo'"),
     ("gird: {n: [2]}", "unknown key 'gird'; did you mean 'grid'"),
     ("name: a/b\nseeds: 1", "name 'a/b': expected"),
@@ -108,7 +106,7 @@ BAD = [
     ("seeds: 2\nlimits: {threads: 0}", "limits, threads '0': expected"),
     ("seeds: 2\nlimits: {gpu: maybe}", "limits, gpu 'maybe': expected"),
     ("seeds: 2\nlimits: {cpu: 1}", "limits: unknown key 'cpu'"),
-    ("seeds: 2\nfigures: [{x: n}]", "figures: 'y' is missing"),
+    ("seeds: 2\nfigures: [{x: n}]", "figures, y None: expected"),
     ("seeds: 2\nfigures: [{y: [n]}]", "figures, y ['n']: expected"),
     ("seeds: 2\nfigures: [{y: n, log: z}]", "figures, log 'z': expected"),
     ("run: measure\nseeds: 2", "measure needs a value for 'network'"),
@@ -199,24 +197,6 @@ def test_only_what_is_missing_is_run_again_whatever_the_time(first, toy):
     assert states(after) == ["done"] * 3 and len(said) == 1
     assert said[0].startswith("done      n = 4 (")
     assert {path: path.read_bytes() for path in before} == before
-
-
-@pytest.mark.slow
-def test_interrupted_sweeps_go_on(toy):
-    swept = toy.sweep("grid: {n: [2, 8]}", "interrupted")
-    place = toy.folder / "out" / "interrupted"
-    line = [sys.executable, "-m", "companion", "sweep", "run", str(swept.path)]
-    line += ["--output", str(place), "--jobs", "2"]
-    process = subprocess.Popen(line, cwd=notebooks.ROOT, stderr=subprocess.PIPE, text=True)
-    wait_for(lambda: list(place.glob("work/*/results/begun")) and list(place.glob("runs/*")))
-    refused(toy.run, swept, error=outputs.InUse)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=10)
-    assert process.returncode == 130 and "the same command goes on" in said
-    wait_for(lambda: not workers(place))
-    status = state.Status(swept, place)
-    assert states(status) == ["done", "failed"] and "stopped by SIG" in reasons(status)[1]
-    assert pd.read_parquet(place / "table.parquet")["n"].tolist() == [2]
 
 
 WITHIN = """
