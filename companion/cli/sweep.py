@@ -28,10 +28,10 @@ JOBS = click.option(
 
 def _status(sweep, output) -> Status:
     from companion.sweeps.spec import Sweep
-    from companion.sweeps.state import OUT, Folder, Status
+    from companion.sweeps.state import OUT, Status
 
     asked = Sweep.read(sweep)
-    return Status(asked, Folder((output or OUT / asked.name).absolute()))
+    return Status(asked, (output or OUT / asked.name).absolute())
 
 
 @sweep.command()
@@ -44,7 +44,7 @@ def plan(sweep, output, jobs) -> None:
 
     status = _status(sweep, output)
     jobs = jobs or conduct.default_jobs(status.sweep.limits.threads)
-    print(*conduct.lines(status, conduct.plan(status), jobs), sep="\n")
+    print(*conduct.plan(status, jobs), sep="\n")
 
 
 @sweep.command()
@@ -84,10 +84,8 @@ def table(sweep, output, stale) -> None:
     from studies.storage import outputs
 
     status = _status(sweep, output)
-    if not outputs.check_claim(status.folder.path, "ppp sweep"):
-        raise PPPError(
-            f"{status.folder.path}: no sweep has run there; first: ppp sweep run {sweep}"
-        )
+    if not outputs.check_claim(status.folder, "ppp sweep"):
+        raise PPPError(f"{status.folder}: no sweep has run there; first: ppp sweep run {sweep}")
     status.gather(stale=stale)
     _report(status)
 
@@ -101,7 +99,7 @@ def _report(status: Status) -> None:
         if now.state in ("failed", "running"):
             print(f"{now.state:<9} {run}: {now.reason}")
     print(f"done      {len(runs) - len(status.todo)} of {count(runs, 'run')}")
-    print(f"table     {status.folder.table}\nruns      {status.folder.runs}")
-    print(f"page      ppp run sweeps -p sweep {shlex.quote(str(status.folder.path))}")
+    print(f"table     {status.table}\nruns      {status.runs}")
+    print(f"page      ppp run sweeps -p sweep {shlex.quote(str(status.folder))}")
     if failed:
         raise PPPError(f"{failed} of {count(runs, 'run')} failed; the reasons are above")
