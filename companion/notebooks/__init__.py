@@ -17,4 +17,3 @@ from companion.notebooks.sources import (
     profile_values as profile_values,
     read as read,
 )
-from studies.paths import ROOT as ROOT

@@ -24,6 +24,7 @@ from companion.sweeps import job
 from companion.sweeps.spec import Run, Sweep, SweepError, show
 from companion.sweeps.state import DONE, STALE, Status, living
 from ppp.errors import PPPError
+from studies import paths
 from studies.storage import documents, outputs
 
 WORKFLOW = Path(__file__).parent / "workflow.smk"
@@ -79,7 +80,7 @@ def estimate(status: Status) -> tuple[float | None, float | None, str]:
     if known:
         costs = _alike(status.sweep, [run.id for run in todo], known)
         return *costs, f"finished runs with the most equal factors ({len(known)} in all)"
-    built = notebooks.ROOT / "build" / target.profile
+    built = paths.ROOT / "build" / target.profile
     executed = built / "notebooks" / target.source.name
     took = notebooks.seconds(notebooks.read(executed)) if executed.exists() else None
     if took is None:

@@ -28,6 +28,7 @@ from companion.quantities import show_bytes, show_seconds
 from companion.sweeps import spec, state
 from ppp import files
 from ppp.errors import PPPError, first_words
+from studies import paths
 from studies.pictures import datasets
 from studies.storage import documents, outputs
 
@@ -100,8 +101,8 @@ def _key(wanted: dict[str, Any]) -> staleness.Key:
     target = wanted["target"]
     if spec.given(wanted["settings"]) != wanted["given"]:
         raise PPPError("a file among its parameters changed; give 'ppp sweep run' again")
-    edited = state.tree_state(notebooks.ROOT, target) != wanted["tree"]  # perhaps a comment alone
-    if edited and target.ingredients(staleness.Library(notebooks.ROOT)) != wanted["ingredients"]:
+    edited = state.tree_state(paths.ROOT, target) != wanted["tree"]  # perhaps a comment alone
+    if edited and target.ingredients(staleness.Library(paths.ROOT)) != wanted["ingredients"]:
         raise PPPError("its sources changed while the sweep ran; give 'ppp sweep run' again")
     return state.key(target, wanted["ingredients"], wanted["settings"], wanted["given"])
 
@@ -121,7 +122,7 @@ def _perform(folder: Path, id: str, limits: spec.Limits, device: str) -> Record:
     variables = {"CUDA_VISIBLE_DEVICES": gpu, "PPP_OFFLINE": "1", "PYTHONUTF8": "1"}
     command = [sys.executable, "-m", "companion.sweeps.job", "--work", str(folder), id]
     with log.open("wb") as out:
-        options = {"stdout": out, "stderr": out, "cwd": notebooks.ROOT, "env": variables}
+        options = {"stdout": out, "stderr": out, "cwd": paths.ROOT, "env": variables}
         code, record = within(limits, command, **options)
     if "kind" in record:
         return record

@@ -23,7 +23,7 @@ from companion.notebooks import staleness
 from companion.quantities import read_bytes, read_seconds
 from ppp import files
 from ppp.errors import ParameterError, PPPError, first_words, shown, unknown
-from studies import parameters
+from studies import parameters, paths
 from studies.pictures import datasets
 from studies.storage import documents, yaml_documents
 
@@ -97,7 +97,7 @@ class MeasureTarget:
     profile = ""
     table = "measurement.csv"
     how = ("batch_size", "memory")  # they change no number
-    source = notebooks.ROOT / "companion" / "measure" / "run.py"
+    source = paths.ROOT / "companion" / "measure" / "run.py"
 
     _whole = ("per_photo", "window", "seed", "batch_size")
     _lists = ("layers", "schemes", "mean", "std")

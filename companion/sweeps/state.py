@@ -32,10 +32,10 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-from companion import notebooks
 from companion.notebooks import numbers, staleness
 from companion.sweeps.spec import NUMBERS, Run, Sweep, SweepError, Target, given, show
 from ppp import files
+from studies import paths
 from studies.storage import documents
 
 DONE, STALE, FAILED, MISSING, RUNNING = "done", "stale", "failed", "missing", "running"
@@ -65,7 +65,7 @@ class State:
 class Status:
     """A sweep beside its folder: which runs are up to date, and what the others lack."""
 
-    def __init__(self, sweep: Sweep, folder: Path, root: Path = notebooks.ROOT) -> None:
+    def __init__(self, sweep: Sweep, folder: Path, root: Path = paths.ROOT) -> None:
         self.sweep, self.folder, self.root = sweep, folder, root
         self.table, self.runs = folder / "table.parquet", folder / "runs.parquet"
 

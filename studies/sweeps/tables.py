@@ -134,7 +134,7 @@ class SweepTables:
             scales = {"logx": "x" in log, "logy": "y" in log}
             return figures.bands(rows, x, y, color or "all", unit=unit, **scales, **labels)
         rows[x] = rows[x].astype(str)
-        return figures.trials(rows, x, y, color, unit=unit, **labels)
+        return figures.strips(rows, x, y, color, unit=unit, **labels)
 
     def slopes(self, y: str, x: str, color: str | None = None) -> pd.DataFrame:
         """Fit y as a power of x: the slope of log y over log x.

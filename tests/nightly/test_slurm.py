@@ -12,10 +12,10 @@ import toy_notebooks
 import yaml
 from toy_sweeps import wait_for
 
-from companion import notebooks
 from companion.sweeps import conduct
 from companion.sweeps.spec import Sweep
 from companion.sweeps.state import Status
+from studies import paths
 
 SEEDS = int(os.environ.get("PPP_SLURM_SEEDS", "2"))  # 4 make 24 runs; 2 are enough every day
 RUNS = 6 * SEEDS
@@ -81,7 +81,7 @@ def test_a_sweep_on_slurm_survives_a_drained_node_and_a_killed_job(tmp_path_fact
         return list((there.folder / "runs").glob("*/run.json"))
 
     with slurm_node.running(folder / "node", nodes=2, cpus=2, gpus=2) as slurm:
-        options = {"cwd": notebooks.ROOT, "env": slurm.environment, "text": True}
+        options = {"cwd": paths.ROOT, "env": slurm.environment, "text": True}
         options |= {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
         process = subprocess.Popen(line, **options)
         try:

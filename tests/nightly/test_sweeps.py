@@ -13,10 +13,10 @@ import toy_notebooks
 from checks import refused
 from toy_sweeps import BODY, VALUES, Toy, reasons, states, wait_for, workers
 
-from companion import notebooks
 from companion.notebooks import staleness
 from companion.sweeps import conduct, state
 from ppp.errors import PPPError
+from studies import paths
 from studies.storage import documents, outputs
 
 pytestmark = pytest.mark.nightly
@@ -77,7 +77,7 @@ def test_interrupted_sweeps_go_on(toy):
     place = toy.folder / "out" / "interrupted"
     line = [sys.executable, "-m", "companion", "sweep", "run", str(swept.path)]
     line += ["--output", str(place), "--jobs", "2"]
-    process = subprocess.Popen(line, cwd=notebooks.ROOT, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(line, cwd=paths.ROOT, stderr=subprocess.PIPE, text=True)
     wait_for(lambda: list(place.glob("work/*/results/begun")) and list(place.glob("runs/*")))
     refused(toy.run, swept, error=outputs.InUse)
     process.send_signal(signal.SIGINT)
@@ -91,7 +91,7 @@ def test_interrupted_sweeps_go_on(toy):
 
 def test_a_killed_watcher_takes_its_run_along(toy):
     status = real(toy, "grid: {n: [8]}", "orphan")
-    watcher = subprocess.Popen(job(status), cwd=notebooks.ROOT)
+    watcher = subprocess.Popen(job(status), cwd=paths.ROOT)
     wait_for(lambda: list(status.folder.glob("work/*/results/begun")))
     assert states(status) == ["running"]
     watcher.kill()
@@ -103,9 +103,9 @@ def test_a_killed_watcher_takes_its_run_along(toy):
 def test_two_processes_never_perform_one_run(toy):
     status = real(toy, "grid: {n: [8]}", "twice")
     line = job(status)
-    first = subprocess.Popen(line, cwd=notebooks.ROOT)
+    first = subprocess.Popen(line, cwd=paths.ROOT)
     wait_for(lambda: list(status.folder.glob("work/*/results/begun")))
-    second = subprocess.run(line, cwd=notebooks.ROOT, capture_output=True, text=True)
+    second = subprocess.run(line, cwd=paths.ROOT, capture_output=True, text=True)
     assert second.returncode == 1 and "another process performs it" in second.stderr
     assert list(status.folder.glob("work/*/results/begun"))
     first.terminate()
@@ -117,10 +117,10 @@ def test_changed_sources_are_noticed(toy):
     line, wanted = job(status), status.folder / "wanted.json"
     about = documents.read_json(wanted)
     staleness.store(wanted, about | {"tree": "1", "ingredients": {}})
-    assert subprocess.run(line, cwd=notebooks.ROOT).returncode == 1
+    assert subprocess.run(line, cwd=paths.ROOT).returncode == 1
     assert "its sources changed while the sweep ran" in reasons(status.again())[0]
     staleness.store(wanted, about | {"tree": "a comment was edited"})
-    assert subprocess.run(line, cwd=notebooks.ROOT).returncode == 0
+    assert subprocess.run(line, cwd=paths.ROOT).returncode == 0
     assert states(status.again()) == ["done"]
 
 
@@ -137,7 +137,7 @@ def test_a_snakemake_that_dies_is_noticed_and_a_second_sweep_waits_for_the_first
     swept = toy.sweep("grid: {n: [2, 8]}", "dies")
     place = toy.folder / "out" / "dies"
     line = [sys.executable, "-m", "companion", "sweep", "run", swept.path, "--output", place]
-    options = {"cwd": notebooks.ROOT, "stderr": subprocess.PIPE, "text": True}
+    options = {"cwd": paths.ROOT, "stderr": subprocess.PIPE, "text": True}
     process = subprocess.Popen([*line, "--jobs", "1"], **options)
     wait_for(lambda: list(place.glob("started/*.json")))
     children = psutil.Process(process.pid).children()

@@ -13,14 +13,14 @@ import toy_notebooks
 from checks import refused
 from toy_sweeps import Toy, finish, reasons, states
 
-from companion import cli, notebooks
+from companion import cli
 from companion.measure import request
 from companion.notebooks import staleness
 from companion.sweeps import conduct, job, spec, state
 from companion.sweeps.spec import Sweep
 from ppp import files
 from ppp.errors import PPPError
-from studies import networks
+from studies import networks, paths
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def test_a_run_keeps_its_id_when_the_sweep_grows(toy):
     more = toy.sweep("grid: {schemes: [[zeros]], n: [4, 3, 2]}\nseeds: [5, 1, 0]")
     assert {one.id for one in few.runs} < {one.id for one in more.runs}
     assert len({one.id for one in more.runs}) == 9
-    shipped = Sweep.read(notebooks.ROOT / "data" / "sweeps" / "window-size" / "sweep.yaml")
+    shipped = Sweep.read(paths.ROOT / "data" / "sweeps" / "window-size" / "sweep.yaml")
     assert shipped.runs[0].id == "0402e0174b38"
 
 
@@ -218,7 +218,7 @@ def test_a_run_over_a_limit_or_killed_ends_with_all_it_left_and_says_so():
     ]
     # In a process that has no other children.
     line = [sys.executable, "-c", WITHIN, json.dumps(cases)]
-    done = subprocess.run(line, cwd=notebooks.ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(line, cwd=paths.ROOT, capture_output=True, text=True, check=True)
     codes, records = zip(*map(json.loads, done.stdout.splitlines()))
     late, large, killed, odd, ended = records
     assert (codes[2], codes[4]) == (-9, 3) and "kind" not in ended
