@@ -19,7 +19,7 @@ import pyarrow.parquet
 
 from ppp.errors import DocumentError, PPPError, first_words, unknown
 from studies import figures, paths
-from studies.padding.surroundings import mean_interval
+from studies.stats import mean_interval
 from studies.storage import documents, yaml_documents
 
 if TYPE_CHECKING:

@@ -227,7 +227,7 @@ LONG = {
 SIGNS = {
     "run": ".out.making-*/results/1.csv",
     "measure": "out.partial/*/state.json",
-    "sweep run": "out/work/*/results/1.csv",
+    "sweep run": "out/*/*/results/1.csv",
     "study zoo": "out/*/*",
 }
 """What each leaves once it is in the midst of its work."""
