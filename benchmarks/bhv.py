@@ -70,11 +70,11 @@ def main() -> None:
         slow = [plain(name, seed, options.epochs) for seed in seeds]
         middle = time.perf_counter()
         tasks = [(name, seed) for seed in seeds]
-        results = jobs.run(partial(ours, epochs=options.epochs), tasks, jobs=options.cores)
-        found = {task: result() for task, result in results}
+        train = partial(ours, epochs=options.epochs)
+        fast = dict(jobs.run(train, tasks, jobs=options.cores))
         times = middle - began, time.perf_counter() - middle
         total = [a + b for a, b in zip(total, times)]
-        apart = max(abs(a - found[task]) for a, task in zip(slow, tasks))
+        apart = max(abs(a - fast[task]) for a, task in zip(slow, tasks))
         print(
             f"{name:13} plain {times[0]:5.1f} s, ours {times[1]:5.1f} s: "
             f"{times[0] / times[1]:.1f} times as fast; accuracies differ by {apart:.1f} points",

@@ -9,7 +9,7 @@ import time
 
 import torch
 
-from studies.pictures.plane import SHAPES, cut, render, render_windows
+from studies.pictures.plane import SHAPES, render, render_windows
 
 WINDOW, MANY, SHEET = 160, 64, 1024
 
@@ -35,7 +35,8 @@ def shared_sheet() -> None:
     """Render one sheet and cut overlapping windows out of it; the sheet counts."""
     sheet = render(3, "star", 0, 0, SHEET, SHEET)
     places = torch.randint(SHEET - WINDOW, (2, MANY), generator=torch.Generator().manual_seed(0))
-    cut(sheet, *places, WINDOW)
+    windows = sheet.unfold(1, WINDOW, 1).unfold(2, WINDOW, 1)
+    windows[:, places[0], places[1]].transpose(0, 1).contiguous()
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ import nbformat
 import numpy as np
 import pandas as pd
 
+from companion.notebooks import staleness
 from companion.sweeps import conduct, state
 from companion.sweeps.spec import Sweep
 from ppp import files
@@ -28,82 +29,42 @@ Path(results, "numbers.json").write_text(json.dumps({{"n": n}}))
 """
 
 
-def notebook(path: Path, seconds: float) -> None:
-    v4 = nbformat.v4
-    cells = [
-        v4.new_markdown_cell("# Busy", id="title"),
-        v4.new_code_cell('n = 4\nseed = 0\nresults = "results"', id="values"),
-        v4.new_code_cell(BODY.format(seconds=seconds), id="body"),
-    ]
-    cells[1].metadata["tags"] = ["parameters"]
-    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    nbformat.write(v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), path)
-
-
-def sweep(folder: Path, name: str, runs: int, table: str = "numbers.json") -> Sweep:
+def status(folder: Path, name: str, runs: int, table: str = "numbers.json") -> state.Status:
+    """Return a sweep of so many runs in which nothing has run yet."""
     path = folder / f"{name}.yaml"
     path.write_text(f"run: busy.ipynb\nseeds: {runs}\ntable: {table}\nlimits: {{threads: 1}}")
-    return Sweep.read(path)
+    return state.Status(Sweep.read(path), folder / name)
 
 
 def workers(folder: Path, runs: int) -> dict[str, float]:
     """Run the same runs with one and with two workers."""
     wall, own = {}, {}
     for jobs in (1, 2):
-        place = state.Folder(folder / f"workers-{jobs}")
-        swept = sweep(folder, "workers", runs)
         begun = time.perf_counter()
-        after = conduct.run(state.Status(swept, place), jobs=jobs, say=lambda line: None)
-        wall[jobs] = time.perf_counter() - begun
+        after = conduct.run(status(folder, f"{jobs}", runs), jobs=jobs, say=lambda line: None)
         assert not after.todo, "a run failed"
-        own[jobs] = sum(found.record["seconds"] for found in after.states.values())
-    return {
-        "runs": runs,
-        "one_worker_seconds": wall[1],
-        "two_workers_seconds": wall[2],
-        "speedup_of_two_workers": wall[1] / wall[2],
-        "run_seconds_one_worker": own[1] / runs,
-        "run_seconds_two_workers": own[2] / runs,
-        "overhead_seconds_a_run": (wall[1] - own[1]) / runs,
-    }
+        wall[jobs] = time.perf_counter() - begun
+        own[jobs] = sum(one.record["seconds"] for one in after.states.values())
+    overhead = (wall[1] - own[1]) / runs
+    return {"speedup_of_two_workers": wall[1] / wall[2], "overhead_seconds_a_run": overhead}
 
 
-def plan(folder: Path, runs: int) -> dict[str, float]:
+def gather(folder: Path, runs: int, rows: int) -> float:
+    """Return the time that tables take which are as if the runs had made them, s."""
+    made = status(folder, "gather", runs, "rows.csv")
+    frame = pd.DataFrame({"mae": np.random.default_rng(0).normal(size=rows), "layer": "layer1"})
+    content = frame.to_csv().encode()
+    for run in made.sweep.runs:
+        place = made.folder / "runs" / run.id
+        files.write(place / "results" / "rows.csv", content)
+        key = state.key(made.sweep.target, made.sources[1], run.settings, {})
+        record = {"key": key, "tables": {"rows.csv": files.digest(content)}}
+        staleness.store(place / "run.json", record)
     begun = time.perf_counter()
-    swept = sweep(folder, "plan", runs)
-    found = state.Status(swept, state.Folder(folder / "plan"))
-    list(conduct.lines(found, conduct.plan(found), 2))
-    planned = time.perf_counter()
-    found.folder.path.mkdir()
-    found.want()
-    return {
-        "runs": runs,
-        "plan_seconds": planned - begun,
-        "want_seconds": time.perf_counter() - planned,
-    }
-
-
-def gather(folder: Path, runs: int, rows: int) -> dict[str, float]:
-    """Gather tables that are as if the runs had made them."""
-    swept = sweep(folder, "gather", runs, "rows.csv")
-    place = state.Folder(folder / "gather")
-    found = state.Status(swept, place)
-    draws = np.random.default_rng(0)
-    layers = np.array(["layer1", "layer2", "layer3", "layer4"])[np.arange(rows) % 4]
-    for run in swept.runs:
-        frame = pd.DataFrame({"step": np.arange(rows), "layer": layers})
-        frame["mae"], frame["snr"] = draws.normal(size=(2, rows))
-        results = place.run(run.id) / "results"
-        results.mkdir(parents=True)
-        frame.to_csv(results / "rows.csv", index=False)
-        record = {"key": found.key(run), "tables": {"rows.csv": files.sha256(results / "rows.csv")}}
-        place.record(run.id).write_text(json.dumps(record))
-    begun = time.perf_counter()
-    fresh = state.Status(swept, place)
-    fresh.gather()
+    made.again().gather()
     took = time.perf_counter() - begun
-    assert len(pd.read_parquet(place.table)) == runs * rows
-    return {"runs": runs, "rows_a_run": rows, "gather_seconds": took}
+    assert len(pd.read_parquet(made.table)) == runs * rows
+    return took
 
 
 def main() -> None:
@@ -111,15 +72,21 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--runs", type=int, default=16)
     options = parser.parse_args()
+    values = 'n = 4\nseed = 0\nresults = "results"'
+    code = BODY.format(seconds=options.seconds)
+    cell = nbformat.v4.new_code_cell
+    cells = [cell(values, metadata={"tags": ["parameters"]}), cell(code)]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        notebook(folder / "busy.ipynb", options.seconds)
-        found = {
-            "plan": plan(folder, 1000),
-            "gather": gather(folder, 200, 10_000),
-            "workers": workers(folder, options.runs),
-        }
-    print(json.dumps(found, indent=1))
+        kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+        notebook = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
+        nbformat.write(notebook, folder / "busy.ipynb")
+        begun = time.perf_counter()
+        list(conduct.plan(status(folder, "plan", 1000), 2))
+        times = {"plan_seconds_of_1000_runs": time.perf_counter() - begun}
+        times["gather_seconds_of_200_tables_of_10000_rows"] = gather(folder, 200, 10_000)
+        times["workers"] = workers(folder, options.runs)
+    print(json.dumps(times, indent=1))
 
 
 if __name__ == "__main__":

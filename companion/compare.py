@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,12 +49,13 @@ class Run:
         """
         if not folder.is_dir():
             raise CompareError(f"run {str(folder)!r}: no such folder; 'ppp run' writes one")
-        found = [path for path in folder.glob("*.ipynb") if not path.stem.endswith(".failed")]
-        if len(found) != 1:
+        sources = [path for path in folder.glob("*.ipynb") if not path.stem.endswith(".failed")]
+        if len(sources) != 1:
             raise CompareError(
-                f"run {str(folder)!r}: {len(found)} notebooks; expected the one of 'ppp run'"
+                f"run {str(folder)!r}: {len(sources)} notebooks; expected the one of 'ppp run'"
             )
-        return cls._read(str(folder), found[0], folder / "results")
+        source = sources[0]
+        return cls(str(folder), notebooks.read(source), folder / "results", source.stem)
 
     @classmethod
     def published(cls, build: Path, stem: str) -> Run:
@@ -65,11 +66,8 @@ class Run:
                 f"published chapter {stem}: {path} does not exist; build the book with "
                 "'make book', or name another build with --published"
             )
-        return cls._read(f"published ({build.name})", path, build / "results" / stem)
-
-    @classmethod
-    def _read(cls, name: str, path: Path, results: Path) -> Run:
-        return cls(name, notebooks.read(path), results, path.stem)
+        name = f"published ({build.name})"
+        return cls(name, notebooks.read(path), build / "results" / stem, stem)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -86,14 +84,7 @@ class Run:
 
     def tables(self) -> dict[str, pd.DataFrame]:
         """Return its tables by name."""
-        found = {}
-        for path in sorted(self.results.glob("*.csv")):
-            content = documents.read_bytes(path, "table", most=None, error=CompareError)
-            try:
-                found[path.stem] = pd.read_csv(io.BytesIO(content))
-            except ValueError as error:
-                raise CompareError(f"{path}: not a table ({first_words(error)})") from None
-        return found
+        return {path.stem: _table(path) for path in sorted(self.results.glob("*.csv"))}
 
     def numbers(self) -> dict[str, Any]:
         """Return the numbers that prose may quote."""
@@ -101,27 +92,33 @@ class Run:
 
     def figures(self) -> dict[tuple[str, int], str]:
         """Return its figures as HTML, by cell and place in the cell."""
-        found = {}
+        figures = {}
         for cell in self.notebook.cells:
-            shown = (
-                "".join(output.get("data", {}).get("text/html", ""))
-                for output in cell.get("outputs", [])
-            )
-            for number, html in enumerate(one for one in shown if "ppp-figure" in one):
-                found[cell.get("id", ""), number] = html
-        return found
+            outputs = [output.get("data", {}) for output in cell.get("outputs", [])]
+            pages = ["".join(data.get("text/html", "")) for data in outputs]
+            for number, html in enumerate(page for page in pages if "ppp-figure" in page):
+                figures[cell.get("id", ""), number] = html
+        return figures
+
+
+def _table(path: Path) -> pd.DataFrame:
+    content = documents.read_bytes(path, "table", most=None, error=CompareError)
+    try:
+        return pd.read_csv(io.BytesIO(content))
+    except ValueError as error:
+        raise CompareError(f"{path}: not a table ({first_words(error)})") from None
 
 
 @dataclass(frozen=True)
 class TableDifference:
-    """What is different between two tables."""
+    """What is different between two tables, those values first that exceed their intervals."""
 
     name: str
     says: str
-    head: list[str]
-    rows: list[list[str]]
-    compared: int
-    exceeding: int
+    head: Sequence[str] = ()
+    rows: Sequence[Sequence[str]] = ()
+    compared: int = 0
+    exceeding: int = 0
     shown: str = ""
 
 
@@ -139,30 +136,22 @@ def intervals(frame: pd.DataFrame) -> dict[str, tuple[str, str]]:
     {'error': ('low', 'high')}
     """
     names = list(frame.columns)
-    found = {
-        name: (f"{name}_low", f"{name}_high")
-        for name in names
-        if f"{name}_low" in names and f"{name}_high" in names
-    }
+    ends = {name: (f"{name}_low", f"{name}_high") for name in names}
+    pairs = {name: pair for name, pair in ends.items() if set(pair) <= set(names)}
     if "low" in names and "high" in names:
         before = names[: min(names.index("low"), names.index("high"))]
-        floats = [name for name in before if frame[name].dtype.kind == "f"]
-        if floats:
-            found[floats[-1]] = ("low", "high")
-    return found
+        fractions = [name for name in before if frame[name].dtype.kind == "f"]
+        pairs |= {name: ("low", "high") for name in fractions[-1:]}
+    return pairs
 
 
-def exceeds(
-    a: np.ndarray, b: np.ndarray, ends_a: tuple[Any, Any], ends_b: tuple[Any, Any]
-) -> np.ndarray:
+def exceeds(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Return where two estimates differ by more than their intervals allow.
 
     Parameters
     ----------
     a, b : array
-        Shape (N,), estimates.
-    ends_a, ends_b : pair of arrays
-        Lower and upper ends of their intervals.
+        Shape (N, 3): an estimate, and the lower and upper end of its interval.
 
     Returns
     -------
@@ -172,13 +161,12 @@ def exceeds(
 
     Examples
     --------
-    >>> wide, narrow = (np.array([0.0]), np.array([2.0])), (np.array([2.9]), np.array([3.1]))
-    >>> exceeds(np.array([1.0]), np.array([3.0]), wide, narrow)
+    >>> exceeds(np.array([[1.0, 0.0, 2.0]]), np.array([[3.0, 2.9, 3.1]]))
     array([ True])
     """
-    up = b > a
-    half_a = np.where(up, ends_a[1] - a, a - ends_a[0])
-    half_b = np.where(up, b - ends_b[0], ends_b[1] - b)
+    (a, low_a, high_a), (b, low_b, high_b) = a.T, b.T
+    half_a = np.where(b > a, high_a - a, a - low_a)
+    half_b = np.where(b > a, b - low_b, high_b - b)
     with np.errstate(invalid="ignore"):
         return np.abs(a - b) > np.hypot(half_a, half_b)
 
@@ -199,64 +187,56 @@ def _aligned(a: pd.DataFrame, b: pd.DataFrame) -> tuple[list[str], pd.DataFrame]
 def difference(name: str, a: pd.DataFrame, b: pd.DataFrame) -> TableDifference:
     """Compare two tables row by row, where their columns of names and counts agree."""
     if a.equals(b):
-        return TableDifference(name, f"{len(a)} rows, identical.", [], [], 0, 0)
-    found = _aligned(a, b)
-    if found is None:
+        return TableDifference(name, f"{len(a)} rows, identical.")
+    aligned = _aligned(a, b)
+    if aligned is None:
         says = (
             f"{len(a)} and {len(b)} rows that cannot be matched: no columns of names and counts "
             "tell the rows apart in both, or no row has its like."
         )
-        return TableDifference(name, says, [], [], 0, 0)
-    keys, joined = found
-    having = {
+        return TableDifference(name, says)
+    keys, joined = aligned
+    alone = len(a) + len(b) - 2 * len(joined)
+    says = f"{len(joined)} rows in both" + (f", {alone} in only one of them" if alone else "")
+    columns = {
         column: ends
         for column, ends in intervals(a).items()
         if {column, *ends} <= set(b.columns) and not {column, *ends} & set(keys)
     }
-    alone = len(a) + len(b) - 2 * len(joined)
-    says = f"{len(joined)} rows in both" + (f", {alone} in only one of them" if alone else "")
-    if not having:
-        changed = _changed(joined, keys)
+    if not columns:
+        both = [(one, f"{one} (2)") for one in a.columns if f"{one} (2)" in joined]
+        changed = sum(len(joined[one].compare(joined[other])) for one, other in both)
         says += f"; no column has an interval; values that are not equal: {changed}."
-        return TableDifference(name, says, [], [], 0, 0)
-    rows, compared = [], 0
-    for column, (low, high) in having.items():
-        values = [joined[one].to_numpy(float) for one in (column, f"{column} (2)")]
-        ends = [
-            (joined[f"{low}{end}"].to_numpy(float), joined[f"{high}{end}"].to_numpy(float))
-            for end in ("", " (2)")
-        ]
-        beyond = exceeds(*values, *ends)
-        usable = np.isfinite(values).all(0) & np.isfinite(ends).all((0, 1))
-        compared += int(usable.sum())
-        for i in np.flatnonzero(usable):
-            rows.append(
-                (
-                    not beyond[i],
-                    -abs(values[1][i] - values[0][i]),
-                    [str(joined[key].iloc[i]) for key in keys]
-                    + [column]
-                    + [_estimate(values[k][i], ends[k][0][i], ends[k][1][i]) for k in (0, 1)]
-                    + [f"{values[1][i] - values[0][i]:+.3g}", "" if not beyond[i] else "exceeds"],
-                )
-            )
-    rows.sort(key=lambda row: row[:2])
+        return TableDifference(name, says)
+    rows = sorted(_rows(joined, keys, columns), key=lambda row: row[:2])
     exceeding = sum(not within for within, *_ in rows)
-    says += f"; {exceeding} of {compared} differences exceed their intervals."
-    head = [*keys, "value", "first", "second", "difference", "interval"]
-    shown = "" if len(rows) <= MOST_ROWS else f", the first {MOST_ROWS} shown"
+    says += f"; {exceeding} of {len(rows)} differences exceed their intervals."
     return TableDifference(
-        name, says, head, [row[2] for row in rows[:MOST_ROWS]], compared, exceeding, shown
+        name,
+        says,
+        head=[*keys, "value", "first", "second", "difference", "interval"],
+        rows=[texts for *_, texts in rows[:MOST_ROWS]],
+        compared=len(rows),
+        exceeding=exceeding,
+        shown="" if len(rows) <= MOST_ROWS else f", the first {MOST_ROWS} shown",
     )
 
 
-def _changed(joined: pd.DataFrame, keys: list[str]) -> int:
-    pairs = [
-        (joined[name], joined[f"{name} (2)"])
-        for name in joined.columns
-        if f"{name} (2)" in joined.columns
-    ]
-    return sum(int((~((a == b) | (a.isna() & b.isna()))).sum()) for a, b in pairs)
+def _rows(
+    joined: pd.DataFrame, keys: list[str], columns: dict[str, tuple[str, str]]
+) -> Iterator[tuple[bool, float, list[str]]]:
+    """Yield, for each pair of values: within their intervals, minus the distance, and texts."""
+    for column, ends in columns.items():
+        first, second = (
+            joined[[f"{name}{end}" for name in (column, *ends)]].to_numpy(float)
+            for end in ("", " (2)")
+        )
+        beyond = exceeds(first, second)
+        for i in np.flatnonzero(np.isfinite(np.hstack([first, second])).all(1)):
+            change = second[i, 0] - first[i, 0]
+            texts = [str(joined[key].iloc[i]) for key in keys]
+            texts += [column, _estimate(*first[i]), _estimate(*second[i]), f"{change:+.3g}"]
+            yield not beyond[i], -abs(change), [*texts, "exceeds" if beyond[i] else ""]
 
 
 def _estimate(value: float, low: float, high: float) -> str:
@@ -278,25 +258,18 @@ class Comparison:
         """How many differences exceed their intervals, in a sentence."""
         compared = sum(table.compared for table in self.tables)
         exceeding = sum(table.exceeding for table in self.tables)
-        if not compared:
-            same = all("identical" in table.says for table in self.tables)
-            return (
-                "Every table is identical."
-                if same and self.tables
-                else ("No value with an interval could be compared.")
-            )
-        return (
-            f"{exceeding} of {compared} values with intervals differ by more than their intervals."
-        )
+        if compared:
+            values = f"{exceeding} of {compared} values with intervals"
+            return f"{values} differ by more than their intervals."
+        if self.tables and all("identical" in table.says for table in self.tables):
+            return "Every table is identical."
+        return "No value with an interval could be compared."
 
     def html(self) -> str:
         """Return the page that shows it."""
         a, b = self.first.figures(), self.second.figures()
-        missing = Markup('<p class="soft">not in this run</p>')
-        pairs = [
-            (Markup(a[key]) if key in a else missing, Markup(b[key]) if key in b else missing)
-            for key in [*a, *(key for key in b if key not in a)]
-        ]
+        missing = '<p class="soft">not in this run</p>'
+        pairs = [(Markup(a.get(key, missing)), Markup(b.get(key, missing))) for key in a | b]
         title = self.first.notebook.cells[0].source.splitlines()[0].lstrip("# ")
         return TEMPLATES.get_template("compare.html.j2").render(
             title=title,
@@ -322,28 +295,24 @@ def compare(first: Run, second: Run) -> Comparison:
             f"{first.name} is a run of {first.stem}, {second.name} of {second.stem}; "
             "expected two runs of one chapter"
         )
+    a, b, none = first.tables(), second.tables(), pd.DataFrame()
     return Comparison(
         first,
         second,
-        list(_pairs(first.settings, second.settings)),
-        [difference(name, *both) for name, both in _both(first.tables(), second.tables())],
-        [
-            (name, a, b, _minus(first.numbers().get(name), second.numbers().get(name)))
-            for name, a, b in _pairs(first.numbers(), second.numbers())
-        ],
+        [values[:3] for values in _different(first.settings, second.settings)],
+        [difference(name, a.get(name, none), b.get(name, none)) for name in a | b],
+        list(_different(first.numbers(), second.numbers())),
     )
 
 
-def _both(a: dict[str, Any], b: dict[str, Any]) -> Iterator[tuple[str, tuple[Any, Any]]]:
-    for name in [*a, *(name for name in b if name not in a)]:
-        empty = pd.DataFrame()
-        yield name, (a.get(name, empty), b.get(name, empty))
-
-
-def _pairs(a: dict[str, Any], b: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
-    for name in [*a, *(name for name in b if name not in a)]:
-        if a.get(name) != b.get(name):
-            yield name, _shown(a.get(name)), _shown(b.get(name))
+def _different(a: dict[str, Any], b: dict[str, Any]) -> Iterator[tuple[str, str, str, str]]:
+    """Yield what is not equal: its name, both values, and their difference if they have one."""
+    for name in a | b:
+        one, other = a.get(name), b.get(name)
+        if one != other:
+            numeric = {type(one), type(other)} <= {int, float} and math.isfinite(other - one)
+            change = f"{other - one:+.3g}" if numeric else ""
+            yield name, _shown(one), _shown(other), change
 
 
 def _shown(value: Any) -> str:
@@ -352,10 +321,3 @@ def _shown(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     return value if isinstance(value, str) else json.dumps(value)
-
-
-def _minus(a: Any, b: Any) -> str:
-    numeric = (int, float)
-    if type(a) in numeric and type(b) in numeric and math.isfinite(b - a):
-        return f"{b - a:+.3g}"
-    return ""

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +29,10 @@ from ppp.errors import PPPError
 from studies.storage import outputs
 
 COMMAND = "ppp course"
-LEVELS = {
-    1: "read a figure or table",
-    2: "compute",
-    3: "adapt a measurement",
-    4: "change an experiment",
-}
-_KINDS = ("setup", "hint", "stub", "solution", "check", "wrong")
+LEVELS = ("read a figure or table", "compute", "adapt a measurement", "change an experiment")
+"""What each level asks, from 1; an exercise has as many points as its level."""
 _ONCE = ("hint", "stub", "solution", "check")
+_BLOCKS = ("python setup", "text hint", *(f"python {kind}" for kind in (*_ONCE[1:], "wrong")))
 
 
 class CourseError(PPPError):
@@ -60,7 +56,7 @@ class Exercise:
     @property
     def grade(self) -> str:
         """How hard it is and how long it takes, as a line of Markdown."""
-        what = f"Level {self.level} of {len(LEVELS)}: {LEVELS[self.level]}"
+        what = f"Level {self.level} of {len(LEVELS)}: {LEVELS[self.level - 1]}"
         return f"*{what}; about {self.minutes} minutes.*"
 
 
@@ -72,7 +68,7 @@ class Sheet:
     title: str
     introduction: str
     setup: str
-    exercises: list[Exercise] = field(default_factory=list)
+    exercises: list[Exercise]
 
 
 def read(path: Path) -> Sheet:
@@ -83,80 +79,73 @@ def read(path: Path) -> Sheet:
     CourseError
         Names the file, the line and what is missing.
     """
-    where = path.name
-    title, introduction, setup = "", "", None
-    exercises: list[dict[str, Any]] = []
-    words: list[str] = []
-
-    def finish() -> None:
-        nonlocal introduction, words
-        text = "\n".join(words).strip()
-        words = []
-        if exercises:
-            exercises[-1]["question"] += f"\n\n{text}" if text else ""
-        else:
-            introduction += f"\n\n{text}" if text else ""
-
+    title, setup = "", None
+    sections: list[dict[str, Any]] = [{"prose": [[]]}]  # the first is the introduction
     for number, line, block in _parts(path):
+        where = f"{path.name}, line {number}"
+        section, is_exercise = sections[-1], len(sections) > 1
         if block is not None:
-            finish()
-            language, _, rest = line.partition(" ")
-            kind, _, name = rest.partition(" ")
-            expected = "text" if kind == "hint" else "python"
+            section["prose"].append([])
+            language, kind, name = (*line.split(maxsplit=2), "", "", "")[:3]
             if not kind:  # a block that is part of the question
-                words += [f"```{language}", block, "```"]
-                continue
-            if kind not in _KINDS or language != expected:
-                raise CourseError(
-                    f"{where}, line {number}: block {line!r}; expected one of "
-                    "'text hint', 'python setup', 'python stub', 'python solution', "
-                    "'python check', 'python wrong NAME'"
-                )
-            if kind == "setup" and (exercises or setup is not None):
-                raise CourseError(f"{where}, line {number}: expected one setup, before ##")
-            if kind == "setup":
+                section["prose"][-1] += [f"```{language}", block, "```"]
+            elif f"{language} {kind}" not in _BLOCKS:
+                expected = ", ".join(map(repr, _BLOCKS))
+                raise CourseError(f"{where}: block {line!r}; expected one of {expected} NAME")
+            elif kind == "setup":
+                if is_exercise or setup is not None:
+                    raise CourseError(f"{where}: expected one setup, before ##")
                 setup = block
-            elif not exercises:
-                raise CourseError(f"{where}, line {number}: {line!r} before the first ##")
+            elif not is_exercise:
+                raise CourseError(f"{where}: {line!r} before the first ##")
             elif kind == "wrong":
-                if not name or name in exercises[-1]["wrong"]:
-                    raise CourseError(f"{where}, line {number}: expected 'wrong' and a new name")
-                exercises[-1]["wrong"][name] = block
-            elif kind in exercises[-1]:
-                raise CourseError(f"{where}, line {number}: a second {kind!r} in one exercise")
+                if not name or name in section["wrong"]:
+                    raise CourseError(f"{where}: expected 'wrong' and a new name")
+                section["wrong"][name] = block
+            elif kind in section:
+                raise CourseError(f"{where}: a second {kind!r} in one exercise")
             else:
-                exercises[-1][kind] = block
+                section[kind] = block
         elif line.startswith("# ") and not title:
             title = line[2:].strip()
         elif line.startswith("## "):
-            finish()
-            exercises.append(
-                {"title": line[3:].strip(), "question": "", "wrong": {}, "line": number}
-            )
-        elif exercises and "level" not in exercises[-1] and line.strip():
-            found = re.fullmatch(r"Level ([1-4]) of 4, (\d+) minutes", line.strip())
-            if not found:
-                raise CourseError(
-                    f"{where}, line {number}: {line!r}; expected 'Level 2 of 4, 15 minutes'"
-                )
-            exercises[-1] |= {"level": int(found[1]), "minutes": int(found[2])}
+            sections.append({"title": line[3:].strip(), "prose": [[]], "wrong": {}, "line": number})
+        elif is_exercise and "level" not in section and line.strip():
+            grade = re.fullmatch(r"Level ([1-4]) of 4, (\d+) minutes", line.strip())
+            if not grade:
+                raise CourseError(f"{where}: {line!r}; expected 'Level 2 of 4, 15 minutes'")
+            section |= {"level": int(grade[1]), "minutes": int(grade[2])}
         else:
-            words.append(line)
-    finish()
+            section["prose"][-1].append(line)
+    introduction, *exercises = sections
     if not title or setup is None or not exercises:
-        raise CourseError(f"{where}: expected a title, a block 'python setup', and exercises")
-    made = []
-    for parts in exercises:
-        line = parts.pop("line")
-        missing = [name for name in ("level", *_ONCE) if name not in parts]
-        missing += ["question"] * (not parts["question"].strip())
-        missing += ["three wrong answers"] * (len(parts["wrong"]) < 3)
-        if missing:
-            raise CourseError(
-                f"{where}, line {line}: exercise {parts['title']!r} lacks {', '.join(missing)}"
-            )
-        made.append(Exercise(**(parts | {"question": parts["question"].strip()})))
-    return Sheet(path.stem, title, introduction.strip(), setup, made)
+        raise CourseError(f"{path.name}: expected a title, a block 'python setup', and exercises")
+    return Sheet(
+        path.stem,
+        title,
+        _text(introduction["prose"]),
+        setup,
+        [_exercise(path.name, **parts) for parts in exercises],
+    )
+
+
+def _text(prose: list[list[str]]) -> str:
+    """Join the lines between blocks, each such piece a paragraph of its own."""
+    pieces = ["\n".join(lines).strip() for lines in prose]
+    return "\n\n".join(piece for piece in pieces if piece)
+
+
+def _exercise(source: str, line: int, prose: list[list[str]], **parts: Any) -> Exercise:
+    """Make an exercise of its parts, or name those that are missing."""
+    question = _text(prose)
+    missing = [name for name in ("level", *_ONCE) if name not in parts]
+    missing += ["question"] * (not question)
+    missing += ["three wrong answers"] * (len(parts["wrong"]) < 3)
+    if missing:
+        raise CourseError(
+            f"{source}, line {line}: exercise {parts['title']!r} lacks {', '.join(missing)}"
+        )
+    return Exercise(question=question, **parts)
 
 
 def _parts(path: Path) -> Iterator[tuple[int, str, str | None]]:
@@ -196,19 +185,16 @@ def attempt(sheet: Sheet, exercise: Exercise, answer: str, names: dict[str, Any]
         The answer or the check fails by something other than an assertion with a message.
     """
     names = dict(names)
-    here = f"{sheet.stem}, {exercise.title!r}"
-    try:
-        exec(compile(answer, f"<answer to {here}>", "exec"), names)
-    except Exception as error:
-        raise CourseError(f"{here}: the answer does not run: {_said(error)}") from error
-    try:
-        exec(compile(exercise.check, f"<check of {here}>", "exec"), names)
-    except AssertionError as error:
-        if not str(error):
-            raise CourseError(f"{here}: the check has an assertion without a message") from None
-        return str(error)
-    except Exception as error:
-        raise CourseError(f"{here}: the check does not run: {_said(error)}") from error
+    where = f"{sheet.stem}, {exercise.title!r}"
+    for part, code in {"answer": answer, "check": exercise.check}.items():
+        try:
+            exec(compile(code, f"<{part} of {where}>", "exec"), names)
+        except Exception as error:
+            if part == "answer" or not isinstance(error, AssertionError):
+                raise CourseError(f"{where}: the {part} does not run: {error!r}") from error
+            if not str(error):
+                raise CourseError(f"{where}: an assertion without a message") from None
+            return str(error)
     return ""
 
 
@@ -217,15 +203,6 @@ def prepare(sheet: Sheet) -> dict[str, Any]:
     names: dict[str, Any] = {"__name__": "exercises"}
     exec(compile(sheet.setup, f"<setup of {sheet.stem}>", "exec"), names)
     return names
-
-
-def _said(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
-
-
-def problems(path: Path) -> list[str]:
-    """Read a source and return what is wrong with its checks."""
-    return verify(read(path))
 
 
 def verify(sheet: Sheet) -> list[str]:
@@ -250,24 +227,13 @@ def verify(sheet: Sheet) -> list[str]:
 
 # ---- notebooks
 
-POINTS = {1: 1, 2: 2, 3: 3, 4: 4}
-"""Points of an exercise by its level, as nbgrader counts them."""
 
+def notebook(sheet: Sheet, *, solved: bool) -> nbformat.NotebookNode:
+    """Return the notebook of a sheet: questions, hints, stubs and checks.
 
-def student(sheet: Sheet) -> nbformat.NotebookNode:
-    """Return the notebook that a student fills in: questions, hints, stubs and checks."""
-    return _notebook(sheet, solved=False)
-
-
-def instructor(sheet: Sheet) -> nbformat.NotebookNode:
-    """Return the notebook with solutions, marked as nbgrader marks them.
-
-    ``nbgrader generate_assignment`` makes a student's version of it.
+    With `solved` there are solutions, marked as nbgrader marks them: ``nbgrader
+    generate_assignment`` makes a student's version of it.
     """
-    return _notebook(sheet, solved=True)
-
-
-def _notebook(sheet: Sheet, solved: bool) -> nbformat.NotebookNode:
     v4 = nbformat.v4
     words = (
         f"{sheet.introduction}\n\nRun the cells from the top. The cell below each answer checks "
@@ -291,23 +257,18 @@ def _notebook(sheet: Sheet, solved: bool) -> nbformat.NotebookNode:
         check = f'{exercise.check}\nprint("Exercise {number}: accepted.")'
         cells += [
             v4.new_markdown_cell(question, id=f"{name}-question"),
-            v4.new_code_cell(answer, id=name, metadata=_grading(name, solution=True, grade=False)),
-            v4.new_code_cell(
-                check,
-                id=f"{name}-check",
-                metadata=_grading(
-                    f"{name}-check", solution=False, grade=True, points=POINTS[exercise.level]
-                ),
-            ),
+            _graded(name, answer, solution=True, grade=False),
+            _graded(f"{name}-check", check, solution=False, grade=True, points=exercise.level),
         ]
     kernel = {"name": KERNEL, "display_name": "Python 3", "language": "python"}
     return v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
 
 
-def _grading(name: str, **values: Any) -> dict[str, Any]:
-    """Return a cell's metadata as nbgrader reads it."""
-    about = {"schema_version": 3, "grade_id": name, "locked": values["grade"], "task": False}
-    return {"nbgrader": {**about, **values}}
+def _graded(name: str, source: str, **grading: Any) -> nbformat.NotebookNode:
+    """Return a cell with metadata as nbgrader reads it."""
+    about = {"schema_version": 3, "grade_id": name, "locked": grading["grade"], "task": False}
+    metadata = {"nbgrader": about | grading}
+    return nbformat.v4.new_code_cell(source, id=name, metadata=metadata)
 
 
 def build(sources: Path, target: Path, *, force: bool = False) -> list[Path]:
@@ -327,13 +288,13 @@ def build(sources: Path, target: Path, *, force: bool = False) -> list[Path]:
     """
     sheets = [read(path) for path in sorted(sources.glob("*.md"))]
     if not sheets:
-        raise CourseError(f"{sources}: no exercises here; expected NN-NAME.md")
+        raise CourseError(f"{sources}: no exercises here; expected NAME.md")
     written = []
     with outputs.made(target, COMMAND, force=force) as folder:
-        for name, made in (("student", student), ("instructor", instructor)):
+        for name in ("student", "instructor"):
             (folder / name).mkdir()
             for sheet in sheets:
                 path = Path(name, f"{sheet.stem}.ipynb")
-                nbformat.write(made(sheet), folder / path)
+                nbformat.write(notebook(sheet, solved=name == "instructor"), folder / path)
                 written.append(target / path)
     return written

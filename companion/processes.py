@@ -16,8 +16,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from studies.storage import outputs
-
 if TYPE_CHECKING:
     import psutil
 
@@ -93,18 +91,15 @@ def answering() -> Iterator[Answer]:
 
 def _insist(reading: int, answer: Answer, numbers: Sequence[int]) -> None:
     """End this process and its children some time after a signal, unless it ends by itself."""
-    number = 0
     with os.fdopen(reading, "rb", buffering=0) as pipe:
-        while number not in numbers and (found := pipe.read(1)):
-            number = found[0]
+        while (byte := pipe.read(1)) and byte[0] not in numbers:
+            pass
     begun = time.monotonic()
-    while number and (left := begun + answer.grace - time.monotonic()) > 0:
-        if answer.over.wait(min(left, 0.2)):
-            return
-    if number:
-        end_children(wait=0)
-        os.write(2, b"ppp: stopped\n")
-        os._exit(128 + number)
+    while byte and not answer.over.wait(0.2):
+        if time.monotonic() > begun + answer.grace:
+            end_children(wait=0)
+            os.write(2, b"ppp: stopped\n")
+            os._exit(128 + byte[0])
 
 
 def be_patient(seconds: float) -> None:
@@ -119,10 +114,12 @@ def environment() -> dict[str, str]:
     """Return what a child finds in its environment: its command, and the locks it inherits."""
     import psutil
 
-    if COMMAND in os.environ:  # this is a descendant itself
-        return outputs.environment()
+    from studies.storage import outputs
+
     born = psutil.Process().create_time()
-    return outputs.environment() | {COMMAND: f"{socket.gethostname()} {os.getpid()} {born!r}"}
+    own = f"{socket.gethostname()} {os.getpid()} {born!r}"
+    command = os.environ.get(COMMAND, own)  # a descendant passes on the command's
+    return outputs.environment() | {COMMAND: command}
 
 
 def start(command: Sequence[str], env: Mapping[str, str] | None = None, **options: Any):
@@ -138,7 +135,13 @@ def start(command: Sequence[str], env: Mapping[str, str] | None = None, **option
     """
     import subprocess
 
-    with _interruptible():
+    from studies.storage import outputs
+
+    main = threading.current_thread() is threading.main_thread()
+    ignoring = main and signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    if ignoring:  # the child would inherit it, and never heed an interrupt
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
         return subprocess.Popen(
             command,
             env={**os.environ, **(env or {}), **environment()},
@@ -147,20 +150,9 @@ def start(command: Sequence[str], env: Mapping[str, str] | None = None, **option
             stdin=subprocess.DEVNULL,
             **options,
         )
-
-
-@contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
-    """Let a child that starts now heed interrupts, though this process may ignore them."""
-    main = threading.current_thread() is threading.main_thread()
-    if not main or signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        yield
-        return
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        yield
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        if ignoring:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def run(command: Sequence[str], env: Mapping[str, str] | None = None, **options: Any) -> int:
@@ -193,25 +185,23 @@ def end_children(wait: float = 1.5, of: int | None = None) -> None:
 
     def family() -> list[psutil.Process]:
         with contextlib.suppress(psutil.Error):
-            if of is None:
-                return psutil.Process().children(recursive=True)
-            child = psutil.Process(of)
-            return [child, *child.children(recursive=True)]
+            head = psutil.Process(of)
+            return [head, *head.children(recursive=True)][not of :]
         return []
 
-    found = family()
-    for one in found if wait else ():
+    members = family()
+    for one in members if wait else ():
         with contextlib.suppress(psutil.Error):
             one.terminate()
-    psutil.wait_procs(found, wait)
+    psutil.wait_procs(members, wait)
     for _ in range(20):  # a family may have grown meanwhile
-        found = [one for one in {*found, *family()} if _lives(one)]
-        if not found:
+        members = [one for one in {*members, *family()} if _lives(one)]
+        if not members:
             return
-        for one in found:
+        for one in members:
             with contextlib.suppress(psutil.Error):
                 one.kill()
-        psutil.wait_procs(found, 0.2)
+        psutil.wait_procs(members, 0.2)
 
 
 def _lives(process: psutil.Process) -> bool:
@@ -231,19 +221,34 @@ def end_with_command(end: Callable[[], object] | None = None) -> None:
         What ends it; by default it and its descendants are killed.
     """
     host, _, about = os.environ.get(COMMAND, "").partition(" ")
-    if host != socket.gethostname():  # nobody's descendant, or a cluster's
-        return
-    number, _, born = about.partition(" ")
-    watch = threading.Thread(target=_follow, args=(int(number), float(born), end), daemon=True)
-    watch.start()
+    if host == socket.gethostname():  # else nobody's descendant, or a cluster's
+        number, _, born = about.partition(" ")
+        end_with(int(number), end, float(born))
 
 
-def _follow(number: int, born: float, end: Callable[[], object] | None) -> None:
+def end_with(
+    number: int, end: Callable[[], object] | None = None, born: float | None = None
+) -> None:
+    """See to it, in a thread, that this process ends when another one is gone.
+
+    Parameters
+    ----------
+    number : int
+        Of that process.
+    end : callable, optional
+        What ends this one; by default it and its descendants are killed.
+    born : float, optional
+        When that process began, should another have got its number meanwhile.
+    """
+    threading.Thread(target=_follow, args=(number, end, born), daemon=True).start()
+
+
+def _follow(number: int, end: Callable[[], object] | None, born: float | None) -> None:
     import psutil
 
     with contextlib.suppress(psutil.Error):
-        command = psutil.Process(number)
-        while command.create_time() == born and _lives(command):
+        process = psutil.Process(number)
+        while born in (None, process.create_time()) and _lives(process):
             time.sleep(_LOOK)
     if end:
         end()

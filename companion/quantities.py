@@ -19,8 +19,8 @@ def read_bytes(name: str, text: str) -> int:
 
     Examples
     --------
-    >>> read_bytes("memory", "2G"), read_bytes("memory", "1.5 KiB")
-    (2147483648, 1536)
+    >>> [read_bytes("memory", text) for text in ("2G", "1.5 KiB", "8kb", "700")]
+    [2147483648, 1536, 8192, 700]
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
     if not match or not 1 <= float(match[1]) * _BYTES[match[2].upper()] < 2**63:

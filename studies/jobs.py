@@ -4,40 +4,33 @@ from __future__ import annotations
 
 import os
 import signal
+import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from functools import partial
-from multiprocessing import active_children, get_context, parent_process
+from contextlib import closing
 from threading import Thread
-from typing import TypeVar
+from typing import Any
 
-import torch
-from tqdm import tqdm
+from joblib import Parallel, delayed, parallel_config
+from joblib.externals.loky import get_reusable_executor
 
 from ppp.errors import PPPError
 from studies.parameters import check_whole
 
-Task = TypeVar("Task")
-Result = TypeVar("Result")
-
-
-class KilledError(PPPError):
-    """A process ended before its task did."""
+# That tasks were broken off, or a process was replaced because it had grown, needs no warning;
+# nor does what joblib clears away after a killed command.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"joblib\.")
+os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
 
 
 def run(
-    function: Callable[[Task], Result],
-    tasks: Sequence[Task],
-    *,
-    jobs: int = 1,
-    threads: int = 1,
-    progress: bool = False,
-) -> Iterator[tuple[Task, Callable[[], Result]]]:
+    function: Callable[[Any], Any], tasks: Sequence[Any], *, jobs: int = 1, threads: int = 1
+) -> Iterator[tuple[Any, Any]]:
     """Call `function` on every task and give each result as soon as it is there.
 
     Whoever leaves the loop early, by an interrupt too, ends the tasks under way and begins no
-    others.
+    others; so does a task that raises.
 
     Parameters
     ----------
@@ -45,136 +38,68 @@ def run(
         Of a module, so that another process can import it.
     tasks : sequence
     jobs : int
-        Processes, at least 1; with 1 the tasks run in this one, in their order.
+        Tasks at the same time, at least 1; with 1 they run in this process, in their order.
     threads : int
         Of PyTorch in each, at least 1; this process has its own again after each task.
-    progress : bool
-        Show a bar.
 
     Yields
     ------
     task
-    result : callable
-        Returns the task's result, or raises what the task raised.
+    result
 
     Raises
     ------
     ParameterError
         A number of jobs or threads that cannot be.
-    KilledError
-        By ``result``: a process was killed. No task ends after that.
+    PPPError
+        A process was killed.
 
     Examples
     --------
-    >>> [(task, result()) for task, result in run(abs, [-2, 3])]
+    >>> list(run(abs, [-2, 3]))
     [(-2, 2), (3, 3)]
     """
     check_whole("jobs", jobs, 1)
     check_whole("threads", threads, 1)
-    bar = partial(tqdm, desc="runs", total=len(tasks), unit="run", disable=not progress)
-    if jobs == 1 or not tasks:
-        return _here(function, tasks, threads, bar)
-    return _elsewhere(function, tasks, jobs, threads, bar)
+    return _results(function, tasks, jobs, threads)
 
 
-def run_all(
-    function: Callable[[Task], str],
-    tasks: Sequence[Task],
-    name: Callable[[Task], str],
-    *,
-    jobs: int = 1,
-    threads: int = 1,
-    progress: bool = False,
-) -> None:
-    """Call `function` on every task and print the line that each returns.
-
-    Parameters
-    ----------
-    function, tasks, jobs, threads, progress
-        As for :func:`run`.
-    name : callable
-        Returns a task's name, for the message about its failure.
-
-    Raises
-    ------
-    PPPError
-        A task failed; the others went on. Or a process was killed.
-
-    Examples
-    --------
-    >>> run_all(str, [1, 2], str)
-    1
-    2
-    """
-    failed = []
-    for task, result in run(function, tasks, jobs=jobs, threads=threads, progress=progress):
-        try:
-            tqdm.write(result())
-        except KilledError as error:
-            raise PPPError(
-                f"{error}; unfinished runs continue when the training is started again"
-            ) from None
-        except (PPPError, OSError) as error:
-            failed.append(f"{name(task)}: {error}")
-            tqdm.write(f"failed: {failed[-1]}")
-    if failed:
-        raise PPPError(f"{len(failed)} of {len(tasks)} runs failed; the first: {failed[0]}")
-
-
-def _here(function, tasks, threads: int, bar):
-    for task in bar(tasks):
-        done, before = Future(), torch.get_num_threads()
-        torch.set_num_threads(threads)
-        try:
-            done.set_result(function(task))
-        except Exception as error:
-            done.set_exception(error)
-        finally:
-            torch.set_num_threads(before)
-        yield task, done.result
-
-
-def _elsewhere(function, tasks, jobs: int, threads: int, bar):
-    others = set(active_children())
-    pool = ProcessPoolExecutor(min(jobs, len(tasks)), get_context("spawn"), _begin, (threads,))
+def _results(function, tasks, jobs: int, threads: int):
+    calls = [delayed(_call)(function, threads, place, task) for place, task in enumerate(tasks)]
+    start = {"initializer": _begin, "initargs": (os.getpid(),)}
+    with parallel_config("loky", inner_max_num_threads=threads, **start):
+        parallel = Parallel(jobs, return_as="generator_unordered", batch_size=1, max_nbytes=None)
     try:
-        submitted = {pool.submit(function, task): task for task in tasks}
-        # The pool's thread is woken before, not after, the last process is begun, and so may not
-        # watch that one until something else wakes it.
-        pool.submit(int)
-        for done in bar(as_completed(submitted)):
-            yield submitted.pop(done), partial(_result, done, jobs)
-    except BaseException as error:  # GeneratorExit when the loop is left
-        for process in set(active_children()) - others:
-            process.terminate()
-        if isinstance(error, BrokenProcessPool):  # before all tasks were submitted
-            raise _killed(jobs) from None
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _result(done: Future, jobs: int):
-    try:
-        return done.result()
+        with closing(parallel(calls)) as results:
+            for place, result in results:
+                yield tasks[place], result
     except BrokenProcessPool:
-        raise _killed(jobs) from None
+        raise PPPError(
+            f"a process was killed, perhaps for want of memory; give fewer jobs than {jobs}"
+        ) from None
+    finally:
+        if jobs > 1:
+            get_reusable_executor(reuse=True).shutdown(kill_workers=True)
 
 
-def _killed(jobs: int) -> KilledError:
-    return KilledError(
-        f"a process was killed, perhaps for want of memory; give fewer jobs than {jobs}"
-    )
+def _call(function, threads: int, place: int, task):
+    import torch  # not above: a process that is starting must soon be able to end with its parent
 
-
-def _begin(threads: int) -> None:
-    """Prepare a process; an interrupt is its parent's to handle."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    Thread(target=_end_with_parent, daemon=True).start()
+    before = torch.get_num_threads()
     torch.set_num_threads(threads)
+    try:
+        return place, function(task)
+    finally:
+        torch.set_num_threads(before)
 
 
-def _end_with_parent() -> None:
-    """End with a parent that is killed, and so cannot say so."""
-    parent_process().join()
+def _begin(parent: int) -> None:
+    """Prepare a process: an interrupt is its parent's to handle, and it ends with its parent."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.3)
     os._exit(1)

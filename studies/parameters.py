@@ -12,7 +12,7 @@ import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from ppp.errors import ParameterError, PPPError, shown, unknown
 from studies.pictures import datasets
@@ -20,8 +20,8 @@ from studies.storage import documents
 
 PROFILES = ("quick", "standard", "paper")
 
-# Names of ppp.padding.SCHEMES and of modules beside this one, repeated so that listing
-# parameters need not load torch; a test keeps them equal.
+# Keys of ppp.padding.SCHEMES and of studies.bhv.variants, repeated so that listing parameters
+# need not load torch; a test keeps them equal.
 SCHEMES = (
     *("zeros", "constant", "reflect", "symmetric", "replicate", "circular"),
     *("randn", "mean", "nan"),
@@ -30,10 +30,13 @@ VARIANTS = (
     *("V", "S-zero", "S-circular", "S-circular-2", "F-zero"),
     *("S-reflect", "S-replicate", "S-randn", "S-optimal", "F-optimal"),
 )
-TEXTURES = ("noise", "photograph")
 PROTOCOLS = ("published", "clean")
+TEXTURES = ("noise", "photograph")
+"""Canvases of the BHV test that are no constant value."""
 TARGETS = ("H", "V", "G", "HS", "VS")
+"""Names of read-outs' targets: ramps to the right and downwards, a Gaussian, stripes."""
 IMAGES = ("photographs", "plane", "black", "white", "noise")
+"""What read-outs are tested on; the photographs are not those they are trained on."""
 GPUS = ("A100 80GB", "V100 16GB")
 PRECISIONS = ("single", "mixed")
 
@@ -41,21 +44,24 @@ MOST = 2**63 - 1
 """Largest integer that NumPy, PyTorch and tables take alike."""
 
 
-class Kind(Protocol):
+class Kind:
     """What a parameter may be."""
 
     def describe(self) -> str:
         """Say in a few words which values are allowed."""
+        raise NotImplementedError
 
     def check(self, value: Any) -> Any:
         """Return `value` in the parameter's own type, or raise ``ValueError``."""
+        raise NotImplementedError
 
     def parse(self, value: Any) -> Any:
-        """Check a value that is still text, as the command line gives it."""
+        """Check a value that may still be text, as the command line gives it."""
+        return self.check(value)
 
 
 @dataclass(frozen=True)
-class Text:
+class Text(Kind):
     """A text that fits a pattern."""
 
     pattern: str = r".*\S"
@@ -69,11 +75,9 @@ class Text:
             raise ValueError(f"expected {self.describe()}")
         return value
 
-    parse = check
-
 
 @dataclass(frozen=True)
-class Folder:
+class Folder(Kind):
     """A path to a folder, or the name of a fetched set; with `default`, "" stands for that."""
 
     default: str = ""
@@ -90,11 +94,9 @@ class Folder:
             raise ValueError("no such folder; expected " + self.describe())
         return value
 
-    parse = check
-
 
 @dataclass(frozen=True)
-class Choice:
+class Choice(Kind):
     """One of a few names."""
 
     allowed: tuple[str, ...]
@@ -108,11 +110,9 @@ class Choice:
             raise ValueError(unknown(self.what, value, self.allowed))
         return value
 
-    parse = check
-
 
 @dataclass(frozen=True)
-class PaddingScheme:
+class PaddingScheme(Kind):
     """A padding scheme, possibly with its option in brackets."""
 
     def describe(self) -> str:
@@ -128,11 +128,9 @@ class PaddingScheme:
         Scheme.parse(value)
         return value
 
-    parse = check
-
 
 @dataclass(frozen=True)
-class Integer:
+class Integer(Kind):
     """An integer of a closed range; ``bool`` is none."""
 
     low: int
@@ -153,7 +151,7 @@ class Integer:
 
 
 @dataclass(frozen=True)
-class Float:
+class Float(Kind):
     """A finite number of a closed range; an integer is taken as one."""
 
     low: float = -math.inf
@@ -178,7 +176,7 @@ class Float:
 
 
 @dataclass(frozen=True)
-class Canvas:
+class Canvas(Kind):
     """A grey value, or the name of a texture."""
 
     def describe(self) -> str:
@@ -197,7 +195,7 @@ class Canvas:
 
 
 @dataclass(frozen=True)
-class ListOf:
+class ListOf(Kind):
     """A list of distinct values of one kind."""
 
     kind: Kind
@@ -414,8 +412,8 @@ _PLAIN = (type(None), bool, int, float, str, list)
 """Types that a notebook's parameters have."""
 
 
-def check_whole(name: str, value: object, least: int, most: float = math.inf) -> None:
-    """Refuse what is no whole number of a closed range.
+def check_whole(name: str, value: object, least: int, most: float = MOST) -> int:
+    """Return a whole number of a closed range, or refuse what is none.
 
     Raises
     ------
@@ -425,7 +423,13 @@ def check_whole(name: str, value: object, least: int, most: float = math.inf) ->
     Examples
     --------
     >>> check_whole("jobs", 2, 1)
+    2
+    >>> check_whole("jobs", 0, 1)
+    Traceback (most recent call last):
+    ppp.errors.ParameterError: jobs = 0; expected a whole number of at least 1
     """
     if type(value) is not int or not least <= value <= most:
-        span = f", {least} to {most}" if most < math.inf else f" of at least {least}"
-        raise ParameterError(f"{name} = {value!r}; expected a whole number{span}")
+        above = most < MOST or (type(value) is int and value > most)
+        span = f", {least} to {most}" if above else f" of at least {least}"
+        raise ParameterError(f"{name} = {shown(value)}; expected a whole number{span}")
+    return value

@@ -107,6 +107,3 @@ def metric_rows(layer: str, summary: Summary) -> list[dict[str, object]]:
             ("share", summary.share, None, None, 0.0),
         )
     ]
-
-
-# ------------------------------------------------------------------------------- running

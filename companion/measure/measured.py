@@ -6,14 +6,14 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
-import pandas as pd
-
 from companion.measure.request import Request
 from ppp.inventory import Audit
 from ppp.results import Measurement
 from studies import networks
 from studies.networks import layers as layer_choice
 from studies.pictures.photographs import Photograph
+
+_PHOTOGRAPH = ("name", "height", "width", "sha256", "source")
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Measured:
 
     def document(self) -> dict[str, object]:
         """Return everything but the patterns, ready for JSON: NaN and infinity become null."""
-        network = self.network
+        network, choice = self.network, self.choice
         return plain(
             {
                 "command": self.command,
@@ -67,36 +67,19 @@ class Measured:
                     "std": network.std,
                     "provenance": network.provenance,
                 },
-                "layers": {
-                    "chosen": list(self.choice.layers),
-                    "rule": self.choice.rule,
-                    "refused": self.choice.refused,
-                },
+                "layers": {"chosen": choice.layers, "rule": choice.rule, "refused": choice.refused},
                 "photographs": {
                     "size_needed_px": self.need,
-                    "used": [
-                        {
-                            "name": p.name,
-                            "height": p.height,
-                            "width": p.width,
-                            "sha256": p.sha256,
-                            "source": p.source,
-                        }
-                        for p in self.used
-                    ],
+                    "used": [{key: getattr(p, key) for key in _PHOTOGRAPH} for p in self.used],
                     "left_out": [{"name": n, "reason": why} for n, why in self.left_out],
                 },
-                "results": _records(self.measurement.table()),
-                "coverage": _records(self.measurement.coverage.table()),
-                "audit": _records(self.audit.table()),
+                "results": self.measurement.table().to_dict("records"),
+                "coverage": self.measurement.coverage.table().to_dict("records"),
+                "audit": self.audit.table().to_dict("records"),
                 "provenance": self.measurement.provenance,
                 "made_with": self.made_with,
             }
         )
-
-
-def _records(frame: pd.DataFrame) -> list[dict[str, object]]:
-    return frame.to_dict("records")
 
 
 def plain(value: object) -> object:

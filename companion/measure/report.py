@@ -11,22 +11,15 @@ from markupsafe import Markup
 
 from companion.templates import TEMPLATES
 from ppp.metrics import Estimate
-from ppp.results import LayerResult, Measurement, NullTest
+from ppp.results import LayerResult, Measurement
 from studies import figures
 
 if TYPE_CHECKING:
     from companion.measure.measured import Measured
 
 HEAD = (
-    "scheme",
-    "layer",
-    "MAE-PPP",
-    "floor",
-    "SNR-PPP",
-    "floor",
-    "clean cells",
-    "null test",
-    "completeness",
+    *("scheme", "layer", "MAE-PPP", "floor", "SNR-PPP", "floor"),
+    *("clean cells", "null test", "completeness"),
 )
 _METRICS = {"mae": "MAE-PPP (σ)", "snr": "SNR-PPP"}
 _FACTS = {
@@ -53,23 +46,22 @@ def rows(measurement: Measurement) -> list[tuple[str, ...]]:
     >>> rows(Measurement())[0][:3]
     ('scheme', 'layer', 'MAE-PPP')
     """
-    body = []
-    for (scheme, layer), found in measurement.items():
-        s = found.summary
-        body.append(
-            (
-                scheme,
-                layer,
-                _estimate(s.mae),
-                _number(s.mae_floor),
-                _estimate(s.snr),
-                _number(s.snr_floor),
-                str(found.null_test.cells),
-                _verdict(found.null_test),
-                "shown" if found.completeness.shown else "not shown",
-            )
-        )
-    return [HEAD, *body]
+    return [HEAD, *map(_row, measurement.values())]
+
+
+def _row(result: LayerResult) -> tuple[str, ...]:
+    summary, test = result.summary, result.null_test
+    return (
+        result.scheme,
+        result.layer,
+        _estimate(summary.mae),
+        _number(summary.mae_floor),
+        _estimate(summary.snr),
+        _number(summary.snr_floor),
+        str(test.cells),
+        "passed" if test.passed else "no clean cell",
+        "shown" if result.completeness.shown else "not shown",
+    )
 
 
 def page(measured: Measured) -> bytes:
@@ -77,68 +69,44 @@ def page(measured: Measured) -> bytes:
     measurement = measured.measurement
     table = measurement.table()
     head, *body = rows(measurement)
-    verdicts = _verdicts(measurement)
+    provenance = measured.network.provenance
     html = TEMPLATES.get_template("measure/report.html.j2").render(
         measured=measured,
-        request=measured.request,
-        network=measured.network,
-        choice=measured.choice,
-        made_with=measured.made_with,
-        verdicts=verdicts,
-        facts={name: _FACTS[name] for name in _FACTS if name in measured.network.provenance},
-        untested=[entry["layer"] for entry in verdicts if not entry["made"]],
+        verdicts=[_verdict(measurement, layer) for layer in measurement.coverage],
+        facts={label: provenance[name] for name, label in _FACTS.items() if name in provenance},
         groups=int(table["groups"].max()),
         windows=int(table["n"].max()),
         head=head,
         body=body,
         forests=[_forest(table, metric) for metric in _METRICS],
-        maps=[_maps(measurement, s) for s in dict.fromkeys(table["scheme"])],
+        maps=[_maps(measurement, scheme) for scheme in dict.fromkeys(table["scheme"])],
         coverage=_texts(_coverage(measurement)),
         audit=_texts(measured.audit.table()),
-        stride=max(measurement.coverage.stride),
-        margin=max(measurement.coverage.margin),
     )
     return html.encode("utf-8", "backslashreplace")
 
 
-def _verdicts(measurement: Measurement) -> list[dict[str, object]]:
-    """Return what the null test, the worst of all schemes, and the certificate say by layer."""
-    found = []
-    for layer, reach in measurement.coverage.items():
-        results = [r for r in measurement.values() if r.layer == layer]
-        worst = max((r.null_test for r in results), key=lambda test: test.relative)
-        found.append(
-            {
-                "layer": layer,
-                "made": worst.passed is not None,
-                "cells": worst.cells,
-                "largest": f"{worst.relative:.1g}",
-                "complete": results[0].completeness,
-                "margin": ", ".join(map(str, reach.margin)),
-                "stride": reach.stride[0],
-            }
-        )
-    return found
-
-
-def _verdict(test: NullTest) -> str:
-    return "passed" if test.passed else "no clean cell"
+def _verdict(measurement: Measurement, layer: str) -> dict[str, object]:
+    """Return what vouches for a layer: the null test, the worst of all schemes, and proofs."""
+    results = [result for result in measurement.values() if result.layer == layer]
+    worst = max((result.null_test for result in results), key=lambda test: test.relative)
+    return {
+        "layer": layer,
+        "test": worst,
+        "complete": results[0].completeness,
+        "margin": measurement.coverage[layer].margin,
+    }
 
 
 def _forest(table: pd.DataFrame, metric: str) -> Markup:
     label = _METRICS[metric]
-    low, high, floor = (f"{metric}_{what}" for what in ("low", "high", "floor"))
     table = table.replace([np.inf, -np.inf], np.nan)
-    table = table.assign(layer=table["layer"].map(_short))
-    schemes = table["scheme"].nunique()
     figure = figures.forest(
-        table,
+        table.assign(layer=table["layer"].map(_short)),
         "layer",
-        metric,
-        low,
-        high,
-        group="scheme" if schemes > 1 else None,
-        floor=floor,
+        *(metric, f"{metric}_low", f"{metric}_high"),
+        group="scheme" if table["scheme"].nunique() > 1 else None,
+        floor=f"{metric}_floor",
         xlabel=label,
         logx=bool((table[metric] > 0).all()),
     )
@@ -150,23 +118,19 @@ def _forest(table: pd.DataFrame, metric: str) -> Markup:
 
 
 def _maps(measurement: Measurement, scheme: str) -> Markup:
-    found = [result for result in measurement.values() if result.scheme == scheme]
+    maps = {}
+    for result in measurement.values():
+        if result.scheme == scheme:
+            sigma = result.summary.sigma
+            maps[_short(result.layer)] = result.magnitude() / (sigma if sigma > 0 else 1)
     figure = figures.gallery(
-        {_short(result.layer): _in_sigma(result) for result in found},
-        columns=_COLUMNS,
-        colorbar_label="mean |d| (σ)",
-        shared_scale=False,
+        maps, columns=_COLUMNS, colorbar_label="mean |d| (σ)", shared_scale=False
     )
     caption = (
         f"Padding {scheme}: channel mean of |d| over the map of every layer, one colour scale "
         "each. The frame that padding draws is strongest where the colour is yellow."
     )
     return Markup(figures.as_html(figure, caption))
-
-
-def _in_sigma(result: LayerResult) -> np.ndarray:
-    sigma = result.summary.sigma
-    return result.magnitude() / sigma if sigma > 0 else result.magnitude()
 
 
 def _short(name: str) -> str:

@@ -12,8 +12,8 @@ from typing import Any
 
 from companion import notebooks
 from companion.quantities import read_bytes
-from ppp.errors import ParameterError, shown
-from studies import parameters
+from ppp.errors import ParameterError, first_line, shown
+from studies.parameters import SCHEMES, check_whole
 from studies.storage import documents
 
 OWN = "own"
@@ -57,30 +57,25 @@ class Request:
             The first one that is not as expected, by the name of its option.
         """
         given = {entry.name: entry.default for entry in fields(cls)} | dict(settings)
-        names = _listed("--layers", given["layers"])
         if given["photos"]:
             documents.as_path(given["photos"], "--photos", ParameterError)
-        per_photo, window, batch_size = (
-            None
-            if given[name] is None
-            else whole(f"--{name.replace('_', '-')}", given[name], 1, _MANY)
-            for name in ("per_photo", "window", "batch_size")
-        )
-        return cls(
-            network=str(given["network"]),
-            weights=str(given["weights"]),
-            layers="auto" if names == ("auto",) else names,
-            schemes=tuple(dict.fromkeys(map(_scheme, _listed("--schemes", given["schemes"])))),
-            photos=given["photos"],
-            per_photo=per_photo,
-            window=window,
-            mean=_three("--mean", given["mean"]),
-            std=_three("--std", given["std"], positive=True),
-            seed=whole("--seed", given["seed"], 0),
-            device=_device(given["device"]),
-            batch_size=batch_size,
-            memory=None if given["memory"] is None else read_bytes("--memory", given["memory"]),
-        )
+        for name in ("per_photo", "batch_size", "window"):
+            if name != "window" or given[name] is not None:
+                check_whole(name.replace("_", "-"), given[name], 1, _MANY)
+        check_whole("seed", given["seed"], 0)
+        _check_device(given["device"])
+        layers = _names("layers", given["layers"])
+        memory = given["memory"]
+        checked = {
+            "network": str(given["network"]),
+            "weights": str(given["weights"]),
+            "layers": "auto" if layers == ("auto",) else layers,
+            "schemes": tuple(dict.fromkeys(map(_scheme, _names("schemes", given["schemes"])))),
+            "mean": _three("mean", given["mean"]),
+            "std": _three("std", given["std"], positive=True),
+            "memory": None if memory is None else read_bytes("--memory", memory),
+        }
+        return cls(**given | checked)
 
     def command(self, output: Path) -> str:
         """Return the command that measures the same again, with all that is not a default."""
@@ -101,40 +96,22 @@ class Request:
         return Path("runs", f"measure-{name}-{notebooks.digest(settings)}")
 
 
-def _listed(option: str, text: str | Sequence[str]) -> tuple[str, ...]:
+def _names(option: str, text: str | Sequence[str]) -> tuple[str, ...]:
     parts = text.split(",") if isinstance(text, str) else map(str, text)
     names = tuple(part.strip() for part in parts)
     if not all(names):
-        raise ParameterError(f"{option} {shown(text)}: expected names with commas between, a,b,c")
+        raise ParameterError(f"--{option} {shown(text)}: expected names with commas between, a,b,c")
     return names
 
 
 def _scheme(text: str) -> str:
-    if text == OWN:
-        return text
     if text == "nan":
         raise ParameterError("--schemes nan: it marks cells and cannot be measured; leave it out")
-    if text in parameters.SCHEMES:
+    if text in (OWN, *SCHEMES):
         return text
     from ppp.padding import Scheme  # loads PyTorch, so only for an option in brackets
 
     return str(Scheme.parse(text))
-
-
-def whole(option: str, value: int | str, least: int, most: int = parameters.MOST) -> int:
-    """Return a whole number that an option gives, or refuse it by the option's name.
-
-    Examples
-    --------
-    >>> whole("--seed", 2**64, 0)
-    Traceback (most recent call last):
-    ppp.errors.ParameterError: --seed 18446744073709551616: expected a whole number of at most ...
-    """
-    if type(value) is not int or not least <= value <= most:
-        high = type(value) is int and value > most
-        bound = f"at most {most}" if high else f"at least {least}"
-        raise ParameterError(f"{option} {shown(value)}: expected a whole number of {bound}")
-    return value
 
 
 def _three(
@@ -149,23 +126,20 @@ def _three(
     if len(values) != 3 or not all(math.isfinite(v) and (v > 0 or not positive) for v in values):
         kind = "three numbers above 0" if positive else "three numbers"
         raise ParameterError(
-            f"{option} {shown(text)}: expected {kind}, r,g,b, for pixels in [0, 1]"
+            f"--{option} {shown(text)}: expected {kind}, r,g,b, for pixels in [0, 1]"
         )
     return values
 
 
-def _device(text: str) -> str:
-    if text == "cpu":
-        return text
+def _check_device(name: str) -> None:
+    if name == "cpu":
+        return
     import torch
 
-    from ppp.errors import first_line
-
     try:
-        torch.empty(1, device=text).cpu()
+        torch.empty(1, device=name).cpu()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ParameterError(
-            f"--device {shown(text)} cannot be used: {first_line(error)}; expected cpu, or cuda "
+            f"--device {shown(name)} cannot be used: {first_line(error)}; expected cpu, or cuda "
             "where there is one"
         ) from None
-    return text

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -34,14 +33,8 @@ from studies.storage import outputs, tables
 COMMAND = "ppp measure"
 
 
-def measure(
-    request: Request,
-    output: Path,
-    *,
-    force: bool = False,
-    say: Callable[[str], object] = print,
-) -> Measured:
-    """Measure, and write the results into a folder, all of them or none.
+def measure(request: Request, output: Path, *, force: bool = False) -> Measured:
+    """Measure, and write the results into a folder, all of them or none; print what is measured.
 
     Parameters
     ----------
@@ -51,8 +44,6 @@ def measure(
         what is finished of an interrupted measurement.
     force : bool
         Replace an earlier measurement there, once the new one is complete.
-    say : callable
-        Told in lines what is measured and what is not.
 
     Returns
     -------
@@ -69,33 +60,65 @@ def measure(
     outputs.check_free(output, COMMAND, force=force)
     with outputs.working(states, COMMAND):
         with outputs.made(output, COMMAND, force=force) as folder:
-            done = _measure(request, output, folder, states, say)
+            measured = _measure(request, output, states)
+            _write(measured, folder)
         for kept in states.iterdir():
             discard(kept)
-    return done
+    return measured
 
 
-def _measure(request: Request, output: Path, folder: Path, states: Path, say) -> Measured:
+def _measure(request: Request, output: Path, states: Path) -> Measured:
     photos, left_out = _photographs(request.photos)
     network = _network(request)
     audit = _audit(network)
     _check_schemes(request, audit)
     choice = layer_choice.choose(network.model, network.window, request.layers)
-    say(f"layers    {', '.join(choice.layers)}  ({choice.rule})")
+    print(f"layers    {', '.join(choice.layers)}  ({choice.rule})")
     for name, reason in choice.refused.items():
-        say(f"refused   {name}: {reason}")
+        print(f"refused   {name}: {reason}")
     need = ppp.size_needed(network.window, choice.coverage)
     used, too_small = large_enough(photos, *need)
     left_out += [(p.name, f"too small: {p.height} x {p.width} px") for p in too_small]
-    say(f"used      {len(used)} photographs of at least {need[0]} x {need[1]} px (height x width)")
+    print(
+        f"used      {len(used)} photographs of at least {need[0]} x {need[1]} px (height x width)"
+    )
     for name, reason in left_out:
-        say(f"left out  {name}: {reason}")
+        print(f"left out  {name}: {reason}")
     if not used:
         raise PictureError(
             f"none of the {len(photos)} photographs is large enough: a window of "
             f"{network.window} px with its surroundings needs {need[0]} x {need[1]} px (height x "
             "width); give larger ones with --photos, shallower --layers, or a smaller --window"
         )
+    weights_sha256 = networks.weights_sha256(network.model)
+    network.model.to(request.device)
+    versions = results.footer()
+    # All that decides the values, the code of a network's files too: other code begins anew.
+    made_of = [network.provenance, weights_sha256, [p.sha256 for p in used], versions]
+    kept = states / notebooks.digest({"of": plain([asdict(request), *made_of])})
+    return Measured(
+        request=request,
+        command=request.command(output),
+        network=network,
+        weights_sha256=weights_sha256,
+        choice=choice,
+        audit=audit,
+        need=need,
+        used=used,
+        left_out=left_out,
+        measurement=_measurement(request, network, used, choice, kept),
+        made_with=versions,
+    )
+
+
+def _measurement(
+    request: Request,
+    network: networks.Network,
+    used: list[Photograph],
+    choice: layer_choice.Choice,
+    kept: Path,
+) -> Measurement:
+    """Measure, and go on where it was interrupted."""
     windows = ppp.cut_windows(
         used,
         network.window,
@@ -106,37 +129,6 @@ def _measure(request: Request, output: Path, folder: Path, states: Path, say) ->
     )
     if len(windows) < 2:
         raise PictureError("1 window in all; expected at least 2: give more --per-photo")
-    weights_sha256 = networks.weights_sha256(network.model)
-    network.model.to(request.device)
-    versions = results.footer()
-    # All that decides the values, the code of a network's files too: other code begins anew.
-    made_of = [network.provenance, weights_sha256, [p.sha256 for p in used], versions]
-    identity = plain([asdict(request), *made_of])
-    kept = states / notebooks.digest({"of": identity})
-    measurement = _measured(request, network, windows, choice, kept)
-    done = Measured(
-        request,
-        request.command(output),
-        network,
-        weights_sha256,
-        choice,
-        audit,
-        need,
-        used,
-        left_out,
-        measurement,
-        versions,
-    )
-    tables.write_table(folder / "measurement.csv", measurement.table(), digits=None)
-    text = json.dumps(done.document(), indent=1, allow_nan=False)
-    tables.write(folder / "measurement.json", text.encode())
-    tables.write(folder / "patterns.safetensors", save_safetensors(_tensors(measurement)))
-    tables.write(folder / "report.html", report.page(done))
-    return done
-
-
-def _measured(request, network, windows, choice, kept: Path) -> Measurement:
-    """Run the measurement, which goes on where it was interrupted."""
     try:
         with tqdm(total=len(windows), desc="windows", unit="window", disable=None) as bar:
             return ppp.measure(
@@ -161,12 +153,11 @@ def _measured(request, network, windows, choice, kept: Path) -> Measurement:
 
 
 def _network(request: Request) -> networks.Network:
+    options = {"seed": request.seed}
+    load = networks.load_network
     if own.is_own(request.network):
-        network = own.load_own(
-            request.network, request.weights, seed=request.seed, window=request.window
-        )
-    else:
-        network = networks.load_network(request.network, request.weights, seed=request.seed)
+        load, options["window"] = own.load_own, request.window
+    network = load(request.network, request.weights, **options)
     return dataclasses.replace(
         network,
         window=request.window or network.window,
@@ -208,12 +199,14 @@ def _check_schemes(request: Request, audit: Audit) -> None:
         )
 
 
-# ------------------------------------------------------------------------------ the folder
-
-
-def _tensors(measurement: Measurement) -> dict[str, torch.Tensor]:
-    return {
-        f"{scheme}/{layer}/{name}": torch.from_numpy(array).contiguous()
-        for (scheme, layer), found in measurement.items()
-        for name, array in (("pattern", found.pattern), ("deviation", found.deviation))
+def _write(measured: Measured, folder: Path) -> None:
+    tables.write_table(folder / "measurement.csv", measured.measurement.table(), digits=None)
+    text = json.dumps(measured.document(), indent=1, allow_nan=False)
+    tables.write(folder / "measurement.json", text.encode())
+    patterns = {
+        f"{scheme}/{layer}/{name}": torch.from_numpy(getattr(result, name)).contiguous()
+        for (scheme, layer), result in measured.measurement.items()
+        for name in ("pattern", "deviation")
     }
+    tables.write(folder / "patterns.safetensors", save_safetensors(patterns))
+    tables.write(folder / "report.html", report.page(measured))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import json
+import math
+import operator
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,7 @@ from typing import Any
 import yaml
 
 from companion import notebooks
+from companion.measure.request import Request
 from companion.notebooks import staleness
 from companion.quantities import read_bytes, read_seconds
 from ppp import files
@@ -28,8 +32,6 @@ MEASURE = "measure"
 
 NUMBERS = "numbers.json"
 
-MODULES = "modules.json"
-"""In the folder of a run: the SHA-256 of each of the user's modules that were imported."""
 WEIGHTS = (".safetensors", ".pth", ".pt")
 """What the names of files with weights end in; a test keeps it equal to the library's."""
 
@@ -50,134 +52,133 @@ class SweepError(PPPError):
 class NotebookTarget:
     """A notebook: its parameters are those of its parameters cell, on top of a profile."""
 
-    path: Path
+    source: Path
     profile: str
 
     kind = "notebook"
     table = NUMBERS
+    how = ()
 
     @property
     def name(self) -> str:
-        return self.path.stem
+        return self.source.stem
 
     @cached_property
     def base(self) -> Values:
         """Every parameter with its value before the sweep changes any."""
-        values = notebooks.defaults(self.path)
-        changes = notebooks.profile_values(self.profile, self.path, values)
+        values = notebooks.defaults(self.source)
+        changes = notebooks.profile_values(self.profile, self.source, values)
         return {name: value for name, value in (values | changes).items() if name != "results"}
-
-    @cached_property
-    def names(self) -> list[str]:
-        return list(self.base)
 
     def read(self, name: str, value: Any) -> Any:
         return parameters.checked({name: value}, text=True)[name]
 
-    def seed(self, seed: int) -> Values:
-        if "seed" in self.names:
-            return {"seed": seed}
-        return {"seeds": [seed]} if "seeds" in self.names else {}
-
-    how = ()
-
-    def place(self, name: str) -> str:
-        """Say whether a parameter is the place of something: folder, weights, or nothing."""
-        kind = parameters.lookup(name).kind
-        if isinstance(kind, parameters.Folder) and kind.exists:
-            return "folder"
-        return "weights" if name.endswith("weights") else ""
-
-    def given(self, settings: Mapping[str, Any]) -> dict[str, str]:
-        return staleness.given(settings)
-
     def ingredients(self, library: staleness.Library) -> staleness.Key:
-        cells = staleness.code_cells(self.path)
-        return staleness.ingredients(library.root, cells, library, f"notebook {self.path}")
+        cells = staleness.code_cells(self.source)
+        return staleness.ingredients(library.root, cells, library, f"notebook {self.source}")
 
-    def imported(self, settings: Mapping[str, Any], folder: Path) -> dict[str, str]:
+    def perform(self, settings: Mapping[str, Any], folder: Path, device: str) -> dict[str, str]:
+        """Run it; the executed notebook and ``results`` come to lie in `folder`.
+
+        Returns
+        -------
+        dict of str to str
+            The SHA-256 of each module of the user's own that was imported, by its path.
+        """
+        notebooks.execute(self.source, folder / self.source.name, settings, folder / "results")
         return {}
-
-    def sources(self) -> list[Path]:
-        return [self.path]
-
-    def perform(self, settings: Mapping[str, Any], folder: Path) -> None:
-        """Run it; the executed notebook and ``results`` come to lie in `folder`."""
-        output = folder / self.path.name
-        notebooks.execute(self.path, output, settings, folder / "results")
 
 
 @dataclass(frozen=True)
 class MeasureTarget:
     """``ppp measure``: its parameters are the options of that command."""
 
-    kind = "measure"
-    how = ("device", "batch_size", "memory")  # they change no number
-    table = "measurement.csv"
-    name = MEASURE
+    kind = name = MEASURE
     profile = ""
+    table = "measurement.csv"
+    how = ("batch_size", "memory")  # they change no number
+    source = notebooks.ROOT / "companion" / "measure" / "run.py"
+
+    _whole = ("per_photo", "window", "seed", "batch_size")
+    _lists = ("layers", "schemes", "mean", "std")
 
     @cached_property
     def base(self) -> Values:
-        settings = self._request({})
-        settings.pop("network")
-        return settings
-
-    @cached_property
-    def names(self) -> list[str]:
-        return ["network", *(name for name in self.base if name != "device")]
+        """Every option but the device, which the limits decide."""
+        settings = asdict(Request.from_settings({"network": ""}))
+        return {name: value for name, value in settings.items() if name != "device"}
 
     def read(self, name: str, value: Any) -> Any:
-        if name == "network" and str(value).startswith("-"):
+        if isinstance(value, list) and name not in self._lists:
+            raise ParameterError(f"{name} {shown(value)}: expected one value")
+        if name == "network" and (not value or value.startswith("-")):
             raise ParameterError(f"network {shown(value)}: expected a name, or FILE.py:FACTORY")
-        return self._request({name: value})[name]
-
-    def _request(self, changes: Mapping[str, Any]) -> Values:
-        from companion.measure.request import Request
-
-        return asdict(Request.from_settings({"network": "none"} | dict(changes)))
-
-    def seed(self, seed: int) -> Values:
-        return {"seed": seed}
-
-    def place(self, name: str) -> str:
-        return {"photos": "folder", "weights": "weights", "network": "source"}.get(name, "")
-
-    def given(self, settings: Mapping[str, Any]) -> dict[str, str]:
-        """Return the state of its files; which modules a network imports is known when it ran."""
-        found = staleness.given({name: settings[name] for name in ("photos", "weights")})
-        source = _source(str(settings["network"]))[0]
-        if source.endswith(".py") and Path(source).is_file():
-            found[source] = files.sha256(source)
-        return found
-
-    def imported(self, settings: Mapping[str, Any], folder: Path) -> dict[str, str]:
-        """Return the SHA-256 of each module that a finished run's network imported, by path."""
-        source = Path(_source(str(settings["network"]))[0])
-        known = staleness.load(folder / MODULES) if source.suffix == ".py" else None
-        return {str(source.resolve().parent / name): one for name, one in (known or {}).items()}
+        if name in self._whole and re.fullmatch(r"-?\d{1,18}", value):
+            value = int(value)
+        return asdict(Request.from_settings({"network": "", name: value}))[name]
 
     def ingredients(self, library: staleness.Library) -> staleness.Key:
-        code = staleness.without_texts(self.sources()[0].read_text(encoding="utf-8"))
+        code = staleness.without_texts(self.source.read_text(encoding="utf-8"))
         return staleness.ingredients(library.root, {"companion.measure": code}, library, MEASURE)
 
-    def sources(self) -> list[Path]:
-        return [notebooks.ROOT / "companion" / "measure" / "run.py"]
-
-    def perform(self, settings: Mapping[str, Any], folder: Path) -> None:
+    def perform(self, settings: Mapping[str, Any], folder: Path, device: str) -> dict[str, str]:
         """Measure; the folder of ``ppp measure`` comes to lie in `folder` as ``results``."""
-        from companion.measure import request, run as measure
+        from companion.measure.run import measure
 
-        measured = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in settings.items()
-        }
-        done = measure.measure(request.Request(**measured), folder / "results", force=True)
-        if modules := done.network.provenance.get("modules"):
-            staleness.store(folder / MODULES, modules)
+        values = {n: tuple(v) if isinstance(v, list) else v for n, v in settings.items()}
+        request = Request(**values, device=device)
+        network = measure(request, folder / "results", force=True).network
+        source = Path(split_source(request.network)[0]).parent
+        modules = network.provenance.get("modules", {})
+        return {str(source / name): digest for name, digest in modules.items()}
 
 
 Target = NotebookTarget | MeasureTarget
+
+
+def target_of(source: Path, profile: str) -> Target:
+    """Return what runs: a notebook, or the measurement, by its file."""
+    return MeasureTarget() if source == MeasureTarget.source else NotebookTarget(source, profile)
+
+
+# ---- parameters that name a file or a folder
+
+
+def split_source(network: str) -> tuple[str, str, str]:
+    """Split ``FILE.py:FACTORY`` into the file, a colon and the factory."""
+    return network.rpartition(":") if ".py:" in network else (network, "", "")
+
+
+def given(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Return the state of every file that a setting names, by its path."""
+    names = [name for name in settings if _is_folder(name) or name.endswith("weights")]
+    state = staleness.given({name: settings[name] for name in names})
+    source = split_source(str(settings.get("network", "")))[0]
+    if source.endswith(".py") and Path(source).is_file():
+        state[source] = files.sha256(source)
+    return state
+
+
+def _is_folder(name: str) -> bool:
+    kind = parameters.PARAMETERS[name].kind if name in parameters.PARAMETERS else None
+    return isinstance(kind, parameters.Folder) and kind.exists
+
+
+def _placed(name: str, value: str, folder: Path) -> str:
+    """Make the path of a file or folder whole, as seen from `folder`; it must be there."""
+    file, colon, factory = split_source(value) if name == "network" else (value, "", "")
+    is_file = name == "network" and file.endswith(".py")
+    if name.endswith("weights"):  # or a name: random, trained, IMAGENET1K_V1
+        is_file = file.endswith(WEIGHTS) or "/" in file
+    if not value or not (is_file or _is_folder(name)):
+        return value
+    there = (folder / documents.as_path(file, f"{name} =", SweepError)).resolve()
+    if not is_file and value in datasets.SETS and not there.is_dir():
+        return value
+    if not (there.is_file() if is_file else there.is_dir()):
+        what = f"no such {'file' if is_file else 'folder'}"
+        raise SweepError(f"{name} = {shown(value)}: {what} ({there}); give one that is there")
+    return f"{there}{colon}{factory}"
 
 
 # ---- the file
@@ -229,7 +230,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Sweep:
-    """Everything that a sweep's file states."""
+    """Everything that a sweep's file states; `text` is the file itself."""
 
     path: Path
     name: str
@@ -237,8 +238,7 @@ class Sweep:
     runs: tuple[Run, ...]
     limits: Limits
     table: str
-    figures: tuple[dict[str, str], ...] = ()
-    text: str = field(default="", repr=False)
+    text: str
 
     @property
     def factors(self) -> list[str]:
@@ -258,7 +258,7 @@ class Sweep:
         text = documents.read_text(path, "sweep file", most=most, error=SweepError)
         content = yaml_documents.parse_yaml(text, str(path), loader=_Loader, error=SweepError)
         try:
-            return _sweep(path, content, text)
+            return _sweep(path, _mapping("the file", content, _KEYS), text)
         except PPPError as error:
             raise SweepError(f"{path}: {first_words(error, 1000)}") from None
 
@@ -283,244 +283,155 @@ _KEYS = ("name", "run", "profile", "set", "grid", "list", "seeds", "table", "lim
 _FIGURE = ("y", "x", "color", "log", "xlabel", "ylabel")
 
 
-def _figure(given: Any) -> dict[str, str]:
-    found = _mapping("figures", given, _FIGURE, need=("y",))
-    for name, value in found.items():
-        if not isinstance(value, str):
-            raise SweepError(f"figures, {name} {shown(value)}: expected one name")
-    if found.get("log", "") not in ("", "x", "y", "xy"):
-        raise SweepError(f"figures, log {shown(found['log'])}: expected x, y or xy")
-    return found
-
-
-def _sweep(path: Path, content: Any, text: str) -> Sweep:
-    if content is None:
-        raise SweepError(f"the file is empty; expected {', '.join(_KEYS)}")
-    known = _mapping("the file", content, _KEYS)
-    if "run" not in known:
-        raise SweepError("'run' is missing; expected a notebook, or measure")
-    name = known.get("name", path.stem)
-    if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]{0,63}", name):
-        raise SweepError(
-            f"name {shown(name)}: expected letters, digits, '_', '-' and '.', at most 64; without "
-            "'name' it is the file's"
-        )
-    target = _target(known, path.parent)
+def _sweep(path: Path, content: Values, text: str) -> Sweep:
+    name = _text("name", content.get("name", path.stem), r"\w[\w.-]{0,63}", _NAME)
+    run = _text("run", content.get("run"), r".+", "a notebook, or measure")
+    if run == MEASURE and "profile" in content:
+        raise SweepError("profile: measure has none; give its options under 'set'")
+    source, beside = MeasureTarget.source, path.parent / run
+    if run != MEASURE:
+        is_path = run.endswith(".ipynb") and beside.exists()
+        source = (beside if is_path else notebooks.find(run)).resolve()
+    target = target_of(source, str(content.get("profile", "standard")))
+    for figure in _list("figures", content["figures"]) if "figures" in content else ():
+        _check_figure(figure)
+    table = content.get("table", target.table)
+    limits = _limits(content["limits"]) if "limits" in content else Limits()
     return Sweep(
         path.resolve(),
         name,
         target,
-        tuple(_runs(target, known, path.parent)),
-        _limits(known.get("limits", {})),
-        _table(known.get("table", target.table)),
-        tuple(_figure(one) for one in _list("figures", known.get("figures", []))),
+        tuple(_runs(target, content, path.parent)),
+        limits,
+        _text("table", table, r"[\w.-]+\.csv|numbers\.json", _TABLE),
         text,
     )
 
 
-def _target(known: Mapping[str, Any], folder: Path) -> Target:
-    run, profile = known["run"], known.get("profile", "standard")
-    if not isinstance(run, str):
-        raise SweepError(f"run {shown(run)}: expected a notebook, or measure")
-    if run == MEASURE:
-        if "profile" in known:
-            raise SweepError("profile: measure has none; give its options under 'set'")
-        return MeasureTarget()
-    beside = folder / run
-    found = notebooks.find(str(beside) if run.endswith(".ipynb") and beside.exists() else run)
-    return NotebookTarget(found.resolve(), str(profile))
+_NAME = "letters, digits, '_', '-' and '.', at most 64; without 'name' it is the file's"
+_TABLE = f"NAME.csv, a table of the results, or {NUMBERS}"
 
 
-def _runs(target: Target, known: Mapping[str, Any], folder: Path) -> Iterator[Run]:
-    """Give every run, all of one seed before those of the next."""
-    fixed = _read(target, "set", _mapping("set", known.get("set", {})), folder)
-    seeds = [_seed(target, seed) for seed in _seeds(known["seeds"])] if "seeds" in known else []
-    varied = list(_varied(target, known, folder, seeded=bool(seeds), fixed=fixed))
-    if not varied and not seeds:
+def _check_figure(given: Any) -> None:
+    figure = {"y": None, "log": ""} | _mapping("figures", given, _FIGURE)
+    for name, value in figure.items():
+        pattern, expected = ("x?y?", "x, y or xy") if name == "log" else (r".+", "one name")
+        _text(f"figures, {name}", value, pattern, expected)
+
+
+def _limits(given: Any) -> Limits:
+    content = _mapping("limits", given, [one.name for one in fields(Limits)])
+    whole, yes = "a whole number of at least 1", "true or false"
+    readers = {
+        "threads": lambda where, text: int(_text(where, text, r"[1-9]\d{0,3}", whole)),
+        "memory": lambda where, text: read_bytes(where, str(text)),
+        "time": lambda where, text: read_seconds(where, str(text)),
+        "gpu": lambda where, text: _text(where, text, "true|false", yes) == "true",
+    }
+    return Limits(**{name: readers[name](f"limits, {name}", content[name]) for name in content})
+
+
+def _runs(target: Target, content: Values, folder: Path) -> Iterator[Run]:
+    """Give every run: the grid, then the list; all of one seed before those of the next."""
+
+    def read(where: str, values: Any) -> Values:
+        return _read(target, where, _mapping(where, values), folder, taken)
+
+    taken: dict[str, str] = {}
+    fixed = read("set", content["set"]) if "set" in content else {}
+    taken |= dict.fromkeys(fixed, "is under 'set' already")
+    seeds = _seeds(target, content["seeds"]) if "seeds" in content else []
+    if seeds:
+        taken |= dict.fromkeys(("seed", "seeds"), "is what 'seeds' gives already")
+    grid = _mapping("grid", content["grid"]) if "grid" in content else {}
+    levels = [
+        [read("grid", {name: value}) for value in _list(f"grid, {name}", values)]
+        for name, values in grid.items()
+    ]
+    entries = _list("list", content["list"]) if "list" in content else []
+    entries = [read(f"list, entry {number}", one) for number, one in enumerate(entries, start=1)]
+    count = (math.prod(map(len, levels)) if levels else 0) + len(entries)
+    if not count and not seeds:
         raise SweepError("no run: give 'grid', 'list' or 'seeds'")
-    if len(varied or [{}]) * len(seeds or [{}]) > MOST:
+    if max(count, 1) * max(len(seeds), 1) > MOST:
         raise SweepError(f"more than {MOST:,} runs; expected fewer: split the sweep")
+    products = itertools.product(*levels) if levels else ()
+    varied = [*(functools.reduce(operator.or_, parts) for parts in products), *entries]
     seen: dict[str, Run] = {}
     for seed, values in itertools.product(seeds or [{}], varied or [{}]):
         settings = target.base | fixed | values | seed
-        if missing := [name for name in target.names if name not in settings]:
-            raise SweepError(f"{target.name} needs a value for {missing[0]!r}: give it under 'set'")
+        if target.kind == MEASURE and not settings["network"]:
+            raise SweepError("measure needs a value for 'network': give it under 'set'")
         run = Run(_id(target, settings), values | seed, settings)
         if run.id in seen:
-            raise SweepError(
-                f"the run ({run}) stands twice, also as ({seen[run.id]}); leave one out"
-            )
+            raise SweepError(f"the run ({run}) stands twice, also as ({seen[run.id]})")
         seen[run.id] = run
         yield run
 
 
-def _varied(
-    target: Target, known: Mapping[str, Any], folder: Path, *, seeded: bool, fixed: Values
-) -> Iterator[Values]:
-    """Give the combinations of the grid, then the entries of the list."""
-    taken = {"seed", "seeds"} if seeded else set()
-
-    def check(where: str, names: Mapping[str, Any]) -> None:
-        for name in names:
-            if name in fixed:
-                raise SweepError(f"{where}: {shown(name)} is under 'set' already; leave one out")
-            if name in taken:
-                raise SweepError(
-                    f"{where}: {shown(name)} is what 'seeds' gives already; leave one out"
-                )
-
-    if "grid" in known:
-        grid = _mapping("grid", known["grid"])
-        check("grid", grid)
-        if not grid:
-            raise SweepError("grid is empty; expected parameters, each with a list of values")
-        levels = []
-        for name, values in grid.items():
-            values = _list(f"grid, {name}", values)
-            if not values:
-                raise SweepError(f"grid, {name} is empty; expected at least one value")
-            levels.append([_read(target, "grid", {name: one}, folder) for one in values])
-        if _product(levels) > MOST:
-            raise SweepError(f"more than {MOST:,} runs; expected fewer: split the sweep")
-        for parts in itertools.product(*levels):
-            yield {name: value for part in parts for name, value in part.items()}
-    if "list" in known:
-        entries = _list("list", known["list"])
-        if not entries:
-            raise SweepError("list is empty; expected a mapping of parameters for each run")
-        for number, entry in enumerate(entries, start=1):
-            entry = _mapping(f"list, entry {number}", entry)
-            check(f"list, entry {number}", entry)
-            yield _read(target, f"list, entry {number}", entry, folder)
+_OURS = {"results": "the sweep's to set", "device": "what 'limits, gpu' says"}
 
 
-def _product(levels: Sequence[Sequence[Any]]) -> int:
-    count = 1
-    for values in levels:
-        count *= len(values)
-    return count
-
-
-def _read(target: Target, where: str, given: Mapping[str, Any], folder: Path) -> Values:
+def _read(
+    target: Target, where: str, given: Values, folder: Path, taken: Mapping[str, str]
+) -> Values:
     """Return values in their parameters' types, paths seen from the sweep's file."""
     values = {}
     for name, value in given.items():
-        if name == "results":
-            raise ParameterError(f"{where}: parameter results is the sweep's to set; leave it out")
-        if name == "device" and name not in target.names:
-            raise ParameterError(f"{where}: device is what 'limits, gpu' says; leave it out")
-        if name not in target.names:
-            raise ParameterError(f"{where}: {unknown('parameter', name, target.names)}")
-        if isinstance(value, dict) or value is None:
-            raise ParameterError(f"{where}: {name} = {shown(value)}: expected a value or a list")
+        if name in taken:
+            raise SweepError(f"{where}: {shown(name)} {taken[name]}; leave one out")
+        if name not in target.base and name in _OURS:
+            raise SweepError(f"{where}: {name} is {_OURS[name]}; leave it out")
+        if name not in target.base:
+            raise SweepError(f"{where}: {unknown('parameter', name, target.base)}")
+        if isinstance(value, dict):
+            raise SweepError(f"{where}: {name} = {shown(value)}: expected a value or a list")
         try:
-            values[name] = target.read(name, _placed(target, name, value, folder))
+            placed = _placed(name, value, folder) if isinstance(value, str) else value
+            values[name] = target.read(name, placed)
         except PPPError as error:
-            raise ParameterError(f"{where}: {error}") from None
+            raise SweepError(f"{where}: {error}") from None
     return values
 
 
-def _placed(target: Target, name: str, value: Any, folder: Path) -> Any:
-    """Make the path of a file or folder whole, as seen from `folder`; it must be there."""
-    place = target.place(name)
-    if not place or not isinstance(value, str) or not value:
-        return value
-    file, colon, rest = _source(value) if place == "source" else (value, "", "")
-    if place == "weights" and not (file.endswith(WEIGHTS) or "/" in file):
-        return value  # a name: random, trained, IMAGENET1K_V1
-    if place == "source" and not file.endswith(".py"):
-        return value
-    there = (folder / documents.as_path(file, f"{name} =", SweepError)).resolve()
-    if place == "folder" and value in datasets.SETS and not there.is_dir():
-        return value
-    if not (there.is_dir() if place == "folder" else there.is_file()):
-        what = "folder" if place == "folder" else "file"
-        raise SweepError(
-            f"{name} = {shown(value)}: no such {what} ({there}); give one that is there"
-        )
-    return f"{there}{colon}{rest}"
+def _seeds(target: Target, given: Any) -> list[Values]:
+    """Read a number of seeds, from 0 on, or a list of them: the parameter that takes each."""
+    if isinstance(given, list):
+        texts = [_text("seeds", one, r"\d{1,9}", "a list of seeds") for one in given]
+    else:
+        expected = "how many, from 1 to 99999, or a list of seeds"
+        texts = range(int(_text("seeds", given, r"[1-9]\d{0,4}", expected)))
+    if "seed" in target.base:
+        return [{"seed": int(one)} for one in texts]
+    if "seeds" in target.base:
+        return [{"seeds": [int(one)]} for one in texts]
+    raise SweepError(f"seeds: {target.name} has no parameter 'seed' or 'seeds'; leave it out")
 
 
-def _source(network: str) -> tuple[str, str, str]:
-    """Split ``FILE.py:FACTORY`` into the file, a colon and the factory."""
-    return network.rpartition(":") if ".py:" in network else (network, "", "")
+def _text(where: str, given: Any, pattern: str, expected: str) -> str:
+    if not isinstance(given, str) or not re.fullmatch(pattern, given):
+        raise SweepError(f"{where} {shown(given)}: expected {expected}")
+    return given
 
 
-def _seed(target: Target, seed: int) -> Values:
-    """Return the parameter that takes a seed.
-
-    Raises
-    ------
-    SweepError
-        The notebook has none.
-    """
-    found = target.seed(seed)
-    if not found:
-        raise SweepError(f"seeds: {target.name} has no parameter 'seed' or 'seeds'; leave it out")
-    return found
-
-
-def _seeds(given: Any) -> list[int]:
-    """Read a number of seeds, from 0 on, or a list of them."""
-    texts = given if isinstance(given, list) else [given]
-    if not texts or not all(
-        isinstance(one, str) and re.fullmatch(r"\d{1,9}", one) for one in texts
-    ):
-        raise SweepError(
-            f"seeds {shown(given)}: expected a whole number, how many, or a list of seeds"
-        )
-    if not isinstance(given, list) and int(given) > MOST:
-        raise SweepError(f"seeds {given}: more than {MOST:,} runs; expected fewer: split the sweep")
-    seeds = [int(one) for one in texts] if isinstance(given, list) else list(range(int(given)))
-    if not seeds:
-        raise SweepError("seeds 0: expected at least 1")
-    return seeds
-
-
-def _limits(given: Any) -> Limits:
-    known = _mapping("limits", given, [one.name for one in fields(Limits)])
-    threads = known.get("threads", "1")
-    if not isinstance(threads, str) or not re.fullmatch(r"[1-9]\d{0,3}", threads):
-        raise SweepError(f"limits, threads {shown(threads)}: expected a whole number of at least 1")
-    gpu = known.get("gpu", "false")
-    if gpu not in ("true", "false"):
-        raise SweepError(f"limits, gpu {shown(gpu)}: expected true or false")
-    return Limits(
-        int(threads),
-        read_bytes("limits, memory", str(known["memory"])) if "memory" in known else None,
-        read_seconds("limits, time", str(known["time"])) if "time" in known else None,
-        gpu == "true",
-    )
-
-
-def _table(name: Any) -> str:
-    if not isinstance(name, str) or not re.fullmatch(r"[\w.-]+\.csv|numbers\.json", name):
-        raise SweepError(
-            f"table {shown(name)}: expected NAME.csv, a table of the results, or {NUMBERS}"
-        )
-    return name
-
-
-def _mapping(where: str, given: Any, known: Sequence[str] = (), need: Sequence[str] = ()) -> Values:
-    if not isinstance(given, dict):
+def _mapping(where: str, given: Any, known: Sequence[str] = ()) -> Values:
+    if not isinstance(given, dict) or not given:
         raise SweepError(f"{where}: {shown(given)}; expected names with values")
     for name in given:
         if known and name not in known:
             raise SweepError(f"{where}: {unknown('key', name, known)}")
-    if missing := [name for name in need if name not in given]:
-        raise SweepError(f"{where}: {missing[0]!r} is missing")
     return given
 
 
 def _list(where: str, given: Any) -> list[Any]:
-    if not isinstance(given, list):
+    if not isinstance(given, list) or not given:
         raise SweepError(f"{where}: {shown(given)}; expected a list, [a, b]")
     return given
 
 
 def _id(target: Target, settings: Mapping[str, Any]) -> str:
-    told = {name: value for name, value in settings.items() if name not in target.how}
-    text = json.dumps([target.kind, target.name, told], sort_keys=True)
+    values = {name: value for name, value in settings.items() if name not in target.how}
+    text = json.dumps([target.kind, target.name, values], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -532,6 +443,4 @@ def show(value: Any) -> str:
     >>> show(["zeros", "reflect"]), show(0.5)
     ('zeros,reflect', '0.5')
     """
-    if isinstance(value, (list, tuple)):
-        return ",".join(map(str, value))
-    return str(value)
+    return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)

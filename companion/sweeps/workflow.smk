@@ -5,13 +5,22 @@ that is up to date is not asked for; the others have no mark below `done`, whate
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(workflow.basedir).parents[1]))
-from companion.processes import end_with_command
+import pandas
+from snakemake.utils import Paramspace
 
-end_with_command()
+sys.path.insert(0, str(Path(workflow.basedir).parents[1]))
+from companion import processes
+
+processes.end_with_command()
+os.environ.pop(processes.COMMAND, None)
+os.environ.update(processes.environment())  # a run ends when this process is gone
+
+# A space of ids: values may be paths, lists and texts of any length, which no path can hold.
+RUNS = Paramspace(pandas.read_csv("todo.csv", dtype=str))
 PLACES = {"checkout": str(Path(workflow.basedir).parents[1]), "folder": str(Path.cwd())}
 LIMITS = json.loads(Path("wanted.json").read_bytes())["limits"]
 
@@ -27,12 +36,12 @@ if LIMITS["gpu"]:
 
 rule all:
     input:
-        [f"done/{run}" for run in Path("todo.txt").read_text().split()],
+        expand("done/{run}", run=RUNS.instance_patterns),
 
 
 rule run:
     output:
-        "done/{run}",
+        touch(f"done/{RUNS.wildcard_pattern}"),
     threads: LIMITS["threads"]
     resources:
         **RESOURCES,

@@ -1,14 +1,13 @@
 """The full design of the border-handling-variants study: every condition, variant and seed.
 
 A *condition* changes factors of the published test. A run trains one variant from one seed in one
-condition; :func:`collect` turns finished runs into the tables that ``data/bhv`` ships, and
+condition; :data:`STUDY` turns finished runs into the tables that ``data/bhv`` ships, and
 :func:`accuracies` reads them.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,7 +17,7 @@ import pandas as pd
 import torch
 from safetensors.torch import save as save_safetensors
 
-from ppp.errors import ParameterError, unknown
+from ppp.errors import ParameterError
 from ppp.influence import coverage
 from ppp.measurement import measure
 from ppp.windows import Picture, Windows
@@ -27,9 +26,8 @@ from studies.bhv import variants as bhv
 from studies.bhv.redgreen import PUBLISHED_IMAGES, PUBLISHED_SHIFT, RedGreen
 from studies.bhv.variants import LONGER, VARIANTS, Protocol
 from studies.networks import OPTIMAL
-from studies.networks.training import check_whole
 from studies.results import metric_rows
-from studies.runs import Study, headed, joined
+from studies.runs import Run, Study, headed, joined
 from studies.storage import tables as files
 
 DATA = paths.data("bhv")
@@ -70,9 +68,9 @@ class Condition:
 
     def protocols(self, variant: str) -> list[Protocol]:
         """Return the protocols that share the training of one variant."""
-        asked = [(split, {}) for split in self.splits]
-        asked += [(split, LONGER) for split in self.longer if variant in MAIN]
-        return [Protocol(split, self.shuffled, **more) for split, more in asked]
+        lengths = [(split, {}) for split in self.splits]
+        lengths += [(split, LONGER) for split in self.longer if variant in MAIN]
+        return [Protocol(split, self.shuffled, **length) for split, length in lengths]
 
     @property
     def shifts(self) -> tuple[int, ...]:
@@ -109,108 +107,67 @@ CONDITIONS = {
 
 
 @dataclass(frozen=True, order=True)
-class Run:
+class Training(Run):
     """One training: a condition, a variant and a seed."""
 
     condition: str
     variant: str
     seed: int
 
-    @property
-    def stem(self) -> str:
-        """Name of its folder."""
-        return f"{self.condition}-{self.variant}-seed{self.seed}"
+
+def full_design() -> list[Training]:
+    """List the trainings of every condition."""
+    return [
+        Training(name, variant, seed)
+        for name, condition in CONDITIONS.items()
+        for seed in range(max(condition.trials.values()))
+        for variant, count in condition.trials.items()
+        if seed < count
+    ]
+
+
+def compute(run: Training) -> dict[str, pd.DataFrame | bytes]:
+    """Train, test and measure one network; return its tables, and the networks that it kept."""
+    condition = CONDITIONS[run.condition]
+    networks, log = bhv.train(
+        run.variant, condition.protocols(run.variant), condition.data, run.seed
+    )
+    rows = [
+        row
+        for network in networks
+        for row in accuracy_rows(network, condition.data, condition.shifts)
+    ]
+    tensors = {
+        f"{network.protocol.split}/{network.protocol.epochs}/{name}": value.contiguous()
+        for network in networks
+        for name, value in network.model.state_dict().items()
+    }
+    return {
+        "networks.safetensors": save_safetensors(tensors),
+        "accuracy": pd.DataFrame(rows),
+        "log": log,
+        "pattern": pattern(networks[0].model, condition.data, run.variant),
+    }
 
 
 TABLES = {"accuracy": "accuracy.csv.gz", "pattern": "patterns.csv.gz", "log": "logs.csv.gz"}
-STUDY = Study("ppp bhv", Run, TABLES, {"log": 5})
+STUDY = Study("bhv", Training, full_design, compute, TABLES, {"log": 5})
 
 
-def runs(
-    conditions: Iterable[str] | None = None,
-    variants: Iterable[str] | None = None,
-    seeds: Iterable[int] | None = None,
-) -> list[Run]:
-    """List the runs of the full design, or those of some conditions, variants and seeds.
-
-    Raises
-    ------
-    ParameterError
-        An unknown condition or variant, or nothing left.
-
-    Examples
-    --------
-    >>> runs(["published"], ["V"], [0])
-    [Run(condition='published', variant='V', seed=0)]
-    """
-    conditions, variants = (
-        None if names is None else list(names) for names in (conditions, variants)
-    )
-    for what, names, known in (
-        ("condition", conditions, CONDITIONS), ("variant", variants, VARIANTS)
-    ):  # fmt: skip
-        for name in names or ():
-            if name not in known:
-                raise ParameterError(unknown(what, name, known))
-    most = max(count for c in CONDITIONS.values() for count in c.trials.values())
-    seeds = None if seeds is None else set(seeds)
-    for seed in seeds or ():
-        check_whole("seed", seed, 0, most - 1)
-    found = [
-        Run(condition, variant, seed)
-        for condition in dict.fromkeys(CONDITIONS if conditions is None else conditions)
-        for seed in range(max(CONDITIONS[condition].trials.values()))
-        for variant, count in CONDITIONS[condition].trials.items()
-        if seed < count
-        and (variants is None or variant in variants)
-        and (seeds is None or seed in seeds)
-    ]
-    if not found:
-        raise ParameterError("no run of the design has these conditions, variants and seeds")
-    return found
-
-
-def train_run(run: Run, folder: str | Path) -> float:
-    """Train, test and measure one network in its own folder, unless that has been done.
-
-    Returns
-    -------
-    float
-        Seconds it took.
-    """
-    if (seconds := STUDY.seconds(run, folder)) is not None:
-        return seconds
-    condition, began = CONDITIONS[run.condition], time.perf_counter()
-    protocols = condition.protocols(run.variant)
-    kept, log = bhv.train(run.variant, protocols, condition.data, run.seed)
-    rows = [row for one in kept for row in accuracy_rows(one, condition.data, condition.shifts)]
-    tables = {
-        "accuracy": pd.DataFrame(rows),
-        "log": log,
-        "pattern": pattern(kept[0].model, condition.data, run.variant),
-    }
-    tensors = {
-        f"{one.protocol.split}/{one.protocol.epochs}/{name}": value.contiguous()
-        for one in kept
-        for name, value in one.model.state_dict().items()
-    }
-    seconds = time.perf_counter() - began
-    STUDY.keep(run, folder, tables, seconds, {"networks.safetensors": save_safetensors(tensors)})
-    return seconds
-
-
-def accuracy_rows(kept: bhv.Kept, data: RedGreen, shifts: Sequence[int]) -> list[dict[str, object]]:
-    """Return one row per shift: what was kept, and its accuracy."""
+def accuracy_rows(
+    network: bhv.Kept, data: RedGreen, shifts: Sequence[int]
+) -> list[dict[str, object]]:
+    """Return one row per shift: the network that was kept, and its accuracy."""
     head = {
-        "split": kept.protocol.split,
-        "shuffled": kept.protocol.shuffled,
-        "epochs": kept.protocol.epochs,
-        "kept_epoch": kept.epoch,
-        "last_epoch": kept.ended,
-        "validation_loss": kept.validation_loss,
+        "split": network.protocol.split,
+        "shuffled": network.protocol.shuffled,
+        "epochs": network.protocol.epochs,
+        "kept_epoch": network.epoch,
+        "last_epoch": network.ended,
+        "validation_loss": network.validation_loss,
     }
-    found = bhv.accuracies(kept, shifts, data)
-    return [head | {"shift": shift, "accuracy": value} for shift, value in found.items()]
+    accuracies = bhv.accuracies(network, shifts, data)
+    return [head | {"shift": shift, "accuracy": value} for shift, value in accuracies.items()]
 
 
 def pattern(model: torch.nn.Module, data: RedGreen, variant: str, n: int = 128) -> pd.DataFrame:
@@ -246,17 +203,12 @@ def pattern(model: torch.nn.Module, data: RedGreen, variant: str, n: int = 128) 
     )
     windows = Windows([Picture(str(i), x, corner, corner) for i, x in enumerate(images)], data.size)
     reach = coverage(model, bhv.LAYERS, data.size)
-    found = measure(model, windows, bhv.LAYERS, coverage=reach, groups=16)
+    measurement = measure(model, windows, bhv.LAYERS, coverage=reach, groups=16)
     rows = []
     for layer, covered in reach.items():
         head = {"cells": covered.influence.size, "clean": covered.clean_fraction}
-        rows += [head | row for row in metric_rows(layer, found[layer].summary)]
+        rows += [head | row for row in metric_rows(layer, measurement[layer].summary)]
     return pd.DataFrame(rows)[columns]
-
-
-def train_design(wanted: Sequence[Run], folder: str | Path, *, jobs: int = 1) -> None:
-    """Train the runs that are not finished: :meth:`studies.runs.Study.perform`."""
-    STUDY.perform(train_run, wanted, folder, jobs=jobs)
 
 
 def train_live(
@@ -302,16 +254,14 @@ def train_live(
     data.check_shift(shift)
     for name in variants:
         bhv.variant(name)
-    asked = [(variant, seed) for seed in seeds for variant in variants]
-    if not asked:
+    tasks = [(variant, seed) for seed in seeds for variant in variants]
+    if not tasks:
         raise ParameterError("nothing to train; give at least one variant and one seed")
-    found = {}
-    for task, result in pool.run(
-        partial(_trained, protocol=protocol, data=data, shift=shift), asked, jobs=jobs
-    ):
-        found[task] = result()
+    train = partial(_trained, protocol=protocol, data=data, shift=shift)
+    tables = dict(pool.run(train, tasks, jobs=jobs))
     return {
-        name: joined(found[task][name] for task in asked) for name in ("accuracy", "pattern", "log")
+        name: joined(tables[task][name] for task in tasks)
+        for name in ("accuracy", "pattern", "log")
     }
 
 
@@ -319,31 +269,15 @@ def _trained(
     task: tuple[str, int], protocol: Protocol, data: RedGreen, shift: int
 ) -> dict[str, pd.DataFrame]:
     variant, seed = task
-    (kept,), log = bhv.train(variant, protocol, data, seed)
-    right = bhv.accuracies(kept, (0, shift), data)
-    percent = {"similar": 100 * right[0], "dissimilar": 100 * right[shift]}
+    (network,), log = bhv.train(variant, protocol, data, seed)
+    accuracy = bhv.accuracies(network, (0, shift), data)
+    percent = {"similar": 100 * accuracy[0], "dissimilar": 100 * accuracy[shift]}
     tables = {
-        "accuracy": pd.DataFrame([{"kept_epoch": kept.epoch, **percent}]),
-        "pattern": pattern(kept.model, data, variant),
+        "accuracy": pd.DataFrame([{"kept_epoch": network.epoch, **percent}]),
+        "pattern": pattern(network.model, data, variant),
         "log": log,
     }
     return headed({"variant": variant, "seed": seed}, tables)
-
-
-def collect(folder: str | Path, data: str | Path, wanted: Sequence[Run] | None = None) -> int:
-    """Gather finished runs, by default the full design, into the tables that are shipped.
-
-    Returns
-    -------
-    int
-        Number of runs.
-
-    Raises
-    ------
-    PPPError
-        See :meth:`studies.runs.Study.collect`.
-    """
-    return STUDY.collect(folder, data, runs() if wanted is None else wanted)
 
 
 def accuracies(data: str | Path = DATA) -> pd.DataFrame:

@@ -18,11 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ppp.errors import ParameterError, unknown
-from studies.networks.training import check_whole
+from studies.parameters import TEXTURES, check_whole
 from studies.pictures.photographs import photographs
 
-TEXTURES = ("noise", "photograph")
-"""Canvases that are no constant value."""
 PUBLISHED_SEED = 1988
 """From which the published code draws the training, the validation and the test images."""
 PUBLISHED_SHIFT = 16

@@ -1,16 +1,18 @@
 """The zoo: every small network, trained with every padding several times. [ours]
 
 A run trains one network and, on the way, measures its PPP. Runs are independent and each
-has its own folder; :func:`collect` turns finished runs into what ``data/`` ships.
+has its own folder; :data:`STUDY` turns finished runs into what ``data/`` ships.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
-from functools import cached_property, partial
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import astuple, dataclass, field
+from functools import cached_property
+from multiprocessing import parent_process
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,11 +23,12 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ppp.errors import LayerError, ParameterError, PPPError, WeightsError, unknown
+from ppp.files import digest
 from ppp.influence import coverage
 from ppp.measurement import measure
 from ppp.results import Measurement
 from ppp.windows import Picture, Windows
-from studies import jobs as pool, paths
+from studies import paths
 from studies.networks import (
     FAMILIES,
     OPTIMAL,
@@ -38,9 +41,10 @@ from studies.networks import (
     normalise,
     rebuilt,
 )
+from studies.networks.names import PADDINGS, SEEDS
 from studies.networks.training import (
     Observation,
-    Run,
+    Run as Trained,
     Settings,
     evaluate,
     load_run,
@@ -50,15 +54,12 @@ from studies.networks.training import (
 from studies.parameters import check_whole
 from studies.pictures.plane import scenes
 from studies.results import metric_rows
+from studies.runs import Run, Study
 from studies.storage import outputs, tables
 
 DATA = paths.data("dynamics").parent
 """What is shipped: ``networks/`` and ``dynamics/``."""
 
-PADDINGS = ("zeros", "reflect", "replicate", "circular", "randn")
-"""Schemes that networks of the zoo train with, and are tested with."""
-SEEDS = {"resnet": (0, 1, 2, 3, 4), "vgg": (0, 1, 2)}
-"""Seeds of the runs of each family."""
 STEPS = (0, 4, 8, 16, 32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1280)
 """Numbers of steps after which a run is measured."""
 PATTERN_STEPS = (0, 16, 64, 128, 256, 512, 1280)
@@ -69,7 +70,7 @@ _TABLE = (
     *("run", "family", "padding", "seed", "step", "epoch", "batch_norm", "test_padding"),
     *("layer", "metric", "value", "low", "high", "floor", "accuracy", "loss"),
 )
-COLLECT = "ppp zoo collect"
+_FILES = ("logs.csv", "patterns.safetensors", "trajectories.csv.gz")
 _SCENES = 1 << 41  # first seed of the scenes that are measured; none is trained on or tested
 _ROWS, _COLUMNS = 2, 4  # windows side by side in one scene
 
@@ -159,19 +160,19 @@ class Observer:
         for name in kinds if ends else ("re-estimated",):
             network, head = kinds[name], {"batch_norm": name}
             quality = self.quality(network, tested, self.n_test if ends else self.n_test // 2)
-            found = self.measured(network, [p for p in tested if p != OPTIMAL])
+            measurement = self.measured(network, [p for p in tested if p != OPTIMAL])
             for padding, (accuracy, loss) in quality.items():
                 head |= {"test_padding": padding, "accuracy": accuracy, "loss": loss}
                 rows += [
                     head | row
-                    for (scheme, layer), result in found.items()
+                    for (scheme, layer), result in measurement.items()
                     if scheme == padding
                     for row in metric_rows(layer, result.summary)
                 ] or [dict(head)]
             if name == "re-estimated" and step in self.patterns_at:
                 tensors = {
                     "/".join(key): torch.from_numpy(result.magnitude() / result.summary.sigma)
-                    for key, result in found.items()
+                    for key, result in measurement.items()
                 }
         return rows, {name: tensor.half() for name, tensor in tensors.items()}
 
@@ -192,37 +193,28 @@ class Observer:
         return measure(network, self.windows, layers, paddings, coverage=self.reach, groups=16)
 
 
-def runs(
-    families: Iterable[str] | None = None,
-    paddings: Iterable[str] | None = None,
-    seeds: Iterable[int] | None = None,
-) -> list[tuple[str, str, int]]:
-    """List runs as (family, padding, seed); by default the whole zoo's.
+@dataclass(frozen=True, order=True)
+class SmallNetwork(Run):
+    """One network to train."""
 
-    Raises
-    ------
-    ParameterError
-        An unknown family or padding, or a seed that is not a whole number.
+    family: str
+    padding: str
+    seed: int
 
-    Examples
-    --------
-    >>> runs(["vgg"], ["zeros"])
-    [('vgg', 'zeros', 0), ('vgg', 'zeros', 1), ('vgg', 'zeros', 2)]
-    >>> len(runs())
-    48
-    """
-    families, paddings = list(families or SEEDS), list(paddings or (*PADDINGS, OPTIMAL))
-    seeds = None if seeds is None else list(seeds)
-    listed = []
-    for family in families:
-        if family not in SEEDS:
-            raise ParameterError(unknown("family", family, SEEDS))
-        for padding in paddings:
-            if padding not in (*PADDINGS, OPTIMAL):
-                raise ParameterError(unknown("padding", padding, (*PADDINGS, OPTIMAL)))
-            for seed in SEEDS[family] if seeds is None else seeds:
-                listed.append((family, padding, Settings(family, padding, seed).seed))
-    return list(dict.fromkeys(listed))
+    @property
+    def stem(self) -> str:
+        """Name of its folder and of its files."""
+        return f"plane-{super().stem}"
+
+
+def full_design() -> list[SmallNetwork]:
+    """List all networks that are shipped."""
+    return [
+        SmallNetwork(family, padding, seed)
+        for family in SEEDS
+        for padding in (*PADDINGS, OPTIMAL)
+        for seed in SEEDS[family]
+    ]
 
 
 def train_run(
@@ -234,7 +226,7 @@ def train_run(
     n_test: int = 2048,
     progress: bool = True,
     **changes,
-) -> Run:
+) -> Trained:
     """Train and measure one network of the zoo in `folder` / its name.
 
     A finished run is returned as it is; an unfinished one continues.
@@ -253,7 +245,7 @@ def train_run(
 
     Returns
     -------
-    Run
+    studies.networks.training.Run
     """
     settings = Settings(family, padding, seed, **changes)
     observer = Observer(settings, patterns_at=PATTERN_STEPS if seed == 0 else ())
@@ -314,131 +306,110 @@ def live(
     return _frame(run)
 
 
-def train_zoo(
-    wanted: Sequence[tuple[str, str, int]],
-    folder: str | Path,
-    *,
-    jobs: int = 1,
-    threads: int = 1,
-    **changes,
-) -> None:
-    """Train and measure many networks, each in its own folder.
-
-    Parameters
-    ----------
-    wanted : sequence of (family, padding, seed)
-        As :func:`runs` gives them.
-    folder : path
-    jobs : int
-        Runs at the same time, at least 1.
-    threads : int
-        Of each run, at least 1. The weights depend on it; the shipped ones come from 1.
-    **changes
-        Other settings of training.
-
-    Raises
-    ------
-    PPPError
-        A run failed; the others went on, and those that had finished are kept.
-    """
-    train_one = partial(
-        _trained_run, train=_trained, folder=Path(folder), changes=changes, progress=jobs == 1
-    )
-    with outputs.working(folder, "ppp zoo train", "give another --out"):
-        pool.run_all(
-            train_one,
-            wanted,
-            lambda run: Settings(*run).stem,
-            jobs=jobs,
-            threads=threads,
-            progress=jobs != 1,
-        )
-
-
-def _trained_run(run: tuple[str, str, int], train: Callable[..., str], **options) -> str:
-    return train(*run, **options)
-
-
-def _trained(
-    family: str, padding: str, seed: int, folder: Path, changes: dict, *, progress: bool = False
-) -> str:
-    return _told(train_run(family, padding, seed, folder, progress=progress, **changes))
-
-
-def _told(run: Run) -> str:
-    accuracy, seconds = run.record["test_accuracy"], run.record["seconds"]
-    return f"{_stem(run)}: test accuracy {accuracy:.2%}, {seconds:.0f} s"
-
-
-def _stem(run: Run) -> str:
-    return Settings(*(run.record[name] for name in ("family", "padding", "seed"))).stem
-
-
 # ---------------------------------------------------------------------------- collecting
 
 
-def collect(folder: str | Path, data: str | Path = DATA, *, replace: bool = False) -> list[str]:
-    """Add finished runs to the shipped networks, tables and patterns.
+@dataclass(frozen=True)
+class Zoo(Study):
+    """The study: its runs continue where they were broken off, its tables take in more of them.
 
-    Parameters
+    Attributes
     ----------
-    folder : path
-        Holds one folder per run, as :func:`train_zoo` makes them; unfinished ones are left.
-    data : path
-        Where ``networks/`` and ``dynamics/`` are; runs that are in there already stay.
-    replace : bool
-        Whether a network that is there may be replaced by another of the same name.
-
-    Returns
-    -------
-    list of str
-        Names of the runs added.
-
-    Raises
-    ------
-    PPPError
-        No finished run, or one that would replace another network.
+    changes : mapping
+        Other settings of training.
     """
-    data = Path(data)
-    finished = sorted(path.parent for path in Path(folder).glob("*/record.json"))
-    if not finished:
-        raise PPPError(f"no finished run in {folder}; expected folders with a record.json each")
-    networks = data / "networks"
-    entries = manifest(networks) if (networks / "manifest.json").exists() else {}
-    loaded = {path.name: load_run(path) for path in finished}
-    for stem, run in loaded.items():
-        if (own := _stem(run)) != stem:
-            raise PPPError(f"folder {Path(folder, stem)} holds run {own}; rename it to {own}")
-        if not run.rows:
-            raise PPPError(f"run {Path(folder, stem)} was trained without being measured")
-    contents = {path.name: (path / "weights.safetensors").read_bytes() for path in finished}
-    for stem, content in contents.items():
-        digest = hashlib.sha256(content).hexdigest()
-        if not replace and entries.get(stem, {}).get("sha256", digest) != digest:
-            raise PPPError(
-                f"{networks} holds another network {stem}; give --replace to put this one there"
-            )
-        entry = {"file": f"{stem}.safetensors", "sha256": digest}
-        entries[stem] = loaded[stem].record | entry
-    table = _merged(data, "trajectories.csv.gz", map(_frame, loaded.values()))
-    log = _merged(data, "logs.csv", map(_log, loaded.values()))
+
+    changes: Mapping[str, Any] = field(default_factory=dict)
+
+    def perform_one(self, run: SmallNetwork, folder: str | Path) -> str:
+        """Train and measure a network, unless that has been done; return its accuracy."""
+        alone = parent_process() is None  # else many bars would be drawn over each other
+        record = train_run(*astuple(run), folder, progress=alone, **self.changes).record
+        return f"test accuracy {record['test_accuracy']:.2%}, {record['seconds']:.0f} s"
+
+    def check(self, data: str | Path, runs: Sequence[SmallNetwork]) -> None:
+        """Refuse to replace files that the study did not write."""
+        weights = dict.fromkeys(["manifest.json", *(f"{run.stem}.safetensors" for run in runs)])
+        outputs.check_update(Path(data) / "dynamics", dict.fromkeys(_FILES), self.command)
+        outputs.check_update(Path(data) / "networks", weights, self.command)
+
+    def collect(
+        self,
+        folder: str | Path,
+        data: str | Path = DATA,
+        runs: Sequence[SmallNetwork] | None = None,
+        *,
+        replace: bool = False,
+    ) -> list[str]:
+        """Add finished runs to the shipped networks, tables and patterns.
+
+        Parameters
+        ----------
+        folder : path
+            Holds one folder per run.
+        data : path
+            Where ``networks/`` and ``dynamics/`` are; runs that are in there already stay.
+        runs : sequence, optional
+            By default all that are finished.
+        replace : bool
+            Whether a network that is there may be replaced by another of the same name.
+
+        Returns
+        -------
+        list of str
+            Names of the runs added.
+
+        Raises
+        ------
+        PPPError
+            A run is not finished, or would replace another network; nothing is written then.
+        """
+        finished = sorted(path.parent for path in Path(folder).glob("*/record.json"))
+        places = finished if runs is None else [Path(folder) / run.stem for run in runs]
+        if not places:
+            raise PPPError(f"no finished run in {folder}; expected folders with a record.json each")
+        networks = Path(data) / "networks"
+        entries = manifest(networks) if (networks / "manifest.json").exists() else {}
+        trained = {place.name: load_run(place) for place in places}
+        weights = {}
+        for place, (stem, run) in zip(places, trained.items(), strict=True):
+            if _stem(run) != stem:
+                raise PPPError(f"folder {place} holds run {_stem(run)}; rename it to {_stem(run)}")
+            if not run.rows:
+                raise PPPError(f"run {place} was trained without being measured")
+            file, content = f"{stem}.safetensors", (place / "weights.safetensors").read_bytes()
+            sha256 = digest(content)
+            if not replace and entries.get(stem, {}).get("sha256", sha256) != sha256:
+                raise PPPError(
+                    f"{networks} holds another network {stem}; give --replace to put this one there"
+                )
+            weights[file] = content
+            entries[stem] = run.record | {"file": file, "sha256": sha256}
+        text = json.dumps(dict(sorted(entries.items())), indent=1, sort_keys=True) + "\n"
+        weights["manifest.json"] = text.encode()  # last: it names no file that is missing
+        contents = {"dynamics": _tables(Path(data), trained), "networks": weights}
+        for act in (outputs.check_update, outputs.update):
+            for name, files in contents.items():
+                act(Path(data) / name, files, self.command)
+        return list(trained)
+
+
+STUDY = Zoo("zoo", SmallNetwork, full_design, None, {}, largest_seed=65535)
+
+
+def _tables(data: Path, trained: Mapping[str, Trained]) -> dict[str, bytes]:
+    """Return the files of ``dynamics/`` as they are with these runs."""
+    table = _merged(data, "trajectories.csv.gz", map(_frame, trained.values()))
+    log = _merged(data, "logs.csv", map(_log, trained.values()))
     patterns = dict(_patterns(data / "dynamics" / "patterns.safetensors"))
-    patterns = {k: v for k, v in patterns.items() if k.partition("/")[0] not in loaded}
-    for stem, run in loaded.items():
+    patterns = {k: v for k, v in patterns.items() if k.partition("/")[0] not in trained}
+    for stem, run in trained.items():
         patterns |= {f"{stem}/{name}": tensor for name, tensor in run.tensors.items()}
-    dynamics = {
+    return {
         "logs.csv": tables.packed("logs.csv", log),
         "patterns.safetensors": save_safetensors(patterns),
         "trajectories.csv.gz": tables.packed("trajectories.csv.gz", table, digits=5),
     }
-    text = json.dumps(dict(sorted(entries.items())), indent=1, sort_keys=True) + "\n"
-    weights = {f"{stem}.safetensors": content for stem, content in contents.items()}
-    weights["manifest.json"] = text.encode()  # the last, so that it names nothing that is missing
-    for name, written in (("dynamics", dynamics), ("networks", weights)):
-        outputs.check_update(data / name, written, COLLECT)
-    for name, written in (("dynamics", dynamics), ("networks", weights)):
-        outputs.update(data / name, written, COLLECT)
-    return list(loaded)
 
 
 def _merged(data: Path, name: str, frames: Iterable[pd.DataFrame]) -> pd.DataFrame:
@@ -450,7 +421,11 @@ def _merged(data: Path, name: str, frames: Iterable[pd.DataFrame]) -> pd.DataFra
     return new.sort_values(["run", "step"], kind="stable", ignore_index=True)
 
 
-def _frame(run: Run) -> pd.DataFrame:
+def _stem(run: Trained) -> str:
+    return SmallNetwork(*(run.record[name] for name in ("family", "padding", "seed"))).stem
+
+
+def _frame(run: Trained) -> pd.DataFrame:
     """Return a run's rows as a tidy table."""
     record, frame = run.record, pd.DataFrame(run.rows)
     head = {name: record[name] for name in ("family", "padding", "seed")}
@@ -458,7 +433,7 @@ def _frame(run: Run) -> pd.DataFrame:
     return frame.assign(run=_stem(run), epoch=epoch, **head)[list(_TABLE)]
 
 
-def _log(run: Run) -> pd.DataFrame:
+def _log(run: Trained) -> pd.DataFrame:
     return pd.DataFrame([{"run": _stem(run), **row} for row in run.log])
 
 
@@ -578,8 +553,8 @@ def select(
 
     Examples
     --------
-    >>> found = select(trajectories(), "vgg", ["zeros"], [0])
-    >>> sorted(found["run"].unique())
+    >>> rows = select(trajectories(), "vgg", ["zeros"], [0])
+    >>> sorted(rows["run"].unique())
     ['plane-vgg-optimal-seed0', 'plane-vgg-zeros-seed0']
     """
     mine = table[table["family"] == family]
@@ -626,12 +601,12 @@ def patterns(stem: str, data: str | Path = DATA) -> dict[tuple[int, str, str], n
     WeightsError
         The run kept none.
     """
-    found = {
+    maps = {
         tuple(name.split("/")[1:]): tensor.float().numpy()
         for name, tensor in _patterns(Path(data) / "dynamics" / "patterns.safetensors")
         if name.startswith(f"{stem}/")
     }
-    if not found:
+    if not maps:
         raise WeightsError(f"no patterns of run {stem!r} are kept; runs of seed 0 have them")
-    by_step = sorted(found.items(), key=lambda item: int(item[0][0]))
+    by_step = sorted(maps.items(), key=lambda item: int(item[0][0]))
     return {(int(step), padding, layer): v for (step, padding, layer), v in by_step}

@@ -18,7 +18,6 @@ from ppp.extraction import require_eval
 from ppp.influence import Coverage, coverage
 from ppp.inventory import input_channels, input_shape
 from ppp.swapping import current_scheme
-from studies.networks import layers_of_interest
 
 STAGES = "stages of a ResNet or VGG"
 DEEPEST = "deepest at each stride"
@@ -58,6 +57,48 @@ class _Seen:
     everywhere: set[str] = field(default_factory=set)
     repeated: set[str] = field(default_factory=set)
     failure: str = ""
+
+
+def layers_of_interest(model: nn.Module) -> list[str]:
+    """Name the five layers at which a network is measured, shallow to deep. [ours]
+
+    Residual networks: the stem's ReLU and the outputs of the four stages. VGG: the last
+    ReLU before each of the five max-pools.
+
+    Parameters
+    ----------
+    model : nn.Module
+        A small network of this module, or a ResNet or VGG of torchvision.
+
+    Returns
+    -------
+    list of 5 str
+
+    Raises
+    ------
+    LayerError
+        Any other network: name its layers explicitly.
+
+    Examples
+    --------
+    >>> from studies.networks import small_resnet
+    >>> layers_of_interest(small_resnet())
+    ['relu', 'layer1', 'layer2', 'layer3', 'layer4']
+    """
+    children = dict(model.named_children())
+    residual = ["relu", "layer1", "layer2", "layer3", "layer4"]
+    if children.keys() >= set(residual):
+        return residual
+    features = children.get("features")
+    if isinstance(features, nn.Sequential):
+        steps = list(features)
+        pools = [i for i, step in enumerate(steps) if isinstance(step, nn.MaxPool2d)]
+        if len(pools) == 5 and all(isinstance(steps[i - 1], nn.ReLU) for i in pools):
+            return [f"features.{i - 1}" for i in pools]
+    raise LayerError(
+        f"no layers of interest are defined for {type(model).__name__}, only for ResNets and "
+        "VGGs; name the layers explicitly"
+    )
 
 
 def choose(
@@ -151,59 +192,27 @@ def _deepest(model: nn.Module, size: tuple[int, int], most: int) -> Choice:
     if usual.failure:
         raise PPPError(usual.failure)
     short, long = (_watch(model, (length, _ACROSS)) for length in (_SHORT, _LONG))
-    strides: dict[str, int] = {}
-    others: dict[str, str] = {}
-    broken: list[str] = []
-    order = list(usual.shapes)
-    modules = dict(model.named_modules())
-    first = next((i for i, n in enumerate(order) if isinstance(modules[n], nn.Conv2d)), 0)
-    for name, shape in list(usual.shapes.items())[first:]:
-        if current_scheme(modules[name]) and not isinstance(modules[name], nn.Conv2d):
-            continue
-        if name in usual.repeated:
-            others[name] = "runs more than once per forward pass"
-        elif len(shape) != 4:
-            others[name] = f"gives {shape}, no feature maps (N, C, H, W)"
-        elif name not in long.shapes or name not in short.shapes:
-            others[name] = long.failure or short.failure or "does not run on every input size"
-            if len(shape) == 4 and min(shape[2:]) > 1:
-                broken.append(name)
-        else:
-            more = long.shapes[name][2] - short.shapes[name][2]
-            if more <= 0 or (_LONG - _SHORT) % more:
-                others[name] = (
-                    f"gives {shape}; its rows grow by {more} for {_LONG - _SHORT} px more input, "
-                    "which is no whole stride"
-                )
-            else:
-                strides[name] = (_LONG - _SHORT) // more
+    strides, faults, broken = _strides(model, usual, short, long)
     blocks = _blocks(strides)
+    order = list(usual.shapes)
     last = max((order.index(name) for name in [*strides, *broken]), default=len(order))
-    refused = {
-        name: others[name]
-        for name in _outermost(others, blocks)
-        if order.index(name) <= last  # the head behind the last map is no candidate
-    }
-    ideal = _one_per_stride(blocks)
+    # The head behind the last map is no candidate.
+    refused = {n: faults[n] for n in _outermost(faults, blocks) if order.index(n) <= last}
     limited = [name for name in blocks if name in long.everywhere]
-    found = None
-    if limited:
-        found = _try(model, limited[:1], size, refused)
-        if found is None:  # what sees every pixel behind it has no finite margin either
-            for name in ideal.values():
-                if name in limited[1:]:
-                    refused[name] = (
-                        f"layer {name!r} has no finite margin: every cell is reached from every "
-                        f"pixel, as in {limited[0]!r} before it"
-                    )
-            blocks = {name: stride for name, stride in blocks.items() if name not in limited}
-    chosen = list(_one_per_stride(blocks).values())[-most:]
-    while chosen:
+    if limited and _try(model, limited[:1], size, refused) is None:
+        # What sees every pixel behind the first of them has no finite margin either.
+        for name in _one_per_stride(blocks).values():
+            if name in limited[1:]:
+                refused[name] = (
+                    f"layer {name!r} has no finite margin: every cell is reached from every "
+                    f"pixel, as in {limited[0]!r} before it"
+                )
+        blocks = {name: stride for name, stride in blocks.items() if name not in limited}
+    while chosen := list(_one_per_stride(blocks).values())[-most:]:
         found = _try(model, chosen, size, refused)
         if found is not None:
             return Choice(tuple(chosen), found, refused, DEEPEST)
         blocks = _before(model, blocks, next(reversed(refused)), size)
-        chosen = list(_one_per_stride(blocks).values())[-most:]
     if not refused:
         raise LayerError(f"{type(model).__name__} has no module that gives feature maps")
     name, why = next(iter(refused.items()))
@@ -211,6 +220,39 @@ def _deepest(model: nn.Module, size: tuple[int, int], most: int) -> Choice:
     raise LayerError(
         f"no layer of {type(model).__name__} can be measured; the first refused: {why}"
     )
+
+
+def _strides(
+    model: nn.Module, usual: _Seen, short: _Seen, long: _Seen
+) -> tuple[dict[str, int], dict[str, str], list[str]]:
+    """Return strides of modules, why others have none, and those with maps at one size only."""
+    modules, order = dict(model.named_modules()), list(usual.shapes)
+    first = next((i for i, n in enumerate(order) if isinstance(modules[n], nn.Conv2d)), 0)
+    strides: dict[str, int] = {}
+    faults: dict[str, str] = {}
+    broken: list[str] = []
+    for name in order[first:]:
+        shape = usual.shapes[name]
+        if current_scheme(modules[name]) and not isinstance(modules[name], nn.Conv2d):
+            continue
+        if name in usual.repeated:
+            faults[name] = "runs more than once per forward pass"
+        elif len(shape) != 4:
+            faults[name] = f"gives {shape}, no feature maps (N, C, H, W)"
+        elif name not in long.shapes or name not in short.shapes:
+            faults[name] = long.failure or short.failure or "does not run on every input size"
+            if min(shape[2:]) > 1:
+                broken.append(name)
+        else:
+            more = long.shapes[name][2] - short.shapes[name][2]
+            if more > 0 and (_LONG - _SHORT) % more == 0:
+                strides[name] = (_LONG - _SHORT) // more
+            else:
+                faults[name] = (
+                    f"gives {shape}; its rows grow by {more} for {_LONG - _SHORT} px more input, "
+                    "which is no whole stride"
+                )
+    return strides, faults, broken
 
 
 def _try(

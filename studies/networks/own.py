@@ -1,8 +1,7 @@
-"""Networks of your own: made by a function of a Python file, or by timm. [ours]"""
+"""Networks of your own: made by a function of a Python file, or by timm."""
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import importlib.util
 import inspect
@@ -23,13 +22,8 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from ppp.errors import PPPError, WeightsError, first_line, unknown
-from studies.networks import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    SUFFIXES,
-    Network,
-    load_file,
-)
+from ppp.files import digest
+from studies.networks import IMAGENET_MEAN, IMAGENET_STD, SUFFIXES, Network, load_file
 from studies.storage import documents
 
 _WINDOW = 224
@@ -107,17 +101,9 @@ def load_own(
     with _importable(folder) as modules:
         with _seeded(seed):
             model = _from_file(path, content, factory, file)
-        digest = hashlib.sha256(content).hexdigest()
-        network = Network(
-            model,
-            name,
-            weights,
-            (),
-            window or _WINDOW,
-            IMAGENET_MEAN,
-            IMAGENET_STD,
-            {"file": path.name, "file_sha256": digest},
-        )
+        normal = IMAGENET_MEAN, IMAGENET_STD
+        provenance = {"file": path.name, "file_sha256": digest(content)}
+        network = Network(model, name, weights, (), window or _WINDOW, *normal, provenance)
         network = _ready(network, name, weights, seed)  # it may import more when it is run
     named = {Path(os.path.relpath(file, folder)).as_posix(): file for file in modules}
     network.provenance["modules"] = {file: modules[named[file]] for file in sorted(named)}
@@ -191,7 +177,7 @@ _INSTALLED = tuple(
     os.path.realpath(place) + os.sep
     for place in [*_PLACES, *site.getsitepackages(), site.getusersitepackages()]
 )
-_OURS = ("ppp", "companion")
+_OURS = ("ppp", "studies", "companion")
 
 
 def _is_local(name: str, file: str | None) -> bool:
@@ -209,7 +195,7 @@ class _Source(SourceFileLoader):
 
     def get_code(self, fullname: str) -> CodeType:
         content = documents.read_bytes(self.path, "module", error=WeightsError)
-        self.modules[os.path.realpath(self.path)] = hashlib.sha256(content).hexdigest()
+        self.modules[os.path.realpath(self.path)] = digest(content)
         return self.source_to_code(content, self.path)
 
 
@@ -229,7 +215,7 @@ class _Finder:
             spec.loader = _Source(name, spec.origin, self.modules)
         else:  # compiled
             content = documents.read_bytes(spec.origin, "module", error=WeightsError)
-            self.modules[os.path.realpath(spec.origin)] = hashlib.sha256(content).hexdigest()
+            self.modules[os.path.realpath(spec.origin)] = digest(content)
         return spec
 
 
@@ -336,16 +322,9 @@ def _from_timm(name: str, window: int | None) -> Network:
         raise WeightsError(unknown("network of timm", plain, timm.list_models()))
     model = timm.create_model(plain, pretrained=False)
     config = model.pretrained_cfg
-    return Network(
-        model,
-        name,
-        "",
-        (),
-        window or config["input_size"][-1],
-        tuple(config["mean"]),
-        tuple(config["std"]),
-        {"timm": timm.__version__},
-    )
+    window = window or config["input_size"][-1]
+    normal = tuple(config["mean"]), tuple(config["std"])
+    return Network(model, name, "", (), window, *normal, {"timm": timm.__version__})
 
 
 def _kind(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""Train a small network on the plane: tell the shape of the leaves in a window. [ours]
+"""Train a small network on the plane: tell the shape of the leaves in a window.
 
 The label belongs to the scene and not to a place in the window, so nothing in the task
 asks for position. Training and test scenes have disjoint seeds. Networks with the same
@@ -14,30 +14,32 @@ import io
 import json
 import pickle
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load as load_safetensors, save as save_safetensors
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ppp.errors import DocumentError, ParameterError, WeightsError, first_words, shown, unknown
+from ppp.errors import (
+    DocumentError,
+    ParameterError,
+    WeightsError,
+    first_line,
+    first_words,
+    shown,
+    unknown,
+)
 from ppp.files import digest
 from ppp.padding import Scheme
 from ppp.swapping import with_generator
-from studies.networks import (
-    FAMILIES,
-    OPTIMAL,
-    PLANE_MEAN,
-    PLANE_STD,
-    PLANE_WINDOW,
-    normalise,
-)
+from studies.networks import FAMILIES, OPTIMAL, PLANE_MEAN, PLANE_STD, PLANE_WINDOW, normalise
 from studies.parameters import check_whole
 from studies.pictures.plane import SHAPES, render_windows
 from studies.storage import documents, tables
@@ -47,6 +49,7 @@ _SCENES = 1 << 24  # scenes that belong to one training seed
 _SPAN = 1 << 20  # px, windows start anywhere in this square around the origin
 _EVERY = 64  # steps between rows of the log, and between saved states
 _CLIP = 5.0  # norm of the gradient
+_PLAIN = (int, float, str, bool, list)  # types that a kept state may hold
 
 Observation = tuple[list[dict[str, object]], dict[str, Tensor]]
 """What an observer gives: rows of a table, and tensors by name."""
@@ -331,9 +334,10 @@ class _Work:
 
     def state(self, seconds: float) -> dict[str, object]:
         """Return all that a continuation needs; plain values and tensors only."""
+        schedule = self.schedule.state_dict()
         return {
             "model": self.model.state_dict(), "optimiser": self.optimiser.state_dict(),
-            "schedule": {k: v for k, v in self.schedule.state_dict().items() if _plain(v)},
+            "schedule": {k: v for k, v in schedule.items() if isinstance(v, _PLAIN)},
             "noise": self.noise.get_state(), "step": self.step, "tensors": self.tensors,
             "texts": json.dumps({"log": self.log, "rows": self.rows}),
             "seconds": self.seconds + seconds,
@@ -408,23 +412,19 @@ class _Folder:
             tables.write(note, _json(mine))
             return
         try:
-            found = documents.read_json(note, kind=object)
+            theirs = documents.read_json(note)
         except DocumentError:
             raise ParameterError(f"{note} is damaged; give another folder") from None
-        if found != mine:
-            other = [k for k in mine if not isinstance(found, dict) or found.get(k) != mine[k]]
-            name = other[0] if other else "settings"
-            theirs = found.get(name) if isinstance(found, dict) else found
-            raise ParameterError(
-                f"folder {path} belongs to a run with {name} = {shown(theirs)}, not "
-                f"{mine.get(name)!r}; give another folder, or the settings that it was begun with"
-            )
+        for name, value in mine.items():
+            if theirs.get(name) != value:
+                raise ParameterError(
+                    f"folder {path} belongs to a run with {name} = {shown(theirs.get(name))}, not "
+                    f"{value!r}; give another folder, or the settings that it was begun with"
+                )
 
     def finished(self) -> Run | None:
         """Return the run if it has finished."""
-        if not (self.path / "record.json").exists():
-            return None
-        return load_run(self.path)
+        return load_run(self.path) if (self.path / "record.json").exists() else None
 
     def resume(self, work: _Work) -> None:
         """Continue from the last state kept, if any."""
@@ -436,10 +436,9 @@ class _Folder:
         except (
             RuntimeError, ValueError, TypeError, EOFError, KeyError, pickle.UnpicklingError
         ) as error:  # fmt: skip
-            reason = str(error).strip().partition("\n")[0][:120]
             raise WeightsError(
-                f"{path} is damaged, or of another network ({reason}); delete it to begin this "
-                "run again"
+                f"{path} is damaged, or of another network ({first_line(error)}); delete it to "
+                "begin this run again"
             ) from None
 
     def save_state(self, state: dict[str, object]) -> None:
@@ -453,7 +452,7 @@ class _Folder:
         weights = {k: v.contiguous() for k, v in run.model.state_dict().items()}
         contents = {
             "weights.safetensors": save_safetensors(weights),
-            "log.csv": _csv(run.log),
+            "log.csv": tables.packed("log.csv", pd.DataFrame(run.log), digits=None),
             "rows.json": _json(run.rows),
             "tensors.safetensors": save_safetensors(run.tensors),
         }
@@ -485,8 +484,8 @@ def load_run(folder: str | Path) -> Run:
 
         rows = json.loads(read("rows.json"))
         log = [
-            {"step": int(row["step"]), **{k: float(v) for k, v in row.items() if k != "step"}}
-            for row in csv.DictReader(io.StringIO(read("log.csv").decode()))
+            {"step": int(step), "loss": float(loss), "train_accuracy": float(accuracy)}
+            for step, loss, accuracy in list(csv.reader(io.StringIO(read("log.csv").decode())))[1:]
         ]
         tensors = load_safetensors(read("tensors.safetensors"))
         model = FAMILIES[record["family"]](len(SHAPES), record["padding"], seed=record["seed"])
@@ -524,9 +523,7 @@ def evaluate(model: nn.Module, n: int, device: str = "cpu") -> tuple[float, floa
     network = with_generator(model, torch.Generator(device).manual_seed(0))
     right, loss = 0, 0.0
     with torch.inference_mode():
-        for start in range(0, n, 64):
-            count = min(64, n - start)
-            pixels, labels = _kept_windows(_TEST_SCENES + start, count, 0, _surroundings(model))
+        for pixels, labels in _batches(model, _TEST_SCENES, n):
             pixels = pixels.to(device).contiguous(memory_format=torch.channels_last)
             scores = network(pixels).float().cpu()
             right += int((scores.argmax(1) == labels).sum())
@@ -569,9 +566,7 @@ def with_batch_statistics(model: nn.Module, n: int = 512, *, first_scene: int = 
             module.reset_running_stats()
             module.momentum = None  # the plain average over all batches
     with torch.no_grad():
-        for start in range(0, n, 64):
-            count = min(64, n - start)
-            pixels, _ = _kept_windows(first_scene + start, count, 0, _surroundings(model))
+        for pixels, _ in _batches(model, first_scene, n):
             model(pixels.to(device))
     return model.eval()
 
@@ -621,21 +616,12 @@ def _rendered(first_scene: int, n: int, seed: int, surroundings) -> tuple[Tensor
     return pixels, torch.from_numpy(shapes)
 
 
-def _surroundings(model: nn.Module) -> tuple[int, int]:
-    return getattr(model, "surroundings", (0, 0))
-
-
-def _plain(value: object) -> bool:
-    return isinstance(value, int | float | str | bool | list)
+def _batches(model: nn.Module, first_scene: int, n: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Give `n` windows and labels, 64 at a time, with the surroundings that a network needs."""
+    surroundings = getattr(model, "surroundings", (0, 0))
+    for start in range(0, n, 64):
+        yield _kept_windows(first_scene + start, min(64, n - start), 0, surroundings)
 
 
 def _json(value: object) -> bytes:
     return (json.dumps(value, indent=1, sort_keys=isinstance(value, dict)) + "\n").encode()
-
-
-def _csv(rows: list[dict[str, float]]) -> bytes:
-    table = io.StringIO()
-    writer = csv.DictWriter(table, rows[0].keys(), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return table.getvalue().encode()

@@ -1,6 +1,6 @@
 """PPP of every small network: all layers and schemes, halves of the data, growth with n. [ours]
 
-A *run* is one network of the zoo in one state. :func:`collect` turns finished runs into the tables
+A *run* is one network of the zoo in one state. :data:`STUDY` turns finished runs into the tables
 that ``data/patterns`` ships; the functions at the end read them. The pictures are scikit-image's
 photographs and independent scenes of the plane, one window each. Two halves of either share no
 picture, and have other draws of random padding.
@@ -8,8 +8,7 @@ picture, and have other draws of random padding.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,7 +23,6 @@ from ppp.measurement import measure
 from ppp.results import PROOF, LayerResult, Measurement
 from ppp.windows import Windows, cut_windows, size_needed
 from studies import paths
-from studies.dynamics.design import PADDINGS, SEEDS
 from studies.networks import (
     OPTIMAL,
     PLANE_MEAN,
@@ -33,10 +31,10 @@ from studies.networks import (
     normalise,
     reach_of,
 )
-from studies.parameters import check_whole
+from studies.networks.names import PADDINGS, SEEDS
 from studies.pictures.photographs import large_enough, photographs
 from studies.pictures.plane import scenes
-from studies.runs import Study, joined
+from studies.runs import Run, Study, joined
 from studies.storage import tables as files
 
 DATA = paths.data("patterns")
@@ -54,18 +52,17 @@ _BATCH = 32  # windows of these small networks a pass
 
 
 @dataclass(frozen=True, order=True)
-class Run:
-    """One network in one state. Initial networks of a seed are the same whatever the padding."""
+class NetworkState(Run):
+    """One network in one state.
+
+    Initial networks of a seed are the same whatever the padding: nothing has been trained, so no
+    padding is their own. They are listed once, under the padding "optimal".
+    """
 
     family: str
     padding: str
     state: str
     seed: int
-
-    @property
-    def stem(self) -> str:
-        """Name of its folder."""
-        return f"{self.family}-{self.padding}-{self.state}-seed{self.seed}"
 
     @property
     def tested(self) -> tuple[str, ...]:
@@ -82,67 +79,6 @@ class Run:
         return () if control else SIZES[self.family]
 
 
-TABLES = {
-    "metrics": "metrics.csv.gz",
-    "growth": "growth.csv.gz",
-    "halves": "halves.csv.gz",
-    "maps": "maps.csv.gz",
-    "channels": "channels.csv.gz",
-}
-_DIGITS = {"metrics": 6, "growth": 6, "halves": 6, "maps": 4, "channels": 4}
-STUDY = Study("ppp patterns", Run, TABLES, _DIGITS)
-
-
-def runs(
-    families: Iterable[str] | None = None,
-    paddings: Iterable[str] | None = None,
-    states: Iterable[str] | None = None,
-    seeds: Iterable[int] | None = None,
-) -> list[Run]:
-    """List the runs of the full design, or those of some families, paddings, states and seeds.
-
-    Initial networks are listed once a seed, under the padding "optimal": nothing has been
-    trained, so no padding is their own.
-
-    Raises
-    ------
-    ParameterError
-        An unknown name, or nothing left.
-
-    Examples
-    --------
-    >>> runs(["resnet"], ["zeros"], seeds=[0])
-    [Run(family='resnet', padding='zeros', state='trained', seed=0)]
-    >>> len(runs())
-    56
-    """
-    asked = {
-        "family": (families, tuple(SEEDS)),
-        "padding": (paddings, (*PADDINGS, OPTIMAL)),
-        "state": (states, STATES),
-    }
-    chosen = {}
-    for what, (names, known) in asked.items():
-        chosen[what] = known if names is None else list(names)
-        for name in chosen[what]:
-            if name not in known:
-                raise ParameterError(unknown(what, name, known))
-    seeds = None if seeds is None else set(seeds)
-    for seed in seeds or ():
-        check_whole("seed", seed, 0, max(SEEDS["resnet"]))
-    found = [
-        Run(family, padding, state, seed)
-        for family in dict.fromkeys(chosen["family"])
-        for state in dict.fromkeys(chosen["state"])
-        for padding in dict.fromkeys(chosen["padding"])
-        for seed in SEEDS[family]
-        if (seeds is None or seed in seeds) and (state == "trained" or padding == OPTIMAL)
-    ]
-    if not found:
-        raise ParameterError("no run of the design has these families, paddings, states and seeds")
-    return found
-
-
 # ------------------------------------------------------------------------------ measuring
 
 
@@ -155,10 +91,10 @@ def windows_of_photographs(reach: Coverage, half: int | None = None) -> Windows:
         It says how large a photograph must be.
     half : {0, 1}, optional
     """
-    found, _ = large_enough(photographs(), *size_needed(reach.input_size, reach))
-    found = found if half is None else found[half::2]
+    pictures, _ = large_enough(photographs(), *size_needed(reach.input_size, reach))
+    pictures = pictures if half is None else pictures[half::2]
     return cut_windows(
-        found, reach.input_size, reach, per_picture=PER_PHOTO, seed=0, transform=_normal
+        pictures, reach.input_size, reach, per_picture=PER_PHOTO, seed=0, transform=_normal
     )
 
 
@@ -191,8 +127,9 @@ def correlation(first: LayerResult, second: LayerResult) -> float:
     >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, padding=1)).eval()
     >>> reach = ppp.coverage(net, ["0"], 16)
     >>> scene = {"noise": torch.rand(3, 64, 64)}
-    >>> found = ppp.measure(net, ppp.cut_windows(scene, 16, reach, per_picture=8, seed=0), ["0"])
-    >>> round(correlation(found["0"], found["0"]), 6)
+    >>> windows = ppp.cut_windows(scene, 16, reach, per_picture=8, seed=0)
+    >>> result = ppp.measure(net, windows, ["0"])["0"]
+    >>> round(correlation(result, result), 6)
     1.0
     """
     a, b = (part.pattern[:, part.influence].ravel().astype(float) for part in (first, second))
@@ -201,14 +138,14 @@ def correlation(first: LayerResult, second: LayerResult) -> float:
     return float(np.corrcoef(a, b)[0, 1])
 
 
-def measure_run(model: nn.Module, run: Run) -> dict[str, pd.DataFrame]:
+def measure_run(model: nn.Module, run: NetworkState) -> dict[str, pd.DataFrame]:
     """Measure one network.
 
     Parameters
     ----------
     model : nn.Module
         Of the run's family.
-    run : Run
+    run : NetworkState
 
     Returns
     -------
@@ -265,8 +202,8 @@ def _measured(model, reach, windows, schemes, *, seed, marks=()) -> Measurement:
     )
 
 
-def _table(found: Measurement) -> pd.DataFrame:
-    return found.table().drop(columns=PROOF)
+def _table(measurement: Measurement) -> pd.DataFrame:
+    return measurement.table().drop(columns=PROOF)
 
 
 def _agreement(
@@ -286,16 +223,16 @@ def _agreement(
     return pd.DataFrame(rows)
 
 
-def _grown(found: Measurement, half: int) -> pd.DataFrame:
-    table = _table(found).assign(half=half)
+def _grown(measurement: Measurement, half: int) -> pd.DataFrame:
+    table = _table(measurement).assign(half=half)
     biased = table["power_windows"] + table["noise_power"] / table["n"]
-    apart = [result.checkpoints[-1].separated for result in found.values()]
+    apart = [result.checkpoints[-1].separated for result in measurement.values()]
     return table.assign(plug_in=biased, separated=apart)
 
 
-def _maps(found: Measurement, schemes: Sequence[str]) -> pd.DataFrame:
+def _maps(measurement: Measurement, schemes: Sequence[str]) -> pd.DataFrame:
     parts = [pd.DataFrame()]
-    for (scheme, layer), result in found.items():
+    for (scheme, layer), result in measurement.items():
         if scheme in schemes:
             values = result.magnitude() / result.summary.sigma
             row, column = np.indices(values.shape).reshape(2, -1)
@@ -304,9 +241,9 @@ def _maps(found: Measurement, schemes: Sequence[str]) -> pd.DataFrame:
     return joined(parts)
 
 
-def _channels(found: Measurement) -> pd.DataFrame:
+def _channels(measurement: Measurement) -> pd.DataFrame:
     parts = []
-    for (scheme, layer), result in found.items():
+    for (scheme, layer), result in measurement.items():
         sigma, n = result.summary.sigma, result.summary.n
         pattern, deviation = (x.astype(float) / sigma for x in (result.pattern, result.deviation))
         head = {"scheme": scheme, "layer": layer, "channel": range(len(pattern))}
@@ -321,38 +258,27 @@ def _channels(found: Measurement) -> pd.DataFrame:
 # ------------------------------------------------------------------------------------ runs
 
 
-def perform(run: Run, folder: str | Path) -> float:
-    """Measure one network, unless that has been done.
-
-    Returns
-    -------
-    float
-        Seconds it took.
-    """
-    if (seconds := STUDY.seconds(run, folder)) is not None:
-        return seconds
-    began = time.perf_counter()
-    model = load_network(f"plane-{run.family}-{run.padding}", run.state, seed=run.seed).model
-    tables = measure_run(model, run)
-    seconds = time.perf_counter() - began
-    STUDY.keep(run, folder, tables, seconds)
-    return seconds
+def full_design() -> list[NetworkState]:
+    """List every network: each that is trained, and the initial ones once a seed."""
+    return [
+        NetworkState(family, padding, state, seed)
+        for family in SEEDS
+        for state in STATES
+        for padding in (*PADDINGS, OPTIMAL)
+        for seed in SEEDS[family]
+        if state == "trained" or padding == OPTIMAL
+    ]
 
 
-def measure_design(wanted: Sequence[Run], folder: str | Path, *, jobs: int = 1) -> None:
-    """Perform the runs that are not finished: :meth:`studies.runs.Study.perform`."""
-    STUDY.perform(perform, wanted, folder, jobs=jobs)
+def compute(run: NetworkState) -> dict[str, pd.DataFrame]:
+    """Load and measure one network."""
+    network = load_network(f"plane-{run.family}-{run.padding}", run.state, seed=run.seed)
+    return measure_run(network.model, run)
 
 
-def collect(folder: str | Path, data: str | Path, wanted: Sequence[Run] | None = None) -> int:
-    """Gather finished runs, by default the full design, into the tables that are shipped.
-
-    Raises
-    ------
-    PPPError
-        See :meth:`studies.runs.Study.collect`.
-    """
-    return STUDY.collect(folder, data, runs() if wanted is None else wanted)
+DIGITS = {"metrics": 6, "growth": 6, "halves": 6, "maps": 4, "channels": 4}
+TABLES = {name: f"{name}.csv.gz" for name in DIGITS}
+STUDY = Study("patterns", NetworkState, full_design, compute, TABLES, DIGITS)
 
 
 # --------------------------------------------------------------------------------- reading

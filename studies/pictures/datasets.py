@@ -1,4 +1,4 @@
-"""Sets of photographs: which there are, where they lie, and how they come there. [ours]
+"""Sets of photographs: which there are, where they lie, and how they come there.
 
 A set is a list of addresses, in the folder ``data`` or of your own. :func:`fetch` downloads its
 files into a folder, and :func:`located` finds them; nothing else asks the network for them.
@@ -15,14 +15,16 @@ from urllib.parse import unquote, urlsplit
 
 from ppp.errors import DataError, PictureError, PPPError, unknown
 from studies import paths
-from studies.pictures.downloads import SUMS, Item, Limits, download, missing, reason
+from studies.pictures.downloads import SUMS, Item, download, missing, reason
 from studies.storage import documents
 
 SETS = ("urban100",)
 """Known sets; the addresses of each are a list in the folder `data`."""
 
+Say = Callable[[str], None]
+"""Takes a line about what was done."""
+
 _DATA = paths.DATA
-_LIMITS = Limits()
 
 
 def online(what: str, remedy: str, error: type[PPPError] = DataError) -> None:
@@ -121,11 +123,11 @@ def _item(url: str, sha256: str = "-", name: str = "") -> Item:
     address = urlsplit(url)
     if address.scheme not in ("http", "https") or not address.hostname or address.port == 0:
         raise ValueError(f"address {url!r}; expected http://... or https://...")
-    if sha256 != "-" and not re.fullmatch(r"[0-9a-fA-F]{64}", sha256):
+    if not re.fullmatch(r"-|[0-9a-fA-F]{64}", sha256):
         raise ValueError(f"SHA-256 {sha256!r}; expected 64 hexadecimal digits, or - for unknown")
     name = name or unquote(address.path.rpartition("/")[2])
-    plain = name.isprintable() and not re.search(r"[/\\]", name) and len(name.encode()) <= 200
-    if not plain or not name or name.startswith(".") or name == SUMS:
+    plain = re.fullmatch(r"[^./\\][^/\\]*", name) and name.isprintable() and name != SUMS
+    if not plain or len(name.encode()) > 200:
         raise ValueError(
             f"name {name!r}; expected that of a visible file inside the folder: give one as "
             "URL - NAME"
@@ -137,12 +139,7 @@ def _item(url: str, sha256: str = "-", name: str = "") -> Item:
 
 
 def fetch(
-    what: str | Path,
-    to: str | Path | None = None,
-    *,
-    jobs: int = 4,
-    limits: Limits = _LIMITS,
-    say: Callable[[str], None] = print,
+    what: str | Path, to: str | Path | None = None, *, jobs: int = 4, say: Say = print
 ) -> Path:
     """Fetch a set, or the files of a list, unless they are there and verified.
 
@@ -154,7 +151,6 @@ def fetch(
         The folder; by default that of the set in :func:`cache`, where its name is known.
     jobs : int
         Files at a time, 1 to 64.
-    limits : Limits
     say : callable
         Takes each line about what was done.
 
@@ -187,15 +183,15 @@ def fetch(
     folder = documents.as_path(to or cache() / name, "--to", DataError)
     items = read_list(_DATA / f"{name}.txt" if name in SETS else path)
     try:
-        wanted = missing(items, folder)
-        if wanted:
+        lacking = missing(items, folder)
+        if lacking:
             command = f"ppp fetch {name}" + (f" --to {shlex.quote(str(to))}" if to else "")
-            online(f"{wanted[0].name} of {name}", f"run `{command}` first")
-            download(wanted, folder, jobs=jobs, limits=limits, say=say)
+            online(f"{lacking[0].name} of {name}", f"run `{command}` first")
+            download(lacking, folder, jobs, say)
     except OSError as error:
         raise DataError(
             f"folder {folder} cannot be used: {reason(error)}; make room or give another with "
             "--to: what has arrived is kept"
         ) from None
-    say(f"fetched {len(wanted)} of {len(items)} files; all are there and verified: {folder}")
+    say(f"fetched {len(lacking)} of {len(items)} files; all are there and verified: {folder}")
     return folder

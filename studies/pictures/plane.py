@@ -100,42 +100,6 @@ def render_windows(seeds, shapes, tops, lefts, size: int) -> torch.Tensor:
     return _render(seeds, shapes, tops, lefts, size, size)
 
 
-def cut(sheet: torch.Tensor, tops, lefts, size: int) -> torch.Tensor:
-    """Cut square windows out of one rendered sheet.
-
-    Parameters
-    ----------
-    sheet : Tensor of shape (3, H, W)
-    tops, lefts : sequences of n int
-        First pixel of each window inside the sheet, px.
-    size : int
-        Side of the windows, px.
-
-    Returns
-    -------
-    Tensor of shape (n, 3, size, size), a copy.
-
-    Raises
-    ------
-    PictureError
-        A window that does not lie inside the sheet.
-
-    Examples
-    --------
-    >>> cut(render(0, "bar", 0, 0, 64, 64), [0, 32], [5, 0], 32).shape
-    torch.Size([2, 3, 32, 32])
-    """
-    tops, lefts = torch.as_tensor(tops), torch.as_tensor(lefts)
-    height, width = sheet.shape[-2:]
-    inside = (tops >= 0) & (lefts >= 0) & (tops + size <= height) & (lefts + size <= width)
-    if not bool(inside.all()) or size < 1:
-        raise PictureError(
-            f"a window of {size} px does not lie inside the sheet of {height} x {width} px; "
-            "render a larger sheet or move the window"
-        )
-    return sheet.unfold(1, size, 1).unfold(2, size, 1)[:, tops, lefts].transpose(0, 1).contiguous()
-
-
 @dataclass(frozen=True)
 class Scene:
     """A part of a scene that :func:`ppp.cut_windows` can cut windows from. [ours]

@@ -176,7 +176,7 @@ def repeatability(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the intraclass correlation of networks over trials, per metric and setting.
 
     ICC(A,1): two-way random effects, absolute agreement, one trial. 1 if every trial gives a
-    network the same score, 0 if a score says nothing about the network. From pingouin.
+    network the same score, 0 if a score says nothing about the network.
 
     Parameters
     ----------
@@ -206,7 +206,7 @@ def repeatability(rows: pd.DataFrame) -> pd.DataFrame:
         grid = balanced(part, ["scheme", "seed", "trial"], "value", f"{metric}, {setting}")
         grid = grid.reshape(-1, grid.shape[-1])
         networks, trials = grid.shape
-        if min(networks, trials) < 2 or grid.size < 5:  # pingouin wants five
+        if min(networks, trials) < 2 or grid.size < 5:
             continue
         low = high = value = float("nan")
         if np.isfinite(grid).all() and np.ptp(grid):
@@ -217,21 +217,24 @@ def repeatability(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _icc(grid: np.ndarray) -> tuple[float, float, float]:
-    if (grid == grid[:, :1]).all():  # every trial repeats the first; pingouin divides 0 by 0
+    """Return ICC(A,1) of scores, networks x trials, and its interval: McGraw and Wong (1996)."""
+    if (grid == grid[:, :1]).all():  # every trial repeats the first: no mean square but one
         return 1.0, 1.0, 1.0
-    network, trial = np.indices(grid.shape)
-    frame = {"network": network.ravel(), "trial": trial.ravel(), "score": grid.ravel()}
-    import pingouin  # which loads matplotlib, whatever is asked for
-
-    usual = dict(pingouin.options)
-    # Not rounded: a test compares the ends with a threshold.
-    pingouin.options.update({"round": None, "round.column.CI95": None})
-    try:
-        result = pingouin.intraclass_corr(pd.DataFrame(frame), "network", "trial", "score")
-    finally:
-        pingouin.options.update(usual)
-    row = result.set_index("Type").loc["ICC(A,1)"]
-    return (float(row["ICC"]), *(float(end) for end in row["CI95"]))
+    n, k = grid.shape
+    mean, networks, trials = grid.mean(), grid.mean(1), grid.mean(0)
+    rest = (grid - networks[:, None]) - (trials - mean)
+    between = k * ((networks - mean) ** 2).sum() / (n - 1)  # mean squares
+    across = n * ((trials - mean) ** 2).sum() / (k - 1)
+    error = (rest**2).sum() / ((n - 1) * (k - 1))
+    icc = (between - error) / (between + (k - 1) * error + k / n * (across - error))
+    first, second = k * icc * across, (n * (1 + (k - 1) * icc) - k * icc) * error
+    freedom = (n - 1) * (k - 1) * (first + second) ** 2 / ((n - 1) * first**2 + second**2)
+    both = k * across + (k * n - k - n) * error
+    least = stats.f.ppf(0.975, n - 1, freedom)
+    most = stats.f.ppf(0.975, freedom, n - 1)
+    low = n * (between - least * error) / (least * both + n * between)
+    high = n * (most * between - error) / (both + n * most * between)
+    return float(icc), float(low), float(high)
 
 
 # -------------------------------------------------------------------------- contradictions

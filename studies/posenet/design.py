@@ -2,15 +2,14 @@
 
 A *part* trains read-outs on some networks of the zoo in one way; beside the read-outs, some
 parts measure PPP as often, on as many windows of the same photographs. A run is one network of
-one part. :func:`collect` turns finished runs into the tables that ``data/posenet`` ships, and
+one part. :data:`STUDY` turns finished runs into the tables that ``data/posenet`` ships, and
 :func:`trials`, :func:`windows`, and :func:`patterns` read them. [ours]
 """
 
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,7 +25,6 @@ from ppp.measurement import measure
 from ppp.swapping import with_generator
 from ppp.windows import Picture, Windows, cut_windows, size_needed
 from studies import jobs as pool, paths
-from studies.dynamics.design import PADDINGS, SEEDS
 from studies.networks import (
     OPTIMAL,
     PLANE_MEAN,
@@ -36,19 +34,18 @@ from studies.networks import (
     normalise,
     reach_of,
 )
-from studies.parameters import check_whole
+from studies.networks.names import PADDINGS, SEEDS
+from studies.parameters import IMAGES, check_whole  # noqa: F401, for those who read the tables
 from studies.pictures.photographs import Photograph, large_enough, photographs
 from studies.pictures.plane import scenes
 from studies.posenet import readout as posenet
 from studies.posenet.readout import PROTOCOLS, TARGETS, Protocol, Trials
 from studies.results import metric_rows
-from studies.runs import Study, headed, joined
+from studies.runs import Run, Study, headed, joined
 from studies.storage import tables as files
 
 DATA = paths.data("posenet")
 """What is shipped."""
-IMAGES = ("photographs", "plane", "black", "white", "noise")
-"""What read-outs are tested on; the photographs are not those they are trained on."""
 N = 512
 """Windows that a read-out is trained on, and PPP measured on."""
 RIDGE = "ridge"
@@ -110,59 +107,12 @@ PARTS = {
 
 
 @dataclass(frozen=True, order=True)
-class Run:
+class PartNetwork(Run):
     """One network of one part."""
 
     part: str
     padding: str
     seed: int
-
-    @property
-    def stem(self) -> str:
-        """Name of its folder."""
-        return f"{self.part}-{self.padding}-seed{self.seed}"
-
-
-TABLES = {"trials": "trials.csv.gz", "windows": "windows.csv.gz", "ppp": "ppp.csv.gz"}
-STUDY = Study("ppp posenet", Run, TABLES, {"windows": 4, "trials": 6})
-
-
-def runs(
-    parts: Iterable[str] | None = None,
-    paddings: Iterable[str] | None = None,
-    seeds: Iterable[int] | None = None,
-) -> list[Run]:
-    """List the runs of the full design, or those of some parts, paddings and seeds.
-
-    Raises
-    ------
-    ParameterError
-        An unknown part or padding, or nothing left.
-
-    Examples
-    --------
-    >>> runs(["trained"], ["zeros"], [0])
-    [Run(part='trained', padding='zeros', seed=0)]
-    """
-    parts, paddings = (None if names is None else list(names) for names in (parts, paddings))
-    known = (*PADDINGS, OPTIMAL, PIXELS)
-    for what, names, allowed in (("part", parts, PARTS), ("padding", paddings, known)):
-        for name in names or ():
-            if name not in allowed:
-                raise ParameterError(unknown(what, name, allowed))
-    seeds = None if seeds is None else set(seeds)
-    for seed in seeds or ():
-        check_whole("seed", seed, 0, max(SEEDS["resnet"]))
-    found = [
-        Run(name, padding, seed)
-        for name in dict.fromkeys(PARTS if parts is None else parts)
-        for seed in PARTS[name].seeds
-        for padding in PARTS[name].paddings
-        if (paddings is None or padding in paddings) and (seeds is None or seed in seeds)
-    ]
-    if not found:
-        raise ParameterError("no run of the design has these parts, paddings and seeds")
-    return found
 
 
 # -------------------------------------------------------------------------------- windows
@@ -222,14 +172,14 @@ class Pictures:
 
     def _halves(self, reach: Coverage) -> tuple[list[Photograph], list[Photograph]]:
         height, width = size_needed(reach.input_size, reach)
-        found, too_small = large_enough(photographs(self.photos), height, width)
-        if len(found) < 2:
+        large, small = large_enough(photographs(self.photos), height, width)
+        if len(large) < 2:
             raise PictureError(
-                f"{len(found)} of {len(found) + len(too_small)} photographs have the {height} x "
+                f"{len(large)} of {len(large) + len(small)} photographs have the {height} x "
                 f"{width} px that a window and its surroundings need; give at least two, to train "
                 "on one and test on another"
             )
-        return found[0::2], found[1::2]
+        return large[0::2], large[1::2]
 
     def _cut(self, pictures, reach: Coverage, per_picture: int, seed: int) -> Windows:
         return cut_windows(
@@ -330,7 +280,7 @@ def _protocol(protocol: Protocol | str) -> Protocol:
     return PROTOCOLS.get(protocol, posenet.PUBLISHED)
 
 
-def evaluated(found: Trials, features: Features) -> dict[str, pd.DataFrame]:
+def evaluated(readouts: Trials, features: Features) -> dict[str, pd.DataFrame]:
     """Score every trial on every kind of image.
 
     Returns
@@ -342,10 +292,12 @@ def evaluated(found: Trials, features: Features) -> dict[str, pd.DataFrame]:
         "windows": trial, target, window, picture, spc, mae, on photographs.
     """
     trials, windows = [], []
-    for seed in found.seeds:
-        for name in found.targets:
+    for seed in readouts.seeds:
+        for name in readouts.targets:
             for kind, maps in features.tests.items():
-                spc, mae = posenet.scores(found.predict(maps, seed, name), found.painted[name])
+                spc, mae = posenet.scores(
+                    readouts.predict(maps, seed, name), readouts.painted[name]
+                )
                 head = {"trial": seed, "target": name}
                 defined = spc[np.isfinite(spc)]
                 trials.append(
@@ -388,9 +340,9 @@ def measured(
     rows = []
     for seed in seeds:
         windows = pictures.training(reach, n, seed)
-        found = measure(model, windows, list(reach), coverage=reach, batch_size=32, seed=seed)
+        ppp = measure(model, windows, list(reach), coverage=reach, batch_size=32, seed=seed)
         for layer in reach:
-            rows += [{"trial": seed} | row for row in metric_rows(layer, found[layer].summary)]
+            rows += [{"trial": seed} | row for row in metric_rows(layer, ppp[layer].summary)]
     table = pd.DataFrame(rows, columns=["trial", "layer", "metric", "value", "floor"])
     return table[table["metric"].isin(["mae", "snr"])].reset_index(drop=True)
 
@@ -398,17 +350,19 @@ def measured(
 # ------------------------------------------------------------------------------------ runs
 
 
-def train_run(run: Run, folder: str | Path) -> float:
-    """Train and test the read-outs of one network, unless that has been done.
+def full_design() -> list[PartNetwork]:
+    """List the networks of every part."""
+    return [
+        PartNetwork(name, padding, seed)
+        for name, part in PARTS.items()
+        for seed in part.seeds
+        for padding in part.paddings
+    ]
 
-    Returns
-    -------
-    float
-        Seconds it took.
-    """
-    if (seconds := STUDY.seconds(run, folder)) is not None:
-        return seconds
-    part, began = PARTS[run.part], time.perf_counter()
+
+def compute(run: PartNetwork) -> dict[str, pd.DataFrame]:
+    """Train and test the read-outs of one network, and measure it; return the tables."""
+    part = PARTS[run.part]
     model, layers, reach, pictures = None, (), reach_of(part.family), Pictures()
     if run.padding != PIXELS:
         name = f"plane-{part.family}-{run.padding}"
@@ -416,30 +370,15 @@ def train_run(run: Run, folder: str | Path) -> float:
     features = features_of(
         model, layers, reach, pictures, optimal=part.tested == OPTIMAL, seed=run.seed
     )
-    found = read_outs(features.training, TARGETS, range(part.trials), part.readout)
-    tables = evaluated(found, features)
+    readouts = read_outs(features.training, TARGETS, range(part.trials), part.readout)
+    tables = evaluated(readouts, features)
     if run.part != "trained":
         tables["windows"] = tables["windows"].iloc[:0]
-    tables["ppp"] = measured(model, reach, pictures, range(part.measured))
-    seconds = time.perf_counter() - began
-    STUDY.keep(run, folder, tables, seconds)
-    return seconds
+    return tables | {"ppp": measured(model, reach, pictures, range(part.measured))}
 
 
-def train_design(wanted: Sequence[Run], folder: str | Path, *, jobs: int = 1) -> None:
-    """Train the runs that are not finished: :meth:`studies.runs.Study.perform`."""
-    STUDY.perform(train_run, wanted, folder, jobs=jobs)
-
-
-def collect(folder: str | Path, data: str | Path, wanted: Sequence[Run] | None = None) -> int:
-    """Gather finished runs, by default the full design, into the tables that are shipped.
-
-    Raises
-    ------
-    PPPError
-        See :meth:`studies.runs.Study.collect`.
-    """
-    return STUDY.collect(folder, data, runs() if wanted is None else wanted)
+TABLES = {"trials": "trials.csv.gz", "windows": "windows.csv.gz", "ppp": "ppp.csv.gz"}
+STUDY = Study("posenet", PartNetwork, full_design, compute, TABLES, {"windows": 4, "trials": 6})
 
 
 @dataclass(frozen=True)
@@ -503,20 +442,20 @@ def train_live(
         _trained, targets=tuple(targets), seeds=tuple(seeds), protocol=protocol, weights=weights,
         seed=seed, n=n, photos=os.fspath(photos),
     )  # fmt: skip
-    found = {name: result() for name, result in pool.run(task, list(networks), jobs=jobs)}
-    return [found[name] for name in networks]
+    live = dict(pool.run(task, list(networks), jobs=jobs))
+    return [live[name] for name in networks]
 
 
 def _trained(name, targets, seeds, protocol, weights, seed, n, photos) -> Live:
     model, layers, reach, pictures = loaded(name, weights, seed, photos)
     size = _protocol(protocol).feature_size
     features = features_of(model, layers, reach, pictures, n=n, size=size, seed=seed)
-    found = read_outs(features.training, targets, seeds, protocol)
-    head = {"network": name}
-    table = headed(head, {"trials": evaluated(found, features)["trials"]})["trials"]
-    patterns = measured(model, reach, pictures, seeds, n) if model is not None else None
-    patterns = pd.DataFrame() if patterns is None else headed(head, {"": patterns})[""]
-    return Live(name, found, table, patterns)
+    readouts = read_outs(features.training, targets, seeds, protocol)
+    tables = {"trials": evaluated(readouts, features)["trials"], "ppp": pd.DataFrame()}
+    if model is not None:
+        tables["ppp"] = measured(model, reach, pictures, seeds, n)
+    tables = headed({"network": name}, tables)
+    return Live(name, readouts, tables["trials"], tables["ppp"])
 
 
 def loaded(

@@ -28,10 +28,8 @@ from ppp.extraction import Tap, extract, gather, require_eval
 from ppp.influence import Coverage
 from ppp.measurement import exact_kernels
 from ppp.windows import Picture, Windows
-from studies.networks.training import check_whole
+from studies.parameters import TARGETS, check_whole
 
-TARGETS = ("H", "V", "G", "HS", "VS")
-"""Names of the targets: ramps to the right and downwards, a Gaussian, stripes."""
 STRIPES = 4
 """Periods of the targets HS and VS. [ours]"""
 _SPREAD = 0.25  # standard deviation of the target G, in sides of the target

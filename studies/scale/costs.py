@@ -1,4 +1,4 @@
-"""What the paper would cost on the scale of ImageNet: work, time, disk and money. [ours]
+"""What the paper would cost on the scale of ImageNet: work, time, disk and money.
 
 Work is counted, in floating-point operations (FLOP). Time on a graphics card is work over a
 rate that others published (``data/costs.yaml``); nothing here runs on one. What this machine
@@ -12,12 +12,11 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import torch
-import torchvision
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.resnet import Bottleneck, ResNet
@@ -39,7 +38,6 @@ BHV_VARIANTS = ("V", "S-zero", "S-circular", "F-zero")
 BHV_SEEDS = 10
 """Variants and initialisations of the published BHV test."""
 _MOMENTS = 2  # mean and variance of each cell, float64
-_METRICS = 16  # values that a layer's row keeps: four metrics with interval and floor
 
 
 @dataclass(frozen=True)
@@ -126,18 +124,13 @@ def build(name: str, device: str = "cpu") -> nn.Module:
 
     Raises
     ------
-    ParameterError
+    WeightsError
         An unknown network.
     """
-    known = torchvision.models.list_models(module=torchvision.models)
-    with torch.device(device), torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)
+    with torch.device(device):
         if name == "resnext101_32x4d":  # of a published rate; torchvision has other widths
             return ResNet(Bottleneck, [3, 4, 23, 3], groups=32, width_per_group=4)
-        if name not in known:
-            raise ParameterError(unknown("network", name, known))
-        options = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}
-        return torchvision.models.get_model(name, weights=None, **options)
+        return networks.torchvision_model(name)
 
 
 def count(model: nn.Module, side: int) -> tuple[int, int]:
@@ -189,6 +182,14 @@ def flop(name: str, side: int = WINDOW) -> tuple[int, int]:
     return count(build(name, "meta"), side)
 
 
+def _surveyed(name: str) -> pd.Series:
+    rows = survey.table().set_index("model")
+    rows = rows[(rows["outcome"] != survey.REFUSED) & (rows["window"] == WINDOW)]
+    if name not in rows.index:
+        raise ParameterError(unknown("network with a margin", name, rows.index))
+    return rows.loc[name]
+
+
 @functools.cache
 def picture_side(name: str) -> int:
     """Return the side of a photograph that gives one window its true surroundings, px.
@@ -206,11 +207,7 @@ def picture_side(name: str) -> int:
     >>> picture_side("vgg19")
     480
     """
-    rows = survey.table().set_index("model")
-    rows = rows[(rows["outcome"] != survey.REFUSED) & (rows["window"] == WINDOW)]
-    if name not in rows.index:
-        raise ParameterError(unknown("network with a margin", name, rows.index))
-    row = rows.loc[name]
+    row = _surveyed(name)
     return WINDOW + 2 * math.ceil(row["margin"] / row["stride"]) * int(row["stride"])
 
 
@@ -226,10 +223,8 @@ def sizes(name: str) -> dict[str, int]:
     3904
     """
     model = build(name, "meta").eval()
-    rows = survey.table().set_index("model")
-    names = str(rows.loc[name, "layers"]).split()
     maps: dict[str, torch.Tensor] = {}
-    for layer in names:
+    for layer in str(_surveyed(name)["layers"]).split():
         model.get_submodule(layer).register_forward_hook(
             lambda _module, _inputs, out, layer=layer: maps.setdefault(layer, out)
         )
@@ -296,34 +291,8 @@ def _bhv() -> tuple:
         judged = protocol.epochs * protocol.n_validation + 2 * protocol.n_test
         images += BHV_SEEDS * (protocol.epochs * protocol.n_train + judged)
         total += BHV_SEEDS * (protocol.epochs * protocol.n_train * step + judged * forward)
-    return (
-        "BHV test",
-        "its own",
-        images,
-        total,
-        1.0,
-        1.0,
-        False,
-        "counted; at most, and rate too high",
-    )
-
-
-def disk(design: Design) -> pd.DataFrame:
-    """List what lies on the disk: ``part``, ``files``, ``bytes`` (of all), ``basis``."""
-    d, images = design, published()["imagenet"]
-    each = {name: sizes(name) for name in d.networks}
-    kept = ("weights", "momentum", "pattern")
-    total = {key: sum(one[key] for one in each.values()) for key in kept}
-    n = len(d.networks)
-    states = d.trainings * d.snapshots
-    rows = [
-        ("ImageNet, packed", 2, images["training_bytes"] + images["validation_bytes"], "published"),
-        ("weights", n * states, states * total["weights"], "counted"),
-        ("optimisers' momentum", n * d.trainings, d.trainings * total["momentum"], "counted"),
-        ("patterns", n * d.measurements, d.measurements * total["pattern"], "counted"),
-        ("tables", n * d.measurements, n * d.measurements * 5 * _METRICS * 8, "counted"),
-    ]  # fmt: skip
-    return pd.DataFrame(rows, columns=["part", "files", "bytes", "basis"])
+    basis = "counted; at most, and rate too high"
+    return "BHV test", "its own", images, total, 1.0, 1.0, False, basis
 
 
 # --------------------------------------------------------------------------- published
@@ -420,93 +389,17 @@ def cost(rows: pd.DataFrame, gpu: str, precision: str, price: float = 0.0) -> pd
     low = rows["flop"].astype(float) * rows["low"] / fast / 3600
     high = rows["flop"].astype(float) * rows["high"] / slow / 3600
     least, most = prices(gpu, price)
-    return rows.assign(
-        hours=np.sqrt(low * high),
-        hours_low=low,
-        hours_high=high,
-        dollars_low=low * least,
-        dollars_high=high * most,
-    )
+    hours = {"hours": np.sqrt(low * high), "hours_low": low, "hours_high": high}
+    return rows.assign(**hours, dollars_low=low * least, dollars_high=high * most)
 
 
 def by_part(rows: pd.DataFrame) -> pd.DataFrame:
     """Sum the rows of :func:`cost` over networks, and add a row of the whole."""
     sums = ["images", "flop", "hours", "hours_low", "hours_high", "dollars_low", "dollars_high"]
-    told = {name: (name, "sum") for name in sums} | {"basis": ("basis", "first")}
-    parts = rows.groupby("part", sort=False).agg(**told).reset_index()
-    whole = parts[sums].sum()
-    parts.loc[len(parts)] = {"part": "together", **whole, "basis": "sum"}
+    by = dict.fromkeys(sums, "sum") | {"basis": "first"}
+    parts = rows.groupby("part", sort=False).agg(by).reset_index()
+    parts.loc[len(parts)] = {"part": "together", **parts[sums].sum(), "basis": "sum"}
     return parts
-
-
-def options(
-    design: Design, gpu: str, precision: str, price: float = 0.0, overhead=(1.0, 1.0)
-) -> pd.DataFrame:
-    """Cost the design with one thing left out at a time.
-
-    Returns
-    -------
-    DataFrame
-        ``option``, ``hours``, ``hours_low``, ``hours_high``, ``dollars_low``, ``dollars_high``,
-        ``disk`` (TB), ``share`` of the hours of the whole design (of the middles).
-    """
-    least = min(design.networks, key=lambda name: flop(name)[1])
-    changed = {
-        "everything": design,
-        f"one network, {least}": replace(design, networks=(least,)),
-        "one trial": replace(design, trials=1),
-        "one training a trial, schemes swapped in": replace(design, swapped=True),
-        "one state of each training": replace(design, snapshots=1),
-        "16 windows of each photograph": replace(design, per_photo=16),
-        "PosENet on features computed once": replace(design, features_once=True),
-        "all of these": replace(
-            design, networks=(least,), trials=1, swapped=True, snapshots=1, per_photo=16,
-            features_once=True,
-        ),
-    }  # fmt: skip
-    columns = ["hours", "hours_low", "hours_high", "dollars_low", "dollars_high"]
-    rows = []
-    for name, one in changed.items():
-        sums = cost(work(one, overhead), gpu, precision, price)[columns].sum()
-        rows.append({"option": name, **sums, "disk": disk(one)["bytes"].sum() / 1e12})
-    table = pd.DataFrame(rows)
-    return table.assign(share=table["hours"] / table["hours"].iloc[0])
-
-
-def checks(passes: pd.DataFrame) -> pd.DataFrame:
-    """Compare what the conversion assumes with what is published or measured.
-
-    Parameters
-    ----------
-    passes : DataFrame
-        Of :func:`measure_passes`.
-
-    Returns
-    -------
-    DataFrame
-        ``check``, ``assumed``, ``found``, ``ratio`` (found to assumed), ``basis``.
-    """
-    rows = []
-    for gpu in sorted({row["gpu"] for row in published()["training"]}, reverse=True):
-        one = rates(gpu, "single").query("gpus == 1").set_index("network")
-        for name in one.index:
-            images = 90 * published()["imagenet"]["training_images"]
-            hours = images * flop(name)[1] / one.loc[name, "flop_per_second"] / 3600
-            told = one.loc[name, "hours_90_epochs"]
-            rows.append((f"hours of 90 epochs, {name}, {gpu}", hours, told, "published"))
-    forward = rates(*FULL, "inference")["flop_per_second"].iloc[0]
-    training = rates(*FULL).query("gpus == 1 and network == 'resnet50'")["flop_per_second"].iloc[0]
-    rows.append(("rate of forward passes to training, V100", 1.0, forward / training, "published"))
-    rows.append(("rate of VGG-16 to ResNet-50, P100", 1.0, faster("vgg16"), "published"))
-    timed = passes.pivot(index="network", columns="pass", values=["seconds", "flop"])
-    for name, row in timed.iterrows():
-        counted, measured = (
-            row[what, "training"] / row[what, "forward"] for what in ("flop", "seconds")
-        )
-        rows.append((f"training step to forward pass, {name}", counted, measured, "measured here"))
-    table = pd.DataFrame(rows, columns=["check", "assumed", "found", "basis"])
-    table.insert(3, "ratio", table["found"] / table["assumed"])
-    return table
 
 
 def rough(value: float) -> str:
@@ -562,7 +455,7 @@ def measure_passes(names: Sequence[str], batch: int, repeats: int) -> pd.DataFra
 
     Raises
     ------
-    ParameterError
+    PPPError
         A number below 1, or an unknown network.
     """
     for name, value in (("batch", batch), ("repeats", repeats)):
@@ -588,9 +481,8 @@ def measure_passes(names: Sequence[str], batch: int, repeats: int) -> pd.DataFra
         for kind, call, one in (("forward", forward, counted[0]), ("training", step, counted[1])):
             call()
             seconds = np.array([_seconds(call) for _ in range(repeats)]) / batch
-            middle = float(np.median(seconds))
-            spread = (middle, float(seconds.min()), float(seconds.max()))
-            rows.append((name, kind, batch, one, *spread, one / middle))
+            middle, low, high = (float(f(seconds)) for f in (np.median, np.min, np.max))
+            rows.append((name, kind, batch, one, middle, low, high, one / middle))
     columns = ["network", "pass", "batch", "flop", "seconds", "low", "high", "flop_per_second"]
     return pd.DataFrame(rows, columns=columns)
 

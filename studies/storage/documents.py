@@ -172,19 +172,16 @@ def read_json(
     path: str | os.PathLike[str],
     what: str = "",
     *,
-    kind: type = dict,
     constant: Callable[[str], Any] | None = None,
     error: type[PPPError] = DocumentError,
-) -> Any:
-    """Read a JSON file.
+) -> dict[str, Any]:
+    """Read a JSON file of names with values.
 
     Parameters
     ----------
     path : path-like
     what : str
         What the file is, for the message.
-    kind : type
-        Of the whole: dict or list.
     constant : callable, optional
         Takes NaN and Infinity, which JSON lacks.
     error : type
@@ -193,7 +190,7 @@ def read_json(
     Raises
     ------
     PPPError
-        As :func:`read_text`, or it is no JSON, or of another kind.
+        As :func:`read_text`, or it is no JSON, or holds no names with values.
 
     Examples
     --------
@@ -205,14 +202,14 @@ def read_json(
     """
     text = read_text(path, what, error=error)
     try:
-        found = json.loads(text, parse_constant=constant)
-        if not isinstance(found, kind):
-            raise ValueError(f"expected {'a list' if kind is list else 'names with values'}")
+        values = json.loads(text, parse_constant=constant)
+        if not isinstance(values, dict):
+            raise ValueError("expected names with values")
     except (ValueError, RecursionError) as problem:
         raise error(
             f"{named(path, what)} cannot be read: not as expected in JSON ({first_words(problem)})"
         ) from None
-    return found
+    return values
 
 
 # ---------------------------------------------------------------------------------- words

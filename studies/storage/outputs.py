@@ -19,6 +19,7 @@ Each holds a lock while it writes, see :func:`held`.
 from __future__ import annotations
 
 import contextlib
+import glob
 import json
 import os
 import re
@@ -38,13 +39,17 @@ from studies.storage import documents
 MARKER = ".ppp.json"
 """In a folder of results: which command made it, and the SHA-256 of its files."""
 
+EARLIER = {f"ppp {name}": f"ppp study {name}" for name in ("bhv", "posenet", "patterns", "survey")}
+EARLIER |= dict.fromkeys(["ppp zoo train", "ppp zoo collect"], "ppp study zoo")
+"""Names that commands had when some folders were marked, and the present ones."""
+
 LOCK = ".lock"
 LOCKS = "PPP_LOCKS"
 """In the environment of a process that was started: descriptors of the locks that it holds."""
 
 _MAKING = ".making-"
 _SIGNED = "ppp lock\n"
-_SEAL = re.compile(rb"<!-- made by (ppp [\w ]+), SHA-256 ([0-9a-f]{64}) -->\n\Z")
+_SEAL = re.compile(rb"<!-- made by ppp [\w ]+, SHA-256 ([0-9a-f]{64}) -->\n\Z")
 _held: list[int] = []
 
 
@@ -98,11 +103,10 @@ def held(path: str | Path, command: str) -> Iterator[IO[str]]:
     path = Path(path)
     lock = _locked(path)
     _held.append(lock.fileno())
-    now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     try:
-        about = f"{_SIGNED}{command}\n{os.getpid()}\n{socket.gethostname()}\n{now}\n"
         lock.seek(0)
-        lock.write(about)
+        now = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S UTC}"
+        lock.write(f"{_SIGNED}{command}\n{os.getpid()}\n{socket.gethostname()}\n{now}\n")
         lock.truncate()
         lock.flush()
         yield lock
@@ -120,32 +124,28 @@ def _locked(path: Path) -> IO[str]:
     except ImportError:  # Windows
         return open(path, "a+", encoding="utf-8")
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    foreign = OutputError(f"{path}: no lock of ppp; move it away")
     while True:
         try:
             descriptor = os.open(path, flags, 0o644)
         except OSError as error:
-            if path.is_symlink() or path.is_dir():
-                raise OutputError(f"{path}: no lock of ppp; move it away") from None
-            raise error
-        about = os.fstat(descriptor)
-        if not stat.S_ISREG(about.st_mode) or about.st_nlink > 1:
-            os.close(descriptor)
-            raise OutputError(f"{path}: no lock of ppp; move it away")
-        lock = os.fdopen(descriptor, "r+", encoding="utf-8", errors="replace")
-        try:
-            if (said := lock.read(1000)) and not said.startswith(_SIGNED):
-                raise OutputError(f"{path}: no lock of ppp; move it away")
+            raise foreign if path.is_symlink() or path.is_dir() else error from None
+        with contextlib.ExitStack() as closing:
+            closing.callback(os.close, descriptor)
+            about = os.fstat(descriptor)
+            if not stat.S_ISREG(about.st_mode) or about.st_nlink > 1:
+                raise foreign
+            said = os.read(descriptor, 1000).decode(errors="replace")
+            if said and not said.startswith(_SIGNED):
+                raise foreign
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise InUse(_taken(path, said)) from None
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(about, os.stat(path, follow_symlinks=False)):
-                    return lock
-            lock.close()
-        except BaseException:
-            lock.close()
-            raise
+                    closing.pop_all()  # the caller closes it
+                    return os.fdopen(descriptor, "r+", encoding="utf-8")
 
 
 def _taken(path: Path, said: str) -> str:
@@ -191,35 +191,32 @@ def environment() -> dict[str, str]:
 # --------------------------------------------------------------------------- ownership
 
 
-def _marker(folder: Path) -> dict:
-    """Return what a folder says of itself: command and files; nothing if it says nothing."""
+def _marker(folder: Path) -> tuple[str, dict[str, object]]:
+    """Return what a folder says of itself, command and files; an empty command if nothing."""
     path = folder / MARKER
     if not os.path.lexists(path):
-        return {}
+        return "", {}
     with contextlib.suppress(DocumentError):
-        about = documents.read_json(path)
-        if isinstance(about.get("command"), str) and isinstance(about.get("files"), dict):
-            return about
+        match documents.read_json(path):
+            case {"command": str(command), "files": dict(files)}:
+                return EARLIER.get(command, command), files
     raise OutputError(f"{path} is damaged; move {folder} away")
 
 
-def _mark(folder: Path, command: str, files: Mapping[str, object] | None = None) -> None:
-    about = {"command": command, "files": dict(sorted((files or {}).items()))}
+def _mark(folder: Path, command: str, files: Mapping[str, object]) -> None:
+    about = {"command": command, "files": dict(sorted(files.items()))}
     write(folder / MARKER, (json.dumps(about, indent=1) + "\n").encode())
 
 
-def _files(folder: Path) -> Iterator[str]:
-    """Name everything in a folder that is not itself a folder."""
-    for place, folders, names in os.walk(folder):
-        links = [name for name in folders if Path(place, name).is_symlink()]
-        for name in (*names, *links):
-            yield Path(place, name).relative_to(folder).as_posix()
+def _files(folder: Path) -> list[str]:
+    """Name everything in a folder that is not itself a folder, but for its marker."""
+    paths = [path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()]
+    return sorted({path.relative_to(folder).as_posix() for path in paths} - {MARKER})
 
 
 def _is(path: Path, hashes: object) -> bool:
     """Tell whether a file is what was written: has the hash, or one of them."""
-    known = hashes if isinstance(hashes, list) else [hashes]
-    return path.is_file() and not path.is_symlink() and sha256(path) in known
+    return path.is_file() and not path.is_symlink() and sha256(path) in _listed(hashes)
 
 
 def check_free(target: Path, command: str, *, force: bool = False) -> None:
@@ -255,16 +252,14 @@ def check_free(target: Path, command: str, *, force: bool = False) -> None:
         raise OutputError(f"{target} is {what}; give another --output")
     if not any(target.iterdir()):
         return
-    made_by, known = "", {}
-    if about := _marker(target):
-        made_by, known = about["command"], about["files"]
-    foreign = sorted(
+    made_by, known = _marker(target)
+    foreign = [
         name
         for name in _files(target)
-        if name != MARKER and not _is(target / name, known.get(name)) and not sealed(target / name)
-    )
+        if not _is(target / name, known.get(name)) and not sealed(target / name)
+    ]
     if foreign or made_by != command:
-        name = foreign[0] if foreign else next(iter(known), MARKER)
+        name = [*foreign, *known, MARKER][0]
         own = name in known and made_by == command
         said = "which was changed" if own else f"which {command!r} did not make"
         raise OutputError(f"{target} holds {name!r}, {said}; give another --output")
@@ -319,9 +314,9 @@ def made(target: str | Path, command: str, *, force: bool = False) -> Iterator[P
         folder = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}{_MAKING}"))
         try:
             folder.chmod(0o755)
-            _mark(folder, command)
+            _mark(folder, command, {})
             yield folder
-            _mark(folder, command, {n: sha256(folder / n) for n in _files(folder) if n != MARKER})
+            _mark(folder, command, {name: sha256(folder / name) for name in _files(folder)})
             check_free(target, command, force=force)  # it may have come meanwhile
             replace(folder, target)
         except BaseException:
@@ -351,19 +346,15 @@ def _recover(target: Path) -> None:
     aside = _aside(target)
     if _own(aside) and not target.exists():
         os.replace(aside, target)
-    for left in [*target.parent.glob(f".{_escaped(target.name)}{_MAKING}*"), aside]:
+    for left in [*target.parent.glob(f".{glob.escape(target.name)}{_MAKING}*"), aside]:
         if _own(left):
             shutil.rmtree(left, ignore_errors=True)
 
 
 def _own(folder: Path) -> bool:
     with contextlib.suppress(OutputError):
-        return not folder.is_symlink() and bool(_marker(folder))
+        return not folder.is_symlink() and bool(_marker(folder)[0])
     return False
-
-
-def _escaped(name: str) -> str:
-    return re.sub(r"([*?\[])", r"[\1]", name)
 
 
 def _aside(target: Path) -> Path:
@@ -429,30 +420,30 @@ def claim(folder: str | Path, command: str, remedy: str = "give another --output
     --------
     >>> place = Path(tempfile.mkdtemp())
     >>> claim(place, "ppp sweep")
-    >>> claim(place, "ppp bhv", "give another --out")  # doctest: +ELLIPSIS
+    >>> claim(place, "ppp run", "give another --out")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
-    studies.storage.outputs.OutputError: ... is of 'ppp sweep', not of 'ppp bhv'; give another --out
+    studies.storage.outputs.OutputError: ... is of 'ppp sweep', not of 'ppp run'; give another --out
     """
     folder = Path(folder)
     if not check_claim(folder, command, remedy):
         folder.mkdir(parents=True, exist_ok=True)
-        _mark(folder, command)
+        _mark(folder, command, {})
 
 
 def check_claim(folder: Path, command: str, remedy: str = "give another --output") -> bool:
     """Return whether a folder is marked by `command`; refuse one that may not be."""
     if os.path.lexists(folder) and not folder.is_dir():
         raise OutputError(f"{folder} is no folder; {remedy}")
-    if about := _marker(folder):
-        if about["command"] != command:
-            raise OutputError(f"{folder} is of {about['command']!r}, not of {command!r}; {remedy}")
-        return True
-    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-    if foreign := [name for name in names if name != LOCK]:
+    made_by, _ = _marker(folder)
+    if made_by not in ("", command):
+        raise OutputError(f"{folder} is of {made_by!r}, not of {command!r}; {remedy}")
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if not made_by and names - {LOCK}:
         raise OutputError(
-            f"{folder} holds {foreign[0]!r}, and {command!r} has not worked there; {remedy}"
+            f"{folder} holds {min(names - {LOCK})!r}, and {command!r} has not worked there; "
+            f"{remedy}"
         )
-    return False
+    return bool(made_by)
 
 
 @contextlib.contextmanager
@@ -471,7 +462,7 @@ def working(
     Examples
     --------
     >>> place = Path(tempfile.mkdtemp(), "runs")
-    >>> with working(place, "ppp bhv"):
+    >>> with working(place, "ppp run"):
     ...     sorted(path.name for path in place.iterdir())
     ['.lock', '.ppp.json']
     >>> place.exists()
@@ -522,12 +513,12 @@ def update(
     Examples
     --------
     >>> place = Path(tempfile.mkdtemp())
-    >>> update(place, {"a.csv": b"1"}, "ppp bhv")
-    >>> update(place, {"a.csv": b"2"}, "ppp bhv")
+    >>> update(place, {"a.csv": b"1"}, "ppp run")
+    >>> update(place, {"a.csv": b"2"}, "ppp run")
     >>> _ = (place / "a.csv").write_bytes(b"mine")
-    >>> update(place, {"a.csv": b"3"}, "ppp bhv")  # doctest: +ELLIPSIS
+    >>> update(place, {"a.csv": b"3"}, "ppp run")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
-    studies.storage.outputs.OutputError: .../a.csv was changed since 'ppp bhv' wrote it; give ...
+    studies.storage.outputs.OutputError: .../a.csv was changed since 'ppp run' wrote it; give ...
     """
     folder = Path(folder)
     check_update(folder, contents, command, remedy=remedy)
@@ -554,17 +545,15 @@ def check_update(
     """
     if os.path.lexists(folder) and not folder.is_dir():
         raise OutputError(f"{folder} is no folder; {remedy}")
-    about = _marker(folder)
-    known = about["files"] if about and about["command"] == command else {}
+    made_by, files = _marker(folder)
+    known = files if made_by == command else {}
     for name, content in contents.items():
         path = folder / name
-        if not os.path.lexists(path) or _is(path, known.get(name)):
-            continue
-        if content is not None and _is(path, digest(content)):
-            continue
-        if name in known:
-            raise OutputError(f"{path} was changed since {command!r} wrote it; {remedy}")
-        raise OutputError(f"{path} was not written by {command!r}; {remedy}")
+        hashes = [*_listed(known.get(name)), *([] if content is None else [digest(content)])]
+        if os.path.lexists(path) and not _is(path, hashes):
+            if name in known:
+                raise OutputError(f"{path} was changed since {command!r} wrote it; {remedy}")
+            raise OutputError(f"{path} was not written by {command!r}; {remedy}")
     return known
 
 
@@ -621,8 +610,5 @@ def sealed(path: Path) -> bool:
     if path.suffix != ".html" or path.is_symlink() or not path.is_file():
         return False
     content = path.read_bytes()
-    found = _SEAL.search(content[-200:])
-    if not found:
-        return False
-    whole = content[: len(content) - len(found[0])]
-    return digest(whole) == found[2].decode()
+    seal = _SEAL.search(content[-200:])
+    return bool(seal) and digest(content.removesuffix(seal[0])) == seal[1].decode()

@@ -7,8 +7,6 @@ null test must pass. The shipped table is ``data/torchvision/survey.csv``.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -19,16 +17,15 @@ import torchvision
 from torch import nn
 
 import ppp
-from ppp.errors import ParameterError, PPPError, first_line, unknown
-from studies import jobs as pool, networks, paths
+from ppp.errors import PPPError, first_line
+from studies import networks, paths
 from studies.networks import layers
+from studies.networks.names import PADDINGS
 from studies.pictures import plane
-from studies.runs import Study
-from studies.storage import outputs, tables
+from studies.runs import Run, Study
+from studies.storage import tables
 
 DATA = paths.data("torchvision")
-SCHEMES = ("zeros", "reflect", "replicate", "circular", "randn")
-"""The common schemes."""
 MEASURED, PARTLY, REFUSED, ERROR = "measured", "measured in part", "refused", "error"
 
 _KINDS = {
@@ -52,7 +49,7 @@ KINDS = {
 
 
 @dataclass(frozen=True, order=True)
-class Run:
+class ListedNetwork(Run):
     """One network to examine."""
 
     kind: str
@@ -62,9 +59,6 @@ class Run:
     def stem(self) -> str:
         """Name of its folder."""
         return self.model
-
-
-STUDY = Study("ppp survey", Run, {"survey": "survey.csv"})
 
 
 def models() -> dict[str, str]:
@@ -80,27 +74,6 @@ def models() -> dict[str, str]:
         for kind, (module, _) in _KINDS.items()
         for name in torchvision.models.list_models(module=module)
     }
-
-
-def runs(names: Iterable[str] = ()) -> list[Run]:
-    """List the networks of these names, or all.
-
-    Raises
-    ------
-    ParameterError
-        A name that torchvision does not list.
-
-    Examples
-    --------
-    >>> runs(["vgg11"])
-    [Run(kind='classification', model='vgg11')]
-    """
-    known = models()
-    names = list(dict.fromkeys(names)) or list(known)
-    for name in names:
-        if name not in known:
-            raise ParameterError(unknown("network", name, known))
-    return [Run(known[name], name) for name in names]
 
 
 def build(name: str) -> nn.Module:
@@ -121,7 +94,7 @@ def build(name: str) -> nn.Module:
     >>> type(build("squeezenet1_1")).__name__
     'SqueezeNet'
     """
-    (run,) = runs([name])
+    (run,) = STUDY.runs(model=[name])
     if run.kind == "classification":
         return networks.load_network(name, "random", seed=_SEED).model
     with torch.random.fork_rng(devices=[]):
@@ -163,7 +136,7 @@ def examine(name: str) -> dict[str, object]:
     >>> row["outcome"], row["layers"]
     ('measured in part', 'features.0 features.1.block.0')
     """
-    (run,) = runs([name])
+    (run,) = STUDY.runs(model=[name])
     row: dict[str, object] = dict.fromkeys(COLUMNS)
     row |= asdict(run) | {"window": _WINDOWS.get(name, _KINDS[run.kind][1])}
     try:
@@ -219,7 +192,7 @@ def _swap_refusal(model, inventory, choice, window: int) -> str | None:
     for site in inventory.unswappable():
         return f"{site.module} ({site.kind}): {site.reason}"
     x = torch.rand(1, 3, window, window, generator=torch.Generator().manual_seed(_SEED))
-    for scheme in SCHEMES:
+    for scheme in PADDINGS:
         try:
             generator = torch.Generator().manual_seed(_SEED)
             swapped = ppp.with_padding(model, scheme, generator=generator)
@@ -249,58 +222,38 @@ def _null_test(model: nn.Module, choice: layers.Choice, window: int) -> dict[str
         seed=_SEED,
         transform=partial(networks.normalise, mean=networks.PLANE_MEAN, std=networks.PLANE_STD),
     )
-    found = ppp.measure(model, windows, tested, coverage=reach, batch_size=2)
-    nulls = [result.null_test for result in found.values() if result.null_test.cells]
+    measurement = ppp.measure(model, windows, tested, coverage=reach, batch_size=2)
+    nulls = [result.null_test for result in measurement.values() if result.null_test.cells]
     return {
-        "null_layers": " ".join(layer for _, layer in found if found["own", layer].null_test.cells),
+        "null_layers": " ".join(
+            layer for _, layer in measurement if measurement["own", layer].null_test.cells
+        ),
         "null_cells": sum(null.cells for null in nulls),
         "null_relative": max((null.relative for null in nulls), default=None),
     }
 
 
-def survey(wanted: Sequence[Run], folder: str | Path, *, jobs: int = 1) -> None:
-    """Examine the networks that have not been examined, each on one thread.
-
-    Parameters
-    ----------
-    wanted : sequence of Run
-    folder : path
-        Takes one folder per network.
-    jobs : int
-        Networks at the same time; the largest take several GB of memory each.
-
-    Raises
-    ------
-    PPPError
-        A number of jobs that cannot be, or a process was killed.
-    """
-    with outputs.working(folder, STUDY.command, "give another --out"):
-        pool.run_all(partial(_told, folder=folder), wanted, lambda run: run.model, jobs=jobs)
+def compute(run: ListedNetwork) -> dict[str, pd.DataFrame]:
+    """Examine one network; return the table of its row."""
+    columns = [column for column in COLUMNS if column not in STUDY.key]
+    return {"survey": pd.DataFrame([examine(run.model)])[columns]}
 
 
-def _told(run: Run, folder: str | Path) -> str:
-    if STUDY.seconds(run, folder) is None:
-        began, row = time.perf_counter(), examine(run.model)
-        table = pd.DataFrame([row])[[column for column in COLUMNS if column not in STUDY.key]]
-        STUDY.keep(run, folder, {"survey": table}, time.perf_counter() - began)
-    rows = STUDY.read(run, folder, "survey")
-    return f"{run.model}: {', '.join(map(str, rows['outcome']))}"
+class Survey(Study):
+    """The study, whose runs say how they ended."""
+
+    def perform_one(self, run: ListedNetwork, folder: str | Path) -> str:
+        """Examine a network, unless that has been done; return the outcome."""
+        super().perform_one(run, folder)
+        return str(self.read(run, folder, "survey")["outcome"].item())
 
 
-def collect(folder: str | Path, data: str | Path, wanted: Sequence[Run] | None = None) -> int:
-    """Gather examined networks, by default all, into the table that is shipped.
+def full_design() -> list[ListedNetwork]:
+    """List the networks of torchvision."""
+    return [ListedNetwork(kind, name) for name, kind in models().items()]
 
-    Returns
-    -------
-    int
-        Number of networks.
 
-    Raises
-    ------
-    PPPError
-        See :meth:`studies.runs.Study.collect`.
-    """
-    return STUDY.collect(folder, data, runs() if wanted is None else wanted)
+STUDY = Survey("survey", ListedNetwork, full_design, compute, {"survey": "survey.csv"})
 
 
 def table(data: str | Path = DATA) -> pd.DataFrame:

@@ -7,8 +7,7 @@ that it varies are its *factors*, the values of one its *levels*. ``ppp sweep ru
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +19,7 @@ import pyarrow.parquet
 
 from ppp.errors import DocumentError, PPPError, first_words, unknown
 from studies import figures, paths
-from studies.stats import mean_interval
+from studies.padding.surroundings import mean_interval
 from studies.storage import documents, yaml_documents
 
 if TYPE_CHECKING:
@@ -70,15 +69,6 @@ class SweepTables:
         found = [self.runs[name] for name in REPETITIONS if name in self.runs]
         return sorted(found[0].dropna().unique().tolist()) if found else []
 
-    @property
-    def asked(self) -> list[dict[str, str]]:
-        """Return the figures that the sweep's file asks for, as :meth:`by_factor` takes them."""
-        spec = yaml_documents.parse_yaml(
-            self.spec, f"sweep {self.name!r}", loader=yaml_documents.Texts
-        )
-        found = spec.get("figures", []) if isinstance(spec, dict) else []
-        return [one for one in found if isinstance(one, dict) and "y" in one]
-
     def states(self) -> pd.DataFrame:
         """Count runs and add up time, by state.
 
@@ -88,14 +78,10 @@ class SweepTables:
             state, runs, hours (of all of them together), longest (s), memory (largest, MiB).
         """
         groups = self.runs.groupby("state", sort=False)
-        return pd.DataFrame(
-            {
-                "runs": groups.size(),
-                "hours": groups["seconds"].sum() / 3600,
-                "longest": groups["seconds"].max(),
-                "memory": groups["memory_bytes"].max() / 2**20,
-            }
-        ).reset_index()
+        states = pd.DataFrame({"runs": groups.size(), "hours": groups["seconds"].sum() / 3600})
+        states["longest"] = groups["seconds"].max()
+        states["memory"] = groups["memory_bytes"].max() / 2**20
+        return states.reset_index()
 
     def failures(self) -> pd.DataFrame:
         """Count the reasons why runs are not done, each with one run that shows it.
@@ -105,20 +91,13 @@ class SweepTables:
         DataFrame
             state, reason, runs, and the factors of the first such run.
         """
-        left = self.runs[self.runs["state"] != "done"].copy()
+        left = self.runs[self.runs["state"] != "done"]
         groups = left.groupby(["state", "reason"], sort=False)
         first = groups.first()[self.factors].apply(_said, axis=1).rename("such as")
         return pd.concat([groups.size().rename("runs"), first], axis=1).reset_index()
 
     def by_factor(
-        self,
-        y: str,
-        x: str,
-        color: str | None = None,
-        *,
-        log: str = "",
-        xlabel: str | None = None,
-        ylabel: str | None = None,
+        self, y: str, x: str, color: str | None = None, *, log: str = "", **labels: str
     ) -> Figure:
         """Draw a column of the table over the levels of one factor.
 
@@ -135,8 +114,8 @@ class SweepTables:
             Factor or column that tells lines apart.
         log : str
             Logarithmic axes: "x", "y" or "xy".
-        xlabel, ylabel : str, optional
-            Axis labels with units; the column names without them.
+        **labels : str
+            xlabel, ylabel: axis labels with units; the column names without them.
 
         Raises
         ------
@@ -149,13 +128,13 @@ class SweepTables:
         '5 lines'
         """
         rows, unit = self._means(y, x, color)
-        labels = {"xlabel": xlabel or x, "ylabel": ylabel or y}
+        labels = {"xlabel": x, "ylabel": y} | labels
         if pd.api.types.is_numeric_dtype(rows[x]) and rows[x].nunique() > 2:
             rows["all"] = "all"
             scales = {"logx": "x" in log, "logy": "y" in log}
             return figures.bands(rows, x, y, color or "all", unit=unit, **scales, **labels)
         rows[x] = rows[x].astype(str)
-        return figures.strips(rows, x, y, color, unit=unit, **labels)
+        return figures.trials(rows, x, y, color, unit=unit, **labels)
 
     def slopes(self, y: str, x: str, color: str | None = None) -> pd.DataFrame:
         """Fit y as a power of x: the slope of log y over log x.
@@ -186,8 +165,8 @@ class SweepTables:
         fits = rows.groupby([*keys, unit], sort=False).apply(_slope, x=x, y=y).rename("slope")
         fits = fits.dropna().reset_index()
         fits["all"] = "all"
-        found = mean_interval(fits, keys or ["all"], "slope")
-        return found.drop(columns="all", errors="ignore")[[*keys, "slope", "low", "high", "n"]]
+        means = mean_interval(fits, keys or ["all"], "slope")
+        return means[[*keys, "slope", "low", "high", "n"]]
 
     def _means(self, y: str, x: str, color: str | None) -> tuple[pd.DataFrame, str]:
         """Average each run's rows at a level of `x` and `color`; name what tells runs apart."""
@@ -214,9 +193,8 @@ class SweepTables:
 
 
 def _slope(rows: pd.DataFrame, x: str, y: str) -> float:
-    if rows[x].nunique() < 2:
-        return float("nan")
-    return float(np.polyfit(np.log(rows[x]), np.log(rows[y]), 1)[0])
+    enough = rows[x].nunique() > 1
+    return float(np.polyfit(np.log(rows[x]), np.log(rows[y]), 1)[0]) if enough else float("nan")
 
 
 def _said(levels: pd.Series) -> str:
@@ -231,11 +209,16 @@ def wanted_figures(tables: SweepTables) -> list[dict[str, str]]:
     >>> [(one["y"], one["x"]) for one in wanted_figures(load())]
     [('mae', 'window'), ('mae', 'network')]
     """
+    what = f"sweep {tables.name!r}"
+    spec = yaml_documents.parse_yaml(tables.spec, what, loader=yaml_documents.Texts)
+    asked = spec.get("figures", []) if isinstance(spec, dict) else []
     over = [name for name in tables.factors if name not in REPETITIONS] or tables.factors
-    found: list[dict[str, str]] = []
-    for one in tables.asked:
-        found += [one] if "x" in one else [one | {"x": name} for name in over]
-    return found
+    return [
+        one | {"x": x}
+        for one in asked
+        if isinstance(one, dict) and "y" in one
+        for x in ([one["x"]] if "x" in one else over)
+    ]
 
 
 def load(folder: str | Path = "") -> SweepTables:
@@ -257,38 +240,24 @@ def load(folder: str | Path = "") -> SweepTables:
     ['network', 'window', 'seed']
     """
     folder = documents.as_path(folder, "folder") if folder else SHIPPED
-    tables: dict[str, pd.DataFrame] = {}
-    about: Mapping[bytes, bytes] = {}
-    for name, needed in (("table", ()), ("runs", ("run", *ABOUT_A_RUN))):
-        path = folder / f"{name}.parquet"
-        try:
-            found = pyarrow.parquet.read_table(documents.regular(path))
-            about = found.schema.metadata or {}
-            tables[name] = found.to_pandas()
-            if lacking := [column for column in needed if column not in tables[name]]:
-                raise DocumentError(f"it has no column {lacking[0]!r}")
-            title = about.get(b"ppp_name", os.fsencode(folder.name)).decode()
-            text = about.get(b"ppp_sweep", b"").decode()
-        except (OSError, ValueError, pa.ArrowException) as error:
-            told = first_words(error).removeprefix(f"{path} cannot be read: ")
-            raise PPPError(
-                f"{path} cannot be read ({told}); give the folder that 'ppp sweep run' wrote, or "
-                "run 'ppp sweep table'"
-            ) from None
-    return SweepTables(title, text, tables["table"], tables["runs"])
+    runs, about = _read(folder / "runs.parquet", ["run", *ABOUT_A_RUN])
+    table, _ = _read(folder / "table.parquet", [])
+    name, spec = about.get("ppp_name", folder.name), about.get("ppp_sweep", "")
+    return SweepTables(name, spec, table, runs)
 
 
-def run_times(tables: SweepTables) -> Figure:
-    """Draw how long the finished runs took, over the first factor.
-
-    Raises
-    ------
-    PPPError
-        No run is finished.
-    """
-    done = tables.runs[tables.runs["state"] == "done"].copy()
-    if done.empty:
-        raise PPPError(f"sweep {tables.name!r}: no run is finished, so that there is no figure")
-    factor = tables.factors[0]
-    done[factor] = done[factor].astype(str)
-    return figures.strips(done, factor, "seconds", unit="run", ylabel="run time (s)")
+def _read(path: Path, columns: Sequence[str]) -> tuple[pd.DataFrame, dict[str, str]]:
+    """Read a table that must have some columns, and what is written beside it."""
+    try:
+        table = pyarrow.parquet.read_table(documents.regular(path))
+        if lacking := [name for name in columns if name not in table.column_names]:
+            raise DocumentError(f"it has no column {lacking[0]!r}")
+        metadata = table.schema.metadata or {}
+        about = {key.decode(): text.decode() for key, text in metadata.items()}
+        return table.to_pandas(), about
+    except (OSError, ValueError, pa.ArrowException) as error:
+        reason = first_words(error).removeprefix(f"{path} cannot be read: ")
+        raise PPPError(
+            f"{path} cannot be read ({reason}); give the folder that 'ppp sweep run' wrote, or run "
+            "'ppp sweep table'"
+        ) from None

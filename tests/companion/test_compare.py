@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from companion import cli, compare, notebooks
+from companion import cli, compare
+from studies import paths
 
 FIGURE = (
     '<figure class="ppp-figure"><img src="data:image/png;base64,AAAA" alt="a">'
@@ -74,12 +75,9 @@ def test_a_difference_exceeds_its_interval(tmp_path, shift, half, exceeding):
 
 
 def test_halves_that_face_each_other_count():
-    one, other = np.array([1.0]), np.array([2.0])
-    low_wide = (np.array([-9.0]), np.array([1.1]))  # wide on the far side only
-    narrow = (np.array([1.9]), np.array([2.1]))
-    assert compare.exceeds(one, other, low_wide, narrow).all()
-    assert not compare.exceeds(one, other, (np.array([0.9]), np.array([2.5])), narrow).any()
-    assert not compare.exceeds(one, other, (np.array([np.nan]),) * 2, narrow).any()
+    narrow = np.array([[2.0, 1.9, 2.1]])
+    for interval, beyond in {(-9.0, 1.1): True, (0.9, 2.5): False, (np.nan, np.nan): False}.items():
+        assert compare.exceeds(np.array([[1.0, *interval]]), narrow).all() == beyond
 
 
 def test_rows_are_matched_by_name_where_counts_differ(tmp_path):
@@ -112,7 +110,7 @@ def test_page_shows_both_figures_and_needs_no_network(tmp_path):
 
 def test_command_beside_what_is_published(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(notebooks, "ROOT", tmp_path)
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
     write(tmp_path / "run", shift=0.5)
     built = write(tmp_path / "x")
     (tmp_path / "build" / "standard" / "notebooks").mkdir(parents=True)
@@ -141,7 +139,7 @@ def test_command_beside_what_is_published(tmp_path, monkeypatch, capsys):
 )
 def test_refusal_is_one_line_and_writes_nothing(tmp_path, monkeypatch, capsys, arguments, says):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(notebooks, "ROOT", tmp_path)
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
     write(tmp_path / "run")
     write(tmp_path / "other", stem="bhv-confounders")
     (tmp_path / "empty").mkdir()

@@ -10,11 +10,12 @@ import pytest
 import slurm_node
 import toy_notebooks
 import yaml
+from toy_sweeps import wait_for
 
 from companion import notebooks
 from companion.sweeps import conduct
 from companion.sweeps.spec import Sweep
-from companion.sweeps.state import Folder, Status
+from companion.sweeps.state import Status
 
 SEEDS = int(os.environ.get("PPP_SLURM_SEEDS", "2"))  # 4 make 24 runs; 2 are enough every day
 RUNS = 6 * SEEDS
@@ -30,11 +31,20 @@ rows = [f"{i},{(i + seed) ** n % 9973}" for i in range(100)]
 Path(results, "rows.csv").write_text("\\n".join(["i,value", *rows]))
 time.sleep(1)
 """
+FILE = f"""run: toy.ipynb
+grid: {{n: [2, 3, 4, 5, 6, 7]}}
+seeds: {SEEDS}
+table: rows.csv
+limits: {{memory: 400M, time: 5 min, gpu: true}}
+"""
 REASON = slurm_node.missing()
-needs_slurm = pytest.mark.skipif(
-    bool(REASON) and "PPP_REQUIRE_SLURM" not in os.environ,
-    reason=f"no Slurm cluster can be started here: {REASON}",
-)
+pytestmark = [
+    pytest.mark.nightly,
+    pytest.mark.skipif(
+        bool(REASON) and "PPP_REQUIRE_SLURM" not in os.environ,
+        reason=f"no Slurm cluster can be started here: {REASON}",
+    ),
+]
 
 
 def profile(folder):
@@ -49,81 +59,62 @@ def profile(folder):
     }
     folder.mkdir()
     (folder / "config.yaml").write_text(yaml.safe_dump(wanted))
-    return folder
+    return str(folder)
 
 
-def wait_for(condition, seconds=240):
-    end = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < end, "it did not come"
-        time.sleep(0.2)
-    return found
-
-
-@needs_slurm
 def test_a_sweep_on_slurm_survives_a_drained_node_and_a_killed_job(tmp_path_factory, capsys):
     folder = tmp_path_factory.mktemp("slurm")
     toy_notebooks.write(folder / "toy.ipynb", "Toy", 'n = 4\nseed = 0\nresults = "results"', BODY)
     path = folder / "sweep.yaml"
-    path.write_text(
-        f"run: toy.ipynb\ngrid: {{n: [2, 3, 4, 5, 6, 7]}}\nseeds: {SEEDS}\ntable: rows.csv\n"
-        "limits: {memory: 400M, time: 5 min, gpu: true}\n"
-    )
+    path.write_text(FILE)
     sweep = Sweep.read(path)
-    assert len(sweep.runs) == RUNS
-    there, here = Folder(folder / "there"), Folder(folder / "here")
+    there, here = Status(sweep, folder / "there"), Status(sweep, folder / "here")
     line = [sys.executable, "-m", "companion", "sweep", "run", str(path), "--jobs", "4"]
-    line += ["--output", str(there.path), "--cluster", str(profile(folder / "profile"))]
+    line += ["--output", str(there.folder), "--cluster", profile(folder / "profile")]
+    log = [f"nodes of Slurm, two CPUs each; {RUNS} runs, 4 at a time"]
+    begun = time.monotonic()
+
+    def note(text):
+        log.append(f"{time.monotonic() - begun:6.1f} s  {text}")
 
     def finished():
-        return list((there.path / "runs").glob("*/run.json"))
+        return list((there.folder / "runs").glob("*/run.json"))
 
-    log = [f"nodes of Slurm, two CPUs each; {RUNS} runs, 4 at a time"]
     with slurm_node.running(folder / "node", nodes=2, cpus=2, gpus=2) as slurm:
-        environment = slurm_node.surroundings() | slurm.environment
-        options = {"cwd": notebooks.ROOT, "env": environment, "text": True}
-        begun = time.monotonic()
-
-        def note(text):
-            log.append(f"{time.monotonic() - begun:6.1f} s  {text}")
-
-        process = subprocess.Popen(
-            line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options
-        )
+        options = {"cwd": notebooks.ROOT, "env": slurm.environment, "text": True}
+        options |= {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        process = subprocess.Popen(line, **options)
         try:
-            wait_for(lambda: len(finished()) >= 4)
+            wait_for(lambda: len(finished()) >= 4, 240)
             slurm.drain("node1")
             before = {job.id for job in slurm.jobs() if job.node}
             note(f"node1 drained after {len(finished())} runs")
-            (there.path / "wait").touch()
-            (waits,) = wait_for(lambda: list(there.path.glob("waits-*")))
+            (there.folder / "wait").touch()
+            (waits,) = wait_for(lambda: list(there.folder.glob("waits-*")), 240)
             slow = next(run for run in sweep.runs if waits.name.endswith(run.id))
-            victim = next(j for j in slurm.jobs(slurm_node.RUNNING) if slow.id in j.comment)
+            victim = next(job for job in slurm.jobs("RUNNING") if slow.id in job.comment)
             slurm.cancel(victim.id)
             note(f"job {victim.id} killed on {victim.node}")
             said, _ = process.communicate(timeout=400)
         finally:
             process.kill()
         note(f"sweep ended: exit code {process.returncode}")
-        states = Status(sweep, there).states
+        states = there.again().states
         failed = [run for run in sweep.runs if states[run.id].state != "done"]
         assert process.returncode == 2 and failed == [slow], said
-        assert "SIGTERM" in states[failed[0].id].reason
-        assert f"1 of {RUNS} runs failed" in said
-        note(f"{failed[0]}: {states[failed[0].id].reason}")
+        assert "SIGTERM" in states[slow.id].reason and f"1 of {RUNS} runs failed" in said
+        note(f"{slow}: {states[slow.id].reason}")
         later = {job.node for job in slurm.jobs() if job.id not in before}
         assert later == {"node2"}, "a job went to the drained node"
         assert len(pd.read_parquet(there.table)) == 100 * (RUNS - 1)
 
         slurm.resume("node1")
-        again = subprocess.run(line, capture_output=True, timeout=200, **options)
+        again = subprocess.run(line, timeout=200, **options)
         note(f"again: exit code {again.returncode}")
-        assert again.returncode == 0, again.stdout + again.stderr
-        assert again.stdout.count("done      n = ") == 1
-    after = Status(sweep, there)
+        assert again.returncode == 0 and again.stdout.count("done      n = ") == 1, again.stdout
     runs = pd.read_parquet(there.runs)
-    assert not after.todo and set(runs["device"]) <= {"cuda:0", "cuda:1"}
-    local = conduct.run(Status(sweep, here), jobs=2, say=lambda text: None)
+    assert not there.again().todo and set(runs["device"]) <= {"cuda:0", "cuda:1"}
+    local = conduct.run(here, jobs=2, say=lambda text: None)
     assert not local.todo and set(pd.read_parquet(here.runs)["device"]) == {"cpu"}
     assert there.table.read_bytes() == here.table.read_bytes()
     note(f"table of {len(pd.read_parquet(there.table))} rows equals the local run's, byte by byte")

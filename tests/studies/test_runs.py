@@ -1,40 +1,50 @@
+"""The machinery of all studies, on a small one of its own."""
+
 import hashlib
 import json
+import os
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from checks import contents, refused
 
-from ppp.errors import PPPError, WeightsError
-from studies.runs import Study, headed, joined
+from ppp.errors import ParameterError, PPPError, WeightsError
+from studies.runs import Run, Study, headed, joined
 from studies.storage import outputs, tables as files
 
 
-@dataclass(frozen=True)
-class Run:
+@dataclass(frozen=True, order=True)
+class Small(Run):
     """A run of two settings."""
 
     kind: str
     seed: int
 
-    @property
-    def stem(self) -> str:
-        return f"{self.kind}-{self.seed}"
 
-
-STUDY = Study("ppp test", Run, {"scores": "all-scores.csv.gz", "log": "logs.csv"}, {"log": 3})
-RUNS = [Run("a", 0), Run("a", 1), Run("b", 0)]
-
-
-def tables(run: Run) -> dict[str, pd.DataFrame]:
-    """What a run finds: numbers with many digits, and a log that only some runs have."""
+def compute(run: Small) -> dict[str, pd.DataFrame | bytes]:
+    """Numbers with many digits, a log that only some runs have, and a file."""
+    if run.kind == os.environ.get("UNLUCKY"):
+        raise PPPError("an unlucky kind")
     scores = pd.DataFrame({"shift": [0, 8], "score": [np.pi + run.seed, 1 / 3]})
     log = pd.DataFrame({"epoch": [1, 2], "loss": [np.e, np.nan]})
-    return {"scores": scores, "log": log if run.kind == "a" else log.iloc[:0]}
+    log = log if run.kind == "a" else log.iloc[:0]
+    return {"scores": scores, "log": log, "weights.bin": b"\x00\xff"}
+
+
+RUNS = [Small("a", 0), Small("a", 1), Small("b", 0)]
+
+
+def design() -> list[Small]:
+    return RUNS
+
+
+TABLES = {"scores": "all-scores.csv.gz", "log": "logs.csv"}
+STUDY = Study("test", Small, design, compute, TABLES, {"log": 3})
 
 
 @pytest.fixture
@@ -43,51 +53,114 @@ def folder(tmp_path):
     folder = tmp_path / "runs"
     outputs.claim(folder, STUDY.command)
     for run in RUNS:
-        STUDY.keep(run, folder, tables(run), 2.5 + run.seed)
+        STUDY.keep(run, folder, compute(run), 2.5 + run.seed)
     return folder
 
 
-def refused(call, error=PPPError) -> str:
-    with pytest.raises(error) as caught:
-        call()
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+# -------------------------------------------------------------------------- choosing the runs
 
 
-def contents(folder) -> dict[str, bytes]:
-    return {
-        str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("[!.]*") if p.is_file()
-    }
+def test_runs_are_chosen_by_their_settings_and_names():
+    assert STUDY.runs() == STUDY.runs(kind=None) == RUNS
+    assert STUDY.runs(kind=["a", "a"], seed=iter([0])) == RUNS[:1]
+    assert STUDY.runs(stem=["b-seed0", "a-seed1"]) == RUNS[1:]  # in the order of the design
+    free = replace(STUDY, largest_seed=99)
+    assert free.runs(kind=["b"], seed=[7, 0]) == [Small("b", 7), Small("b", 0)]
+    assert free.runs(seed=[7, 7]) == [Small("a", 7), Small("b", 7)]
+
+
+@pytest.mark.parametrize(
+    ("selection", "message"),
+    [
+        ({"kind": ["a", "c"]}, "unknown kind 'c'; known: a, b"),
+        ({"stem": ["a-sed0"]}, "unknown run 'a-sed0'; did you mean 'a-seed0'?"),
+        ({"seed": [2]}, "seed = 2; expected a whole number, 0 to 1"),
+        ({"seed": ["0"]}, "seed = '0'; expected a whole number, 0 to 1"),
+        ({"seed": [True]}, "seed = True"),
+        ({"kind": ["b"], "seed": [1]}, "no run of the study has this kind and seed"),
+        ({"kind": []}, "no run of the study has this kind"),
+    ],
+)
+def test_what_the_design_does_not_have_is_refused(selection, message):
+    assert refused(STUDY.runs, error=ParameterError, **selection).startswith(message)
+
+
+# ---------------------------------------------------------------------------- performing them
+
+
+@pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_others_go_on_when_a_run_fails_and_the_next_call_performs_what_is_missing(
+    tmp_path, monkeypatch, capsys, jobs
+):
+    folder = tmp_path / "runs"
+    monkeypatch.setenv("UNLUCKY", "a")
+    message = refused(STUDY.perform, RUNS, folder, jobs=jobs)
+    assert message.startswith("2 of 3 runs failed; the first: a-seed")
+    assert message.endswith(": an unlucky kind")
+    assert [path.name for path in folder.glob("[!.]*")] == ["b-seed0"]
+    lines = capsys.readouterr().out.splitlines()
+    assert sorted(lines) == [
+        "b-seed0: 0 s", *(f"failed: a-seed{seed}: an unlucky kind" for seed in (0, 1)),
+    ]  # fmt: skip
+    before = contents(folder)
+    monkeypatch.delenv("UNLUCKY")
+    STUDY.perform(RUNS, folder, threads=2)
+    after = contents(folder)
+    assert {name: after[name] for name in before} == before  # b was not performed again
+    for run in RUNS:
+        assert {path.name for path in (folder / run.stem).iterdir()} == {
+            "scores.csv", "log.csv", "weights.bin", "record.json",
+        }  # fmt: skip
+    assert json.loads(after["a-seed1/record.json"])["threads"] == 2
+    monkeypatch.setenv("UNLUCKY", "b")
+    STUDY.perform(RUNS, folder)
+    assert contents(folder) == after
+
+
+def test_an_interrupt_keeps_what_is_finished_and_no_folder_without_anything(tmp_path):
+    def interrupted(run):
+        if run.kind == "b":
+            raise KeyboardInterrupt
+        return compute(run)
+
+    study, folder = replace(STUDY, compute=interrupted), tmp_path / "runs"
+    with pytest.raises(KeyboardInterrupt):
+        study.perform(RUNS, folder)
+    assert {path.name for path in folder.iterdir()} == {".ppp.json", "a-seed0", "a-seed1"}
+    with pytest.raises(KeyboardInterrupt):
+        study.perform(RUNS[2:], tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_folder_of_somebody_else_is_refused_and_wrong_jobs_make_none(tmp_path):
+    (tmp_path / "thesis.txt").touch()
+    assert "thesis.txt" in refused(STUDY.perform, RUNS, tmp_path)
+    assert "jobs = 0" in refused(STUDY.perform, RUNS, tmp_path / "runs", jobs=0)
+    assert {path.name for path in tmp_path.iterdir()} == {"thesis.txt"}
+
+
+@pytest.mark.parametrize("name", ["bhv", "posenet", "patterns", "survey"])
+def test_a_folder_of_an_earlier_name_of_the_command_is_gone_on_with(tmp_path, name):
+    study = replace(STUDY, name=name)
+    outputs.claim(tmp_path, f"ppp {name}")
+    study.perform(RUNS, tmp_path)
+    study.collect(tmp_path, tmp_path / "data", RUNS)
+    assert "is of 'ppp study " in refused(STUDY.perform, RUNS, tmp_path)
 
 
 # ----------------------------------------------------------------------------- a single run
 
 
-def test_the_key_is_what_a_run_is_made_of():
-    assert STUDY.key == ("kind", "seed")
-
-
-def test_a_run_that_is_not_finished_has_no_seconds(tmp_path):
-    assert STUDY.seconds(RUNS[0], tmp_path) is None
-    (tmp_path / "a-0").mkdir()
-    (tmp_path / "a-0" / "scores.csv").write_text("half a ta")
-    assert STUDY.seconds(RUNS[0], tmp_path) is None
-    assert STUDY.seconds(RUNS[0], tmp_path / "no") is None
-
-
 def test_what_is_kept_is_there(tmp_path):
-    run = Run("a", 1)
-    STUDY.keep(run, tmp_path / "deep" / "er", tables(run), 12.34, {"weights.bin": b"\x00\xff"})
-    place = tmp_path / "deep" / "er" / "a-1"
-    assert {p.name for p in place.iterdir()} == {
-        "scores.csv", "log.csv", "weights.bin", "record.json",
-    }  # fmt: skip
+    run, folder = Small("a", 1), tmp_path / "deep" / "er"
+    STUDY.keep(run, folder, compute(run), 12.34)
+    place = folder / "a-seed1"
     assert (place / "weights.bin").read_bytes() == b"\x00\xff"
-    found = pd.read_csv(place / "scores.csv", converters={"score": float})
-    assert found.columns.tolist() == ["kind", "seed", "shift", "score"]
-    assert found["kind"].tolist() == ["a", "a"] and found["seed"].tolist() == [1, 1]
-    assert found["score"].tolist() == [np.pi + 1, 1 / 3]  # in full
-    assert STUDY.seconds(run, tmp_path / "deep" / "er") == pytest.approx(12.3)
+    scores = pd.read_csv(place / "scores.csv", converters={"score": float})
+    assert scores.columns.tolist() == ["kind", "seed", "shift", "score"]
+    assert scores["kind"].tolist() == ["a", "a"] and scores["seed"].tolist() == [1, 1]
+    assert scores["score"].tolist() == [np.pi + 1, 1 / 3]  # in full
+    assert STUDY.seconds(run, folder) == pytest.approx(12.3)
     record = json.loads((place / "record.json").read_text())
     for name, digest in record.pop("tables").items():
         assert digest == hashlib.sha256((place / f"{name}.csv").read_bytes()).hexdigest()
@@ -96,11 +169,6 @@ def test_what_is_kept_is_there(tmp_path):
         "numpy": np.__version__, "python": platform.python_version(),
         "machine": platform.machine(), "threads": torch.get_num_threads(),
     }  # fmt: skip
-
-
-def test_a_missing_value_is_an_empty_cell(folder):
-    assert (folder / "a-0" / "log.csv").read_text().splitlines()[2] == "a,0,2,"
-    assert (folder / "b-0" / "log.csv").read_text() == "kind,seed,epoch,loss\n"
 
 
 def test_the_record_comes_last(tmp_path, monkeypatch):
@@ -113,71 +181,47 @@ def test_the_record_comes_last(tmp_path, monkeypatch):
 
     monkeypatch.setattr(files, "write_table", full)
     with pytest.raises(OSError, match="No space"):
-        STUDY.keep(run, tmp_path, tables(run), 1.0)
-    assert (tmp_path / "a-0" / "scores.csv").exists()
+        STUDY.keep(run, tmp_path, compute(run), 1.0)
+    assert (tmp_path / "a-seed0" / "scores.csv").exists()
     assert STUDY.seconds(run, tmp_path) is None
     assert "1 of 1 runs are not finished" in refused(
         lambda: STUDY.collect(tmp_path, tmp_path / "data", [run])
     )
     monkeypatch.undo()
-    STUDY.keep(run, tmp_path, tables(run), 1.0)
+    STUDY.keep(run, tmp_path, compute(run), 1.0)
     assert STUDY.seconds(run, tmp_path) == 1
-
-
-def test_a_run_that_is_kept_again_replaces_itself(folder):
-    run, before = RUNS[0], contents(folder)
-    other = tables(run)
-    other["scores"]["score"] = 7.0
-    STUDY.keep(run, folder, other, 99)
-    assert pd.read_csv(folder / "a-0" / "scores.csv")["score"].tolist() == [7, 7]
-    assert STUDY.seconds(run, folder) == 99
-    changed = {name for name, content in contents(folder).items() if content != before[name]}
-    assert changed == {"a-0/scores.csv", "a-0/record.json"}
 
 
 @pytest.mark.parametrize("change", [lambda text: text[: len(text) // 2], lambda text: text[:-9]])
 def test_a_table_that_is_not_what_the_run_wrote_is_refused(folder, tmp_path, change):
-    path, data = folder / "a-1" / "scores.csv", tmp_path / "data"
+    path, data = folder / "a-seed1" / "scores.csv", tmp_path / "data"
     path.write_text(change(path.read_text()))
-    assert f"{path} is damaged: it has SHA-256" in refused(
-        lambda: STUDY.collect(folder, data, RUNS)
-    )
+    assert f"{path} is damaged: it has SHA-256" in refused(STUDY.collect, folder, data, RUNS)
     assert not data.exists()
 
 
 def test_a_run_of_before_its_tables_were_hashed_is_collected(folder, tmp_path):
-    path = folder / "a-1" / "record.json"
+    path = folder / "a-seed1" / "record.json"
     record = json.loads(path.read_text())
     del record["tables"]
     path.write_text(json.dumps(record))
-    assert STUDY.collect(folder, tmp_path / "data", RUNS) == len(RUNS)
-    (folder / "a-1" / "scores.csv").write_text("score\n1\n")
-    assert "has no column 'kind'" in refused(lambda: STUDY.collect(folder, tmp_path / "x", RUNS))
+    STUDY.collect(folder, tmp_path / "data", RUNS)
+    (folder / "a-seed1" / "scores.csv").write_text("score\n1\n")
+    assert "has no column 'kind'" in refused(STUDY.collect, folder, tmp_path / "x", RUNS)
 
 
 @pytest.mark.parametrize(
     "content",
-    [
-        b"{",
-        b"",
-        b"[]",
-        b'{"seconds": 1, "tables": 3}',
-        b"{}",
-        b'{"seconds": "long"}',
-        b'{"seconds": null}',
-        b"\xff\xfe",
-    ],
+    [b"{", b"[]", b'{"seconds": 1, "tables": 3}', b"{}", b'{"seconds": null}', b"\xff\xfe"],
 )
 def test_a_damaged_record_names_its_file_and_nothing_is_written(folder, tmp_path, content):
-    path = folder / "a-1" / "record.json"
+    path = folder / "a-seed1" / "record.json"
     path.write_bytes(content)
     data = tmp_path / "data"
-    for call in (
-        lambda: STUDY.seconds(RUNS[1], folder),
-        lambda: STUDY.collect(folder, data, RUNS),
-    ):
-        said = refused(call, WeightsError)
-        assert str(path) in said and "delete its folder to train again" in said
+    for call in (partial(STUDY.seconds, RUNS[1]), partial(STUDY.perform_one, RUNS[1])):
+        message = refused(call, folder, error=WeightsError)
+        assert str(path) in message and "delete its folder to train again" in message
+    refused(STUDY.collect, folder, data, RUNS, error=WeightsError)
     assert STUDY.seconds(RUNS[0], folder) == 2.5
     assert not data.exists()
 
@@ -187,57 +231,54 @@ def test_a_damaged_record_names_its_file_and_nothing_is_written(folder, tmp_path
 
 def test_collected_tables_hold_the_rows_of_all_runs(folder, tmp_path):
     data = tmp_path / "new" / "data"
-    assert STUDY.collect(folder, data, RUNS) == 3
+    STUDY.collect(folder, data, RUNS)
     assert {p.name for p in data.glob("[!.]*")} == {"all-scores.csv.gz", "logs.csv", "runs.csv"}
-    found = pd.read_csv(data / "all-scores.csv.gz", dtype={"score": str})
-    assert found["kind"].tolist() == list("aaaabb")
-    assert found["seed"].tolist() == [0, 0, 1, 1, 0, 0]
+    rows = pd.read_csv(data / "all-scores.csv.gz", dtype={"score": str})
+    assert rows["kind"].tolist() == list("aaaabb")
+    assert rows["seed"].tolist() == [0, 0, 1, 1, 0, 0]
     third = "0.3333333"  # seven digits
-    assert found["score"].tolist() == ["3.141593", third, "4.141593", third, "3.141593", third]
+    assert rows["score"].tolist() == ["3.141593", third, "4.141593", third, "3.141593", third]
     logs = (data / "logs.csv").read_text().splitlines()  # three digits
     assert logs == ["kind,seed,epoch,loss", "a,0,1,2.72", "a,0,2,", "a,1,1,2.72", "a,1,2,"]
     listed = pd.read_csv(data / "runs.csv")
-    assert [Run(*row) for row in listed[["kind", "seed"]].itertuples(index=False)] == RUNS
+    assert [Small(*row) for row in listed[["kind", "seed"]].itertuples(index=False)] == RUNS
     assert listed["seconds"].tolist() == [2.5, 3.5, 2.5]
     assert (listed["torch"] == torch.__version__).all()
 
 
 def test_the_wanted_runs_and_their_order_are_those_of_the_tables(folder, tmp_path):
-    assert STUDY.collect(folder, tmp_path, [RUNS[2], RUNS[0]]) == 2
+    STUDY.collect(folder, tmp_path, [RUNS[2], RUNS[0]])
     assert pd.read_csv(tmp_path / "runs.csv")["kind"].tolist() == ["b", "a"]
     assert pd.read_csv(tmp_path / "all-scores.csv.gz")["kind"].tolist() == list("bbaa")
-
-
-def test_tables_without_a_row_keep_their_columns(folder, tmp_path):
-    assert STUDY.collect(folder, tmp_path, [RUNS[2]]) == 1
-    assert (tmp_path / "logs.csv").read_text() == "kind,seed,epoch,loss\n"
+    STUDY.collect(folder, tmp_path / "b", RUNS[2:])
+    assert (tmp_path / "b" / "logs.csv").read_text() == "kind,seed,epoch,loss\n"
 
 
 def test_the_same_runs_give_the_same_bytes_and_may_replace_themselves(folder, tmp_path):
     for name in ("x", "y", "x"):
         STUDY.collect(folder, tmp_path / name, RUNS)
     assert contents(tmp_path / "x") == contents(tmp_path / "y")
-    assert len(contents(tmp_path / "x")) == 3
+    assert len(contents(tmp_path / "x")) == 4
 
 
 def test_unfinished_runs_are_counted_and_the_first_is_named(folder, tmp_path):
-    for stem in ("a-1", "b-0"):
+    for stem in ("a-seed1", "b-seed0"):
         (folder / stem / "record.json").unlink()
     data = tmp_path / "data"
-    said = refused(lambda: STUDY.collect(folder, data, RUNS))
-    assert said == f"2 of 3 runs are not finished in {folder}, the first: a-1; train them first"
+    said = refused(STUDY.collect, folder, data, RUNS)
+    assert said == f"2 of 3 runs are not finished in {folder}, the first: a-seed1; train them first"
     assert not data.exists()
-    assert STUDY.collect(folder, data, RUNS[:1]) == 1
+    STUDY.collect(folder, data, RUNS[:1])
 
 
 @pytest.mark.parametrize("content", [None, b"", b"\xff\xfe\x00", b'a,b\n"1,2\n'])
 def test_a_damaged_table_is_named_and_nothing_is_written(folder, tmp_path, content):
-    path = folder / "b-0" / "scores.csv"
+    path = folder / "b-seed0" / "scores.csv"
     path.unlink()
     if content is not None:
         path.write_bytes(content)
     data = tmp_path / "data"
-    assert str(path) in refused(lambda: STUDY.collect(folder, data, RUNS), WeightsError)
+    assert str(path) in refused(STUDY.collect, folder, data, RUNS, error=WeightsError)
     assert not data.exists()
 
 
@@ -245,22 +286,15 @@ def test_tables_of_other_runs_are_not_replaced(folder, tmp_path):
     data = tmp_path / "data"
     STUDY.collect(folder, data, RUNS)
     before = contents(data)
-    for wanted in (RUNS[1:], RUNS[2:], []):
-        lost = sorted(run.stem for run in set(RUNS) - {*wanted})
+    for runs in (RUNS[1:], RUNS[2:], []):
+        lost = sorted(run.stem for run in set(RUNS) - {*runs})
         words = f"hold {len(lost)} other runs, such as {lost[0]}, which would be lost"
         for call in (STUDY.check, partial(STUDY.collect, folder)):
-            assert words in refused(partial(call, data, wanted))
+            assert words in refused(call, data, runs)
         assert contents(data) == before
-    more = Run("c", 5)
-    STUDY.keep(more, folder, tables(more), 1)
-    assert STUDY.collect(folder, data, [*RUNS, more]) == 4
-
-
-def test_check_says_nothing_where_nothing_would_be_lost(folder, tmp_path):
-    assert STUDY.check(tmp_path / "no", RUNS) is None
-    STUDY.collect(folder, tmp_path / "data", RUNS[:1])
-    assert STUDY.check(tmp_path / "data", RUNS) is None
-    assert STUDY.check(tmp_path / "data", [Run("a", 0)]) is None
+    more = Small("c", 5)
+    STUDY.keep(more, folder, compute(more), 1)
+    STUDY.collect(folder, data, [*RUNS, more])
 
 
 @pytest.mark.parametrize("content", ["distance,time\n10,41.2\n", "kind\na\n", ""])
@@ -269,7 +303,7 @@ def test_a_list_of_something_else_is_not_replaced(folder, tmp_path, content):
     data.mkdir()
     (data / "runs.csv").write_text(content)
     for call in (STUDY.check, partial(STUDY.collect, folder)):
-        assert str(data / "runs.csv") in refused(partial(call, data, RUNS))
+        assert str(data / "runs.csv") in refused(call, data, RUNS)
     assert contents(data) == {"runs.csv": content.encode()}
 
 
@@ -277,30 +311,22 @@ def test_a_list_of_something_else_is_not_replaced(folder, tmp_path, content):
 
 
 def test_headed_puts_the_same_columns_first():
-    given = {"x": pd.DataFrame({"v": [1.5, 2.5]}, index=[4, 9]), "y": pd.DataFrame({"w": ["q"]})}
-    found = headed({"name": "n", "seed": 3}, given)
-    assert list(found) == ["x", "y"]
-    assert found["x"].to_dict("list") == {"name": ["n"] * 2, "seed": [3, 3], "v": [1.5, 2.5]}
-    assert found["y"].to_numpy().tolist() == [["n", 3, "q"]]
+    given = {"x": pd.DataFrame({"v": [1.5, 2.5]}, index=[4, 4]), "y": pd.DataFrame({"w": ["q"]})}
+    given["none"] = given["x"].iloc[:0]
+    rows = headed({"name": "n", "seed": 3}, given)
+    assert list(rows) == ["x", "y", "none"]
+    assert rows["none"].empty and rows["none"].columns.tolist() == ["name", "seed", "v"]
+    assert rows["x"].to_dict("list") == {"name": ["n"] * 2, "seed": [3, 3], "v": [1.5, 2.5]}
+    assert rows["y"].to_numpy().tolist() == [["n", 3, "q"]]
     assert given["x"].columns.tolist() == ["v"]
-
-
-def test_headed_gives_an_empty_table_its_columns():
-    found = headed({"seed": 3}, {"x": pd.DataFrame({"v": [1.5]}).iloc[:0]})["x"]
-    assert found.empty and found.columns.tolist() == ["seed", "v"]
-
-
-def test_headed_keeps_the_rows_of_a_table_whose_labels_repeat():
-    parts = pd.concat([pd.DataFrame({"v": [1]}), pd.DataFrame({"v": [2]})])  # both labelled 0
-    assert headed({"seed": 3}, {"x": parts})["x"]["v"].tolist() == [1, 2]
 
 
 def test_joined_numbers_its_rows_and_keeps_types_beside_empty_tables():
     one, two = pd.DataFrame({"n": [1], "v": [0.5]}), pd.DataFrame({"n": [2, 3], "v": [1, 2.5]})
     empty = pd.DataFrame({"n": [], "v": []}, dtype=object)
-    found = joined(iter([empty, one, empty, two]))
-    assert found.to_dict("list") == {"n": [1, 2, 3], "v": [0.5, 1, 2.5]}
-    assert found.index.tolist() == [0, 1, 2]
-    assert found["n"].dtype == one["n"].dtype and found["v"].dtype == float
+    rows = joined(iter([empty, one, empty, two]))
+    assert rows.to_dict("list") == {"n": [1, 2, 3], "v": [0.5, 1, 2.5]}
+    assert rows.index.tolist() == [0, 1, 2]
+    assert rows["n"].dtype == one["n"].dtype and rows["v"].dtype == float
     none = joined([empty, empty])
     assert none.empty and none.columns.tolist() == ["n", "v"]

@@ -1,10 +1,11 @@
 import pytest
 import torch
 import torchvision
+from checks import refused
 from torch import nn
 
 import ppp
-from ppp.errors import LayerError, MarginError, PPPError
+from ppp.errors import LayerError, MarginError
 from studies.networks import layers
 
 Sequential, Conv = nn.Sequential, nn.Conv2d
@@ -43,13 +44,6 @@ def squeezed() -> nn.Module:
     torch.manual_seed(0)
     inner = Sequential(conv(4, 4), Squeeze())
     return Trunk(conv(3, 4, 2), inner, conv(4, 4, 2), conv(4, 4, 2)).eval()
-
-
-def refused(model, *given, error=PPPError, **options) -> str:
-    with pytest.raises(error) as caught:
-        layers.choose(model, *given, **options)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def same(first: ppp.influence.Coverage, second: ppp.influence.Coverage) -> bool:
@@ -142,11 +136,13 @@ def test_layers_before_a_fixed_size_can_be_measured():
 
 
 def test_a_network_with_none_is_refused_with_the_first_reason():
-    said = refused(Trunk(Squeeze(), conv(3, 4, 2), conv(4, 4)).eval(), 32, error=LayerError)
+    said = refused(
+        layers.choose, Trunk(Squeeze(), conv(3, 4, 2), conv(4, 4)).eval(), 32, error=LayerError
+    )
     assert said.startswith("no layer of Trunk can be measured; the first refused: layer 'features")
     assert "no finite margin" in said
     model = torchvision.models.VisionTransformer(32, 16, 1, 1, 8, 8).eval()
-    said = refused(model, 32, error=LayerError)
+    said = refused(layers.choose, model, 32, error=LayerError)
     assert "layer 'conv_proj': the model does not run on" in said and "got 1024" in said
 
 
@@ -180,7 +176,7 @@ def test_a_layer_that_knows_where_it_is_is_refused(module):
     (name,) = choice.refused
     assert name in ("features.6", "features.7")  # those that would have been chosen
     assert "depends on where a cell lies" in choice.refused[name]
-    said = refused(model, 32, ["features.4", "features.5"], error=MarginError)
+    said = refused(layers.choose, model, 32, ["features.4", "features.5"], error=MarginError)
     assert "depends on where" in said and said.endswith("before it, features.4 can be measured")
 
 
@@ -207,22 +203,28 @@ def test_named_layers_are_taken_in_their_order():
 
 
 def test_named_layers_without_a_margin_are_refused():
-    said = refused(squeezed(), 64, ["features.0", "features.1.0", "features.2"], error=MarginError)
+    said = refused(
+        layers.choose,
+        squeezed(),
+        64,
+        ["features.0", "features.1.0", "features.2"],
+        error=MarginError,
+    )
     assert said.startswith("layer 'features.2' has no finite margin")
     assert said.endswith("before it, features.0, features.1.0 can be measured")
-    said = refused(squeezed(), 64, ["features.1"], error=MarginError)
+    said = refused(layers.choose, squeezed(), 64, ["features.1"], error=MarginError)
     assert said.endswith("none was named before it")
 
 
 def test_bad_arguments_are_refused():
-    said = refused(plain(), 64, ["feature.0"], error=LayerError)
+    said = refused(layers.choose, plain(), 64, ["feature.0"], error=LayerError)
     assert "unknown layer 'feature.0'; did you mean 'features.0'?" in said
-    assert "no layer given" in refused(plain(), 64, [], error=LayerError)
-    assert "train mode" in refused(plain().train(), 64)
-    assert "input size 0" in refused(plain(), 0)
-    assert "most is 0" in refused(plain(), 64, most=0)
-    assert "does not run on a 2 x 2 input" in refused(Trunk(Conv(3, 4, 5)).eval(), 2)
-    assert "Conv2d" in refused(Sequential(nn.ReLU()).eval(), 64)
+    assert "no layer given" in refused(layers.choose, plain(), 64, [], error=LayerError)
+    assert "train mode" in refused(layers.choose, plain().train(), 64)
+    assert "input size 0" in refused(layers.choose, plain(), 0)
+    assert "most is 0" in refused(layers.choose, plain(), 64, most=0)
+    assert "does not run on a 2 x 2 input" in refused(layers.choose, Trunk(Conv(3, 4, 5)).eval(), 2)
+    assert "Conv2d" in refused(layers.choose, Sequential(nn.ReLU()).eval(), 64)
 
 
 def test_the_model_is_left_as_it_was():
@@ -231,3 +233,14 @@ def test_the_model_is_left_as_it_was():
     assert layers.choose(model, 64).layers == ("features.1", "features.2", "features.4")
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_layers_of_interest():
+    expected = ["relu", "layer1", "layer2", "layer3", "layer4"]
+    with torch.device("meta"):
+        assert layers.layers_of_interest(torchvision.models.resnet18()) == expected
+        vgg = layers.layers_of_interest(torchvision.models.vgg16(init_weights=False))
+        assert vgg == [f"features.{i}" for i in (3, 8, 15, 22, 29)]
+        for model in (torchvision.models.alexnet(), torch.nn.Conv2d(3, 3, 3)):
+            with pytest.raises(LayerError, match="name the layers explicitly"):
+                layers.layers_of_interest(model)

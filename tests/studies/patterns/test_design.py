@@ -5,32 +5,29 @@ import pandas as pd
 import pytest
 import torch
 
-from ppp.errors import ParameterError, PPPError
+from ppp.errors import ParameterError
 from ppp.results import LayerResult
-from studies.dynamics.design import PADDINGS, SEEDS
 from studies.networks import OPTIMAL, load_network, reach_of, small_resnet
+from studies.networks.names import PADDINGS, SEEDS
 from studies.patterns import design
-from studies.patterns.design import Run, correlation, measure_run, read, runs
-from studies.storage import tables
+from studies.patterns.design import STUDY, NetworkState, correlation, measure_run, read
 
 LAYERS = ["relu", "layer1", "layer2", "layer3", "layer4"]
-ONE = Run("resnet", "randn", "trained", 0)
-CONTROL = Run("resnet", OPTIMAL, "trained", 1)
-INITIAL = Run("resnet", OPTIMAL, "initial", 0)
+ONE = NetworkState("resnet", "randn", "trained", 0)
+CONTROL = NetworkState("resnet", OPTIMAL, "trained", 1)
+INITIAL = NetworkState("resnet", OPTIMAL, "initial", 0)
 
 
 # ------------------------------------------------------------------------------ the design
 
 
 def test_every_trained_network_is_a_run_and_every_initial_one_once_a_seed():
-    found = runs()
-    assert len(found) == len(set(found)) == len({run.stem for run in found})
-    trained = {(r.family, r.padding, r.seed) for r in found if r.state == "trained"}
-    paddings = (*PADDINGS, OPTIMAL)
+    runs, paddings = STUDY.runs(), (*PADDINGS, OPTIMAL)
+    trained = {(r.family, r.padding, r.seed) for r in runs if r.state == "trained"}
     assert trained == {(f, p, s) for f in SEEDS for p in paddings for s in SEEDS[f]}
-    assert {(r.family, r.seed) for r in found if r.state == "initial"} == {
-        (f, s) for f in SEEDS for s in SEEDS[f]
-    }
+    initial = {(r.family, r.seed) for r in runs if r.state == "initial"}
+    assert initial == {(f, s) for f in SEEDS for s in SEEDS[f]}
+    assert len(runs) == len(trained) + len(initial)
 
 
 def test_initial_networks_of_a_seed_are_the_same_whatever_the_padding():
@@ -41,35 +38,10 @@ def test_initial_networks_of_a_seed_are_the_same_whatever_the_padding():
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_runs_are_chosen():
-    assert runs(["vgg"], ["zeros", "randn"], ["trained"], [1]) == [
-        Run("vgg", "zeros", "trained", 1),
-        Run("vgg", "randn", "trained", 1),
-    ]
-    assert runs(states=["initial"], seeds=[4]) == [Run("resnet", OPTIMAL, "initial", 4)]
-
-
-@pytest.mark.parametrize(
-    ("asked", "words"),
-    [
-        ({"families": ["resnt"]}, "unknown family 'resnt'; did you mean 'resnet'?"),
-        ({"paddings": ["zeroes"]}, "unknown padding 'zeroes'; did you mean 'zeros'?"),
-        ({"states": ["final"]}, "unknown state 'final'"),
-        ({"seeds": [5]}, "seed = 5; expected a whole number, 0 to 4"),
-        ({"families": ["vgg"], "seeds": [4]}, "no run of the design"),
-        ({"paddings": ["zeros"], "states": ["initial"]}, "no run of the design"),
-        ({"families": []}, "no run of the design"),
-    ],
-)
-def test_what_is_no_run_is_refused(asked, words):
-    with pytest.raises(ParameterError, match="^" + words.replace("?", r"\?")):
-        runs(**asked)
-
-
 def test_what_a_run_measures():
     assert ONE.tested == ("randn",) and CONTROL.tested == INITIAL.tested == PADDINGS
     assert ONE.sizes == INITIAL.sizes == (8, 32, 128, 512) and CONTROL.sizes == ()
-    assert Run("vgg", "zeros", "trained", 0).sizes == (8, 32, 128)
+    assert NetworkState("vgg", "zeros", "trained", 0).sizes == (8, 32, 128)
 
 
 def test_halves_share_no_picture():
@@ -191,19 +163,16 @@ def test_the_same_run_gives_the_same_tables(small, measured):
         pd.testing.assert_frame_equal(again[name], table)
 
 
-def test_finished_runs_become_tables(small, tmp_path, capsys):
-    wanted = [Run("resnet", "zeros", "trained", 0), CONTROL]
-    with pytest.raises(PPPError, match="2 of 2 runs are not finished"):
-        design.collect(tmp_path / "runs", tmp_path / "data", wanted)
-    design.measure_design(wanted, tmp_path / "runs")
-    assert capsys.readouterr().out.startswith("resnet-zeros-trained-seed0: ")
-    assert design.collect(tmp_path / "runs", tmp_path / "data", wanted) == 2
+def test_finished_runs_become_tables(measured, monkeypatch, tmp_path):
+    monkeypatch.setattr(design, "measure_run", lambda _, run: measured[run])
+    runs = [ONE, CONTROL]
+    STUDY.perform(runs, tmp_path / "runs")
+    STUDY.collect(tmp_path / "runs", tmp_path / "data", runs)
     for name in design.TABLES:
         table = read(name, tmp_path / "data")
         assert table.columns[:4].tolist() == ["family", "padding", "state", "seed"]
     metrics = read("metrics", tmp_path / "data")
-    assert metrics.groupby("padding").size().to_dict() == {"optimal": 25, "zeros": 30}
-    assert design.perform(wanted[0], tmp_path / "runs") > 0  # kept, not measured again
+    assert metrics.groupby("padding").size().to_dict() == {"optimal": 25, "randn": 30}
 
 
 # ------------------------------------------------------------------------------ as shipped
@@ -216,12 +185,8 @@ def shipped():
 
 def test_every_run_is_shipped(shipped):
     key = ["family", "padding", "state", "seed"]
-    held = tables.read_table(design.DATA / "runs.csv")
-    assert {*held[key].itertuples(index=False, name=None)} == {
-        (r.family, r.padding, r.state, r.seed) for r in runs()
-    }
     rows = shipped["metrics"].groupby(key).size()
-    for run in runs():
+    for run in STUDY.runs():
         expected = 5 * (len(PADDINGS) + (len(run.tested) if run.sizes else 0))
         assert rows[run.family, run.padding, run.state, run.seed] == expected, run
 
@@ -240,7 +205,7 @@ def test_shipped_numbers_are_of_the_design(shipped):
 
 
 def test_a_shipped_row_is_computed_again(shipped):
-    run = Run("resnet", "zeros", "trained", 3)
+    run = NetworkState("resnet", "zeros", "trained", 3)
     model = load_network("plane-resnet-zeros", "trained", seed=3).model
     reach = reach_of("resnet")
     found = [

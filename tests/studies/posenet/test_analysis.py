@@ -3,7 +3,6 @@ from itertools import chain, combinations, product
 
 import numpy as np
 import pandas as pd
-import pingouin
 import pytest
 import statsmodels.api as sm
 from scipy import stats
@@ -210,25 +209,6 @@ def test_nothing_is_not_balanced():
 # ---------------------------------------------------------------------------- repeatability
 
 
-def icc_a1(grid):
-    """ICC(A,1) and its interval: McGraw & Wong (1996), tables 4 and 7, two-way random model."""
-    n, k = grid.shape
-    rows, columns, mean = grid.mean(1), grid.mean(0), grid.mean()
-    msr = k * ((rows - mean) ** 2).sum() / (n - 1)
-    msc = n * ((columns - mean) ** 2).sum() / (k - 1)
-    rest = grid - rows[:, None] - columns + mean
-    mse = (rest**2).sum() / ((n - 1) * (k - 1))
-    icc = (msr - mse) / (msr + (k - 1) * mse + k / n * (msc - mse))
-    a = k * icc / (n * (1 - icc))
-    b = 1 + k * icc * (n - 1) / (n * (1 - icc))
-    v = (a * msc + b * mse) ** 2 / ((a * msc) ** 2 / (k - 1) + (b * mse) ** 2 / ((n - 1) * (k - 1)))
-    f = stats.f.ppf(0.975, n - 1, v)
-    low = n * (msr - f * mse) / (f * (k * msc + (k * n - k - n) * mse) + n * msr)
-    f = stats.f.ppf(0.975, v, n - 1)
-    high = n * (f * msr - mse) / (k * msc + (k * n - k - n) * mse + n * f * msr)
-    return icc, low, high
-
-
 def networks_with(spread, shape=(4, 3, 5), seed=0, offset=0.0):
     """Scores of networks that differ by about `spread` times the noise of a trial."""
     schemes, seeds, trials = shape
@@ -237,42 +217,35 @@ def networks_with(spread, shape=(4, 3, 5), seed=0, offset=0.0):
     return own + each + drawn(*shape, seed=seed + 2)
 
 
-@pytest.mark.parametrize("rounding", [2, 0, None])
-def test_repeatability_is_the_published_formula_whatever_pingouin_rounds(monkeypatch, rounding):
-    monkeypatch.setitem(pingouin.options, "round.column.CI95", rounding)
-    before = dict(pingouin.options)
-    spreads = {"H": (0, 0), "V": (1, 0.5), "G": (6, 3), "HS": (1, 6)}
-    values = np.stack([networks_with(s, offset=o, seed=5 * s) for s, o in spreads.values()])
-    found = analysis.repeatability(rows_of(values, MAE, settings=list(spreads)))
-    assert pingouin.options == before
-    assert found["setting"].tolist() == list(spreads) and (found["metric"] == MAE).all()
-    assert (found[["networks", "trials"]] == [12, 5]).all(axis=None)
-    for row, part in zip(found.itertuples(), values):
-        expected = icc_a1(part.reshape(12, 5))
-        assert (row.icc, row.low, row.high) == pytest.approx(expected, rel=1e-9, abs=1e-9)
-        assert row.low < row.icc < row.high
-    assert found["icc"].max() - found["icc"].min() > 0.5
+@pytest.mark.parametrize(
+    ("spread", "shift", "expected"),
+    [
+        (0, 0, (0.03763601353261658, -0.16092919726913082, 0.4914742359935536)),
+        (2, 0, (0.7809076044061015, 0.519531917302008, 0.9430275448686795)),
+        (0.5, 3, (0.06908375365753655, -0.019605520011058863, 0.35375932753860356)),
+    ],
+)
+def test_repeatability_is_that_of_pingouin(spread, shift, expected):
+    """Its ``intraclass_corr`` (0.7.0, without rounding) gives these of the same scores."""
+    draw = np.random.default_rng(7)
+    networks, trials = spread * draw.normal(size=(8, 1)), shift * draw.normal(size=(1, 4))
+    grid = networks + trials + draw.normal(size=(8, 4))
+    (row,) = analysis.repeatability(rows_of(grid.reshape(1, 4, 2, 4), MAE)).itertuples()
+    assert (row.metric, row.networks, row.trials) == (MAE, 8, 4)
+    assert (row.icc, row.low, row.high) == pytest.approx(expected, rel=0, abs=1e-10)
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_trials_that_differ_by_a_constant_alone_have_a_repeatability():
+    grid = np.arange(6.0)[:, None] + np.arange(4.0)
+    row = next(analysis.repeatability(rows_of(grid.reshape(1, 3, 2, 4))).itertuples())
+    assert 0 < row.low < row.icc < row.high < 1
 
 
 def test_repeatability_of_the_example_of_shrout_and_fleiss():
     judges = [[9, 2, 5, 8], [6, 1, 3, 2], [8, 4, 6, 8], [7, 1, 2, 6], [10, 5, 6, 9], [6, 2, 4, 7]]
     found = analysis.repeatability(rows_of(np.reshape(judges, (1, 6, 1, 4))))
     assert round(found["icc"].item(), 2) == 0.29  # Shrout & Fleiss (1979), ICC(2,1) of table 2
-
-
-def test_pingouins_options_are_as_before_even_if_it_fails(monkeypatch):
-    monkeypatch.setitem(pingouin.options, "round.column.CI95", 3)
-    seen = []
-
-    def failing(*args, **kwargs):
-        seen.append(pingouin.options["round.column.CI95"])
-        raise RuntimeError("no")
-
-    monkeypatch.setattr(pingouin, "intraclass_corr", failing)
-    before = dict(pingouin.options)
-    with pytest.raises(RuntimeError, match="no"):
-        analysis.repeatability(rows_of(drawn(1, 3, 2, 4)))
-    assert pingouin.options == before and seen == [None]
 
 
 @pytest.mark.filterwarnings("error::RuntimeWarning")
@@ -625,7 +598,7 @@ def test_the_reliability_table():
     for row, values in zip(table.to_dict("records"), (spc, snr)):
         shape = [row[name] for name in ("settings", "schemes", "seeds", "trials")]
         assert shape == list(values.shape)
-        icc = [icc_a1(part.reshape(-1, values.shape[3]))[0] for part in values]
+        icc = [analysis._icc(part.reshape(-1, values.shape[3]))[0] for part in values]
         expected = [np.mean(icc), min(icc), max(icc)]
         assert [row[f"icc{end}"] for end in ("", "_least", "_most")] == pytest.approx(expected)
         for name, statistic in (
@@ -880,13 +853,6 @@ def test_all_metrics_name_the_same_pairs_of_schemes():
     found = analysis.contradictions(rows)
     pairs = found.groupby("metric")[["first", "second"]].apply(lambda x: set(map(tuple, x.values)))
     assert pairs[BHV] == pairs[SPC]
-
-
-def test_repeatability_is_not_rounded_as_pingouins_other_results_are(monkeypatch):
-    monkeypatch.setitem(pingouin.options, "round", 1)
-    grid = networks_with(1)
-    found = analysis.repeatability(rows_of(grid[None]))
-    assert found["icc"].item() == pytest.approx(icc_a1(grid.reshape(12, 5))[0])
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")

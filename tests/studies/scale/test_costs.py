@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 import torch
 import torchvision
+from checks import refused
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import ppp
-from ppp.errors import ParameterError
 from studies import networks, parameters
 from studies.scale import costs
 
@@ -97,16 +97,6 @@ def test_the_listed_parts_by_hand():
     assert rows.loc[("PosENet", "resnet50"), "flop"] == passes * (forward + readout)
 
 
-def test_disk_by_hand():
-    rows = costs.disk(replace(DESIGN, networks=("resnet50",))).set_index("part")
-    size = costs.sizes("resnet50")
-    assert rows.loc["weights", "bytes"] == 5 * 5 * 25 * size["weights"]
-    assert rows.loc["weights", "files"] == 5 * 5 * 25
-    assert rows.loc["optimisers' momentum", "bytes"] == 5 * 5 * size["momentum"]
-    assert rows.loc["patterns", "bytes"] == 5 * 5 * 25 * size["pattern"]
-    assert rows.loc["ImageNet, packed", "bytes"] == 147897477120 + 6744924160
-
-
 # ---------------------------------------------------------------------- laws of scale
 
 
@@ -125,14 +115,6 @@ def test_twice_as_much_takes_twice_as_long(change, parts):
     for part in before.index.drop("together"):
         twice = part.partition(",")[0] in parts
         assert after[part] == pytest.approx((2 if twice else 1) * before[part]), part
-
-
-def test_disk_grows_with_trials_but_for_imagenet():
-    before, after = (
-        costs.disk(d).set_index("part")["bytes"] for d in (DESIGN, replace(DESIGN, trials=10))
-    )
-    assert (after == 2 * before).drop("ImageNet, packed").all()
-    assert after["ImageNet, packed"] == before["ImageNet, packed"]
 
 
 def test_networks_add_up():
@@ -172,13 +154,6 @@ def test_the_overhead_counts_on_ppp_alone():
     )
     ratio = more["hours_high"] / plain["hours_high"]
     assert (ratio[plain["full"]] == 2).all() and (ratio[~plain["full"]] == 1).all()
-
-
-def test_every_option_costs_at_most_everything():
-    table = costs.options(DESIGN, "A100 80GB", "single")
-    assert table["share"].iloc[0] == 1 and (table["share"] <= 1).all()
-    assert table["share"].idxmin() == len(table) - 1
-    assert (table["disk"] <= table["disk"].iloc[0]).all()
 
 
 # ------------------------------------------------------------------ published, and money
@@ -246,28 +221,26 @@ def test_money_is_hours_times_price():
 
 
 @pytest.mark.parametrize(
-    ("call", "words"),
+    ("call", "arguments", "named"),
     [
-        (lambda: costs.Design(()), "networks = ()"),
-        (lambda: costs.Design(("resnet5O",)), "did you mean 'resnet50'"),
-        (lambda: costs.Design(("vit_b_32",)), "unknown network with a margin"),
-        (lambda: costs.Design(("resnet50",), trials=0), "trials = 0; expected a whole number"),
-        (lambda: costs.Design(("resnet50",), epochs=1.5), "epochs = 1.5"),
-        (lambda: costs.build("resnet5O"), "unknown network"),
-        (lambda: costs.rates("A100", "single"), "unknown gpu 'A100'"),
-        (lambda: costs.rates("A100 80GB", "half"), "unknown precision 'half'"),
-        (lambda: costs.prices("H100"), "unknown gpu 'H100'"),
-        (lambda: costs.prices("A100 80GB", -1), "price = -1"),
-        (lambda: costs.prices("A100 80GB", math.nan), "price = nan"),
-        (lambda: costs.measure_passes(["resnet18"], 0, 1), "batch = 0"),
-        (lambda: costs.measure_passes(["resnet5O"], 1, 1), "did you mean 'resnet50'"),
-        (lambda: costs.measure_overhead(1, 1), "windows = 1"),
+        (costs.Design, [()], "networks = ()"),
+        (costs.Design, [("resnet5O",)], "'resnet50'"),
+        (costs.Design, [("vit_b_32",)], "'vit_b_32'"),
+        (costs.Design, [("resnet50",), 5, 0], "trials = 0"),
+        (costs.Design, [("resnet50",), 5, 5, 1.5], "epochs = 1.5"),
+        (costs.build, ["resnet5O"], "'resnet5O'"),
+        (costs.rates, ["A100", "single"], "'A100'"),
+        (costs.rates, ["A100 80GB", "half"], "'half'"),
+        (costs.prices, ["H100"], "'H100'"),
+        (costs.prices, ["A100 80GB", -1], "price = -1"),
+        (costs.prices, ["A100 80GB", math.nan], "price = nan"),
+        (costs.measure_passes, [["resnet18"], 0, 1], "batch = 0"),
+        (costs.measure_passes, [["resnet5O"], 1, 1], "'resnet50'"),
+        (costs.measure_overhead, [1, 1], "windows = 1"),
     ],
 )
-def test_bad_values_are_refused_in_one_line(call, words):
-    with pytest.raises(ParameterError) as caught:
-        call()
-    assert words in str(caught.value) and "\n" not in str(caught.value)
+def test_bad_values_are_refused_in_one_line(call, arguments, named):
+    assert named in refused(call, *arguments)
 
 
 # ---------------------------------------------------------------------------- timings
@@ -279,12 +252,10 @@ def test_timings_have_an_order_and_leave_the_threads():
     assert rows["pass"].tolist() == ["forward", "training"]
     assert (rows["low"] <= rows["seconds"]).all() and (rows["seconds"] <= rows["high"]).all()
     assert rows["low"].min() > 0 and rows["flop"].tolist() == list(costs.flop("resnet18"))
-    table = costs.checks(rows)
-    assert table["check"].str.contains("resnet18").sum() == 1
-    assert table["ratio"].to_numpy() == pytest.approx(table["found"] / table["assumed"])
     assert torch.get_num_threads() == before
 
 
+@pytest.mark.nightly
 def test_a_measurement_takes_longer_than_its_passes_over_windows():
     rows = costs.measure_overhead(2, 1)
     assert len(rows) == 1 and rows["per_window"].iloc[0] > 1 and rows["ratio"].iloc[0] > 0

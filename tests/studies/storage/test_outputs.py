@@ -6,10 +6,10 @@ import multiprocessing
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
+from studies import paths
 from studies.storage import outputs
 from studies.storage.outputs import InUse, OutputError
 
@@ -185,7 +185,7 @@ def test_what_a_killed_command_left_is_taken_away_and_put_back(result, tmp_path)
     """Kill it while it makes the folder, and between the two steps of systems without a swap."""
     left = tmp_path / ".result.making-killed"
     left.mkdir()
-    outputs._mark(left, COMMAND)
+    outputs._mark(left, COMMAND, {})
     foreign = tmp_path / ".result.making-foreign"
     foreign.mkdir()
     before = everything(result)
@@ -212,7 +212,7 @@ def test_a_folder_to_work_in_is_ones_own(tmp_path, state):
     place = tmp_path / "place"
     state(place)
     before = everything(tmp_path)
-    work = outputs.working(place, "ppp bhv", "give another --out")
+    work = outputs.working(place, "ppp study bhv", "give another --out")
     with pytest.raises(OutputError, match="give another --out"), work:
         pass
     assert everything(tmp_path) == before
@@ -220,20 +220,20 @@ def test_a_folder_to_work_in_is_ones_own(tmp_path, state):
 
 def test_a_folder_to_work_in_goes_on_and_goes_if_nothing_was_kept(tmp_path):
     place = tmp_path / "runs" / "bhv"
-    with outputs.working(place, "ppp bhv"):
+    with outputs.working(place, "ppp study bhv"):
         pass
     assert not (tmp_path / "runs").exists()
-    with outputs.working(place, "ppp bhv"):
+    with outputs.working(place, "ppp study bhv"):
         (place / "run").mkdir()
-    with outputs.working(place, "ppp bhv"):
+    with outputs.working(place, "ppp study bhv"):
         assert (place / "run").is_dir()
     (place / "notes.txt").touch()  # whoever writes there later keeps it
-    with outputs.working(place, "ppp bhv"):
+    with outputs.working(place, "ppp study bhv"):
         pass
     assert (place / "notes.txt").exists()
     mine = tmp_path / "mine"
     mine.mkdir()
-    with outputs.working(mine, "ppp bhv"):
+    with outputs.working(mine, "ppp study bhv"):
         pass
     assert mine.is_dir()
 
@@ -245,17 +245,17 @@ def test_files_that_somebody_else_wrote_are_not_updated(tmp_path):
     (tmp_path / "runs.csv").write_text("mine")
     (tmp_path / "other.csv").write_text("mine")
     before = everything(tmp_path)
-    with pytest.raises(OutputError, match=r"runs\.csv was not written by 'ppp bhv'"):
-        outputs.update(tmp_path, {"accuracy.csv": b"1", "runs.csv": b"2"}, "ppp bhv")
+    with pytest.raises(OutputError, match=r"runs\.csv was not written by 'ppp study bhv'"):
+        outputs.update(tmp_path, {"accuracy.csv": b"1", "runs.csv": b"2"}, "ppp study bhv")
     assert everything(tmp_path) == before
-    outputs.update(tmp_path, {"accuracy.csv": b"1"}, "ppp bhv")
+    outputs.update(tmp_path, {"accuracy.csv": b"1"}, "ppp study bhv")
     with pytest.raises(OutputError, match="not written by 'ppp posenet'"):
         outputs.update(tmp_path, {"accuracy.csv": b"2"}, "ppp posenet")
     assert (tmp_path / "accuracy.csv").read_bytes() == b"1"
 
 
 def test_an_update_that_was_killed_is_gone_on_with(tmp_path, monkeypatch):
-    outputs.update(tmp_path, {"a.csv": b"1", "b.csv": b"1"}, "ppp bhv")
+    outputs.update(tmp_path, {"a.csv": b"1", "b.csv": b"1"}, "ppp study bhv")
     write = outputs.write
 
     def killed(path, content):
@@ -265,9 +265,9 @@ def test_an_update_that_was_killed_is_gone_on_with(tmp_path, monkeypatch):
 
     monkeypatch.setattr(outputs, "write", killed)
     with pytest.raises(KeyboardInterrupt):
-        outputs.update(tmp_path, {"a.csv": b"2", "b.csv": b"2"}, "ppp bhv")
+        outputs.update(tmp_path, {"a.csv": b"2", "b.csv": b"2"}, "ppp study bhv")
     monkeypatch.undo()
-    outputs.update(tmp_path, {"a.csv": b"3", "b.csv": b"3"}, "ppp bhv")
+    outputs.update(tmp_path, {"a.csv": b"3", "b.csv": b"3"}, "ppp study bhv")
     assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes() == b"3"
 
 
@@ -283,8 +283,7 @@ def test_a_page_replaces_nothing_of_others(tmp_path, state):
 
 
 def test_shipped_tables_are_what_their_markers_say():
-    data = Path(__file__).parents[1] / "data"
-    markers = sorted(data.glob(f"*/{outputs.MARKER}"))
+    markers = sorted(paths.DATA.glob(f"*/{outputs.MARKER}"))
     assert len(markers) == 6
     for marker in markers:
         listed = json.loads(marker.read_text())["files"]
@@ -389,9 +388,9 @@ def _count(path, rounds):
 def test_only_one_holds_a_lock_that_is_made_and_removed_all_the_time(tmp_path):
     (tmp_path / "n").write_text("0")
     context = multiprocessing.get_context("fork")
-    counting = [context.Process(target=_count, args=(tmp_path, 150)) for _ in range(4)]
+    counting = [context.Process(target=_count, args=(tmp_path, 50)) for _ in range(4)]
     for one in counting:
         one.start()
     for one in counting:
         one.join(60)
-    assert int((tmp_path / "n").read_text()) == 600
+    assert int((tmp_path / "n").read_text()) == 200

@@ -1,4 +1,4 @@
-"""The shipped survey of torchvision's networks, and `ppp survey`."""
+"""The shipped survey of torchvision's networks."""
 
 import pandas as pd
 import pytest
@@ -6,8 +6,6 @@ import torch
 import torchvision
 from torch import nn
 
-from companion import cli
-from ppp.errors import ParameterError, PPPError
 from ppp.results import NullTest
 from studies.storage import tables
 from studies.survey import design
@@ -28,7 +26,7 @@ def test_every_network_that_torchvision_lists_is_there():
     modules = (torchvision.models, torchvision.models.segmentation, torchvision.models.detection)
     listed = {name for module in modules for name in torchvision.models.list_models(module=module)}
     missing, gone = listed - {*SHIPPED.index}, {*SHIPPED.index} - listed
-    assert not missing, f"examine them: ppp survey {' '.join(sorted(missing))}"
+    assert not missing, f"examine them: ppp study survey {' '.join(sorted(missing))}"
     assert not gone and SHIPPED.index.is_unique
     assert SHIPPED["kind"].to_dict() == design.models()
 
@@ -129,58 +127,23 @@ def test_a_network_whose_scheme_cannot_be_swapped_is_measured_all_the_same(monke
 # -------------------------------------------------------------------------------- runs and tables
 
 
-def test_unknown_networks_are_refused():
-    with pytest.raises(ParameterError, match="unknown network 'resnet17'; did you mean 'resnet1"):
-        design.runs(["resnet17"])
-
-
-@pytest.fixture
-def examined(monkeypatch):
-    """Names that were examined; examining does nothing here."""
-    names = []
+def test_a_run_tells_its_outcome_and_is_performed_once(monkeypatch, tmp_path, capsys):
+    examined = []
 
     def examine(name):
-        names.append(name)
+        examined.append(name)
         return dict.fromkeys(design.COLUMNS, "") | {"model": name, "outcome": "measured"}
 
     monkeypatch.setattr(design, "examine", examine)
-    return names
-
-
-def test_the_command_examines_each_network_once(examined, tmp_path, capsys):
-    out, data = tmp_path / "out", tmp_path / "data"
     for names in (["alexnet"], ["vgg11", "alexnet"]):
-        assert cli.main(["survey", *names, "--out", str(out), "--data", str(data)]) == 0
+        runs = design.STUDY.runs(model=names)
+        design.STUDY.perform(runs, tmp_path)
     assert examined == ["alexnet", "vgg11"]
-    assert design.table(data)["model"].tolist() == ["vgg11", "alexnet"]
-    said = capsys.readouterr().out
-    assert "alexnet: measured\n" in said and f"2 runs in {out}; their tables are in {data}" in said
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        (["resnet17"], "unknown network 'resnet17'"),
-        (["alexnet", "--jobs", "0"], "jobs = 0; expected a whole number of at least 1"),
-    ],
-)
-def test_wrong_options_are_told_in_one_line(examined, tmp_path, capsys, options, words):
-    assert cli.main(["survey", *options, "--out", str(tmp_path / "out")]) == 2
-    printed = capsys.readouterr()
-    assert printed.out == "" and printed.err.count("\n") == 1 and words in printed.err
-    assert not (tmp_path / "out").exists() and not examined
-
-
-def test_a_part_does_not_replace_the_whole_table(examined, tmp_path, capsys):
-    options = ["--out", str(tmp_path / "out"), "--data", str(tmp_path)]
-    assert cli.main(["survey", "alexnet", "vgg11", *options]) == 0
-    assert cli.main(["survey", "alexnet", *options]) == 2
-    assert "hold 1 other runs, such as vgg11, which would be lost" in capsys.readouterr().err
-
-
-def test_unfinished_networks_are_named(tmp_path):
-    with pytest.raises(PPPError, match="1 of 1 runs are not finished in"):
-        design.collect(tmp_path, tmp_path, design.runs(["alexnet"]))
+    assert "alexnet: measured\n" in capsys.readouterr().out
+    design.STUDY.collect(tmp_path, tmp_path / "tables", runs)
+    table = design.table(tmp_path / "tables")
+    assert table["model"].tolist() == ["alexnet", "vgg11"]
+    assert table.columns.tolist() == list(design.COLUMNS)
 
 
 def test_every_refusal_of_torchvision_is_of_a_known_kind_but_two():

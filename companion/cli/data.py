@@ -1,0 +1,36 @@
+"""``ppp claims`` and ``ppp fetch``: what the tables say, and photographs from elsewhere."""
+
+from __future__ import annotations
+
+import click
+
+from companion.cli.options import PATH, WHOLE, Command, print_table
+
+
+@click.command(cls=Command)
+@click.argument("claims", nargs=-1, metavar="[CLAIM]...", help="such as C8; without, all")
+@click.option("--data", type=PATH, help="folder of the tables; default: the shipped ones")
+def claims(claims, data) -> None:
+    """Compute the verdict of every claim of the paper; fails if one is not as expected."""
+    from studies import ledger
+
+    verdicts = ledger.judge(claims, data or ledger.DATA)
+    columns = ["claim", "verdict", "says", "because"]
+    print_table([columns, *ledger.table(verdicts)[columns].itertuples(index=False)])
+    ledger.require_expected(verdicts)
+
+
+@click.command(cls=Command)
+@click.argument("what", metavar="SET|LIST", help="urban100, or a file of lines URL [SHA256] [NAME]")
+@click.option(
+    "--to", metavar="FOLDER", help="default, for a set: the cache, where its name is known"
+)
+@click.option("--jobs", type=WHOLE, default=4, metavar="N", help="files at a time; default: 4")
+def fetch(what, to, jobs) -> None:
+    """Fetch photographs: a set, or the addresses of a list; goes on where it was broken off."""
+    from studies.pictures import datasets
+
+    try:
+        datasets.fetch(what, to, jobs=jobs)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("what has arrived is kept; the same command goes on") from None

@@ -1,0 +1,42 @@
+"""``ppp measure``: PPP of one network, and a report."""
+
+from __future__ import annotations
+
+import click
+
+from companion.cli.options import WHOLE, Command, output, print_table
+
+
+@click.command(cls=Command)
+@click.argument(
+    "network", help="of torchvision, a shipped one (plane-...), FILE.py:FACTORY, timm:NAME"
+)
+@click.option("--weights", default="random", help="a weights name, or a file; default: random")
+@click.option("--layers", default="auto", help="auto, or a,b,c; default: auto")
+@click.option("--schemes", default="own", help="a,b,c; own, the default: the network as it is")
+@click.option("--photos", default="", metavar="FOLDER", help="default: those of scikit-image")
+@click.option("--per-photo", type=WHOLE, default=64, help="windows of each; default: 64")
+@click.option(
+    "--window", type=WHOLE, metavar="PX", help="side of the input; default: the network's"
+)
+@click.option("--mean", metavar="R,G,B", help="of the normalisation; default: the network's")
+@click.option("--std", metavar="R,G,B", help="of the normalisation; default: the network's")
+@click.option("--seed", type=WHOLE, default=0, help="of windows and random weights; default: 0")
+@click.option("--device", default="cpu", help="cpu, the default, or cuda")
+@click.option("--batch-size", type=WHOLE, default=8, help="windows a pass; default: 8")
+@click.option(
+    "--memory", metavar="BYTES", help="bound of a pass over a whole photograph, such as 2G"
+)
+@output("folder that is made; default: runs/measure-NAME-DIGEST")
+def measure(output, force, **settings) -> None:
+    """Measure PPP of a network, your own too, and write a report; goes on where it was
+    broken off."""
+    from companion.measure.request import Request
+
+    request = Request.from_settings(settings)  # refused before PyTorch is loaded
+    from companion.measure import report, run
+
+    output = output or request.output()
+    measured = run.measure(request, output, force=force)
+    print_table(report.rows(measured.measurement))
+    print(f"report    {output / 'report.html'}")
