@@ -220,7 +220,7 @@ def dependence(table: pd.DataFrame, metric: str) -> dict[str, float]:
     parts = []
     if len(seeds) > 2:
         rest = [seeds.drop(seed) for seed in seeds]
-        parts = [_spread_and_change(initial[kept], final[kept]) for kept in rest]
+        parts = [_spread_and_change(initial[others], final[others]) for others in rest]
     ratio = whole["spread"] / whole["change"]
     left_out = np.log2([part["spread"] / part["change"] for part in parts])
     log = leave_one_out(np.log2(ratio), left_out)
@@ -378,8 +378,8 @@ def _c8(entry: Claim, table: pd.DataFrame, deepest: str) -> Verdict:
 
 
 def _c9(entry: Claim, table: pd.DataFrame, deepest: str) -> Verdict:
-    found = slopes(table[table["layer"] == deepest], int(entry.numbers["first_step"]))
-    return _signs(entry, found, "slope", ["padding", "metric"])
+    runs = slopes(table[table["layer"] == deepest], int(entry.numbers["first_step"]))
+    return _signs(entry, runs, "slope", ["padding", "metric"])
 
 
 def _c10(entry: Claim, table: pd.DataFrame, deepest: str) -> Verdict:

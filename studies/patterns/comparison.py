@@ -81,8 +81,8 @@ def measure_network(
 
     Examples
     --------
-    >>> found = measure_network("plane-resnet-zeros", layers=["layer1"], pictures="plane", n=4)
-    >>> found.measurement["layer1"].summary.n
+    >>> compared = measure_network("plane-resnet-zeros", layers=["layer1"], pictures="plane", n=4)
+    >>> compared.measurement["layer1"].summary.n
     4
     """
     if pictures not in PICTURES:
@@ -95,23 +95,22 @@ def measure_network(
         reach = layer_choice.choose(network.model, network.window).coverage
     need = size_needed(network.window, reach)
     if pictures == "plane":
-        found, per_photo = scenes(n, *need, seed=scene_seed), 1
+        sources, per_photo = scenes(n, *need, seed=scene_seed), 1
     else:
-        found, too_small = large_enough(photographs(photos), *need)
-        if not found:
+        sources, too_small = large_enough(photographs(photos), *need)
+        if not sources:
             raise PictureError(
                 f"none of {len(too_small)} photographs has the {need[0]} x {need[1]} px (height x "
                 f"width) that {name} needs; give larger ones, or shallower layers"
             )
-    windows = cut_windows(
-        found, network.window, reach, per_picture=per_photo, seed=seed, transform=network.prepare
-    )
+    how = {"per_picture": per_photo, "seed": seed, "transform": network.prepare}
+    windows = cut_windows(sources, network.window, reach, **how)
     measurement = measure(network.model, windows, list(reach), schemes, coverage=reach, seed=seed)
     return Compared(network, measurement)
 
 
-def table(found: Mapping[str, Compared]) -> pd.DataFrame:
+def table(networks: Mapping[str, Compared]) -> pd.DataFrame:
     """Return one row per network, scheme and layer: network, and the measurement's columns."""
-    parts = [compared.measurement.table().assign(network=name) for name, compared in found.items()]
+    parts = [each.measurement.table().assign(network=name) for name, each in networks.items()]
     whole = pd.concat(parts, ignore_index=True)
     return whole[["network", *whole.columns.drop("network")]]

@@ -214,17 +214,6 @@ def test_effects_pair_networks_by_seed():
             assert (row["mean"], row["low"], row["high"], row["p"]) == (mean, mean, mean, p)
 
 
-def test_a_seed_that_only_one_side_has_is_left_out_of_an_effect():
-    found = levels_of(
-        {
-            (PUBLISHED, PUBLISHED): {"V": ([1.0, 2.0, 3.0], [0.0] * 3)},
-            ("canvas", "0.5"): {"V": ([2.0, 4.0, 6.0, 99.0], [0.0] * 4), "F-zero": ([1.0], [0.0])},
-        }
-    )
-    rows = analysis.effects(found)
-    assert rows[["variant", "n", "mean"]].values.tolist() == [["V", 3, 2.0]]
-
-
 # ----------------------------------------------------------------------------------- orders
 
 
@@ -560,10 +549,3 @@ def test_rankings_count_reversed_pairs_and_ties():
         n * (1 if name in USUAL else 8) for name, n in kept.items()
     )  # fmt: skip
     assert list(dict.fromkeys(key[0] for key in keys)) == list(CONDITIONS)
-
-
-def test_a_ranking_without_a_difference_has_no_tau():
-    flat = made(lambda c, name, *_: BASE[name] if c == "published" else 50.0, seeds=2)
-    rows = analysis.rankings(flat)
-    rows = rows[rows["condition"] != "published"]
-    assert rows["tau"].isna().all() and (rows["reversed"] == 3).all()

@@ -164,19 +164,6 @@ def test_surroundings_leave_the_blocks_in_their_window(canvas):
         assert colours(wide, around) == [[(canvas,) * 3]] * n
 
 
-@pytest.mark.parametrize("canvas", ["noise", "photograph"])
-def test_textures_differ_between_images_and_seeds(canvas):
-    data, n = RedGreen(canvas, size=40), 16
-    images, _ = data.images(n, 3)
-    others, _ = data.images(n, 4)
-    every = torch.cat([images, others]).flatten(1)
-    same = (every[:, None] == every[None]).float().mean(2)
-    assert (same - torch.eye(2 * n)).max() < 0.9
-    if canvas == "noise":
-        values = every[:, ::7]
-        assert abs(float(values.mean()) - 0.5) < 0.02 and abs(float(values.var()) - 1 / 12) < 0.01
-
-
 # -------------------------------------------------------------------------------- factors
 
 
@@ -216,18 +203,13 @@ def test_all_blocks_of_what_is_accepted_lie_on_the_canvas(size):
         ({"size": 8}, "canvas of 8 px"),
         ({"jitter": 9}, "jittered by 9 rows"),
         ({"canvas": "nois"}, "unknown canvas 'nois'; did you mean 'noise'?"),
-        ({"canvas": "0.5"}, "unknown canvas '0.5'"),
         ({"canvas": 1.5}, "canvas 1.5; expected a value from 0 to 1"),
-        ({"canvas": -0.1}, "canvas -0.1"),
         ({"canvas": True}, "canvas True"),
         ({"canvas": float("nan")}, "canvas nan"),
-        ({"canvas": None}, "canvas None"),
         ({"jitter": 0}, "jitter = 0; expected a whole number of at least 1"),
         ({"jitter": 28 / 6}, "jitter = 4.66"),
-        ({"block": 0}, "block = 0"),
         ({"block": True}, "block = True"),
         ({"size": "32"}, "size = '32'"),
-        ({"size": -32}, "size = -32"),
     ],
 )
 def test_factors_that_cannot_be_are_refused(factors, words):

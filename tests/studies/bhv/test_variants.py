@@ -82,41 +82,33 @@ def test_every_variant_begins_with_the_published_weights(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "sizes"),
+    ("names", "sizes"),
     [
-        ("V", (30, 14, 6, 2)),
-        ("S-zero", (32, 16, 8, 4)),
-        ("S-circular", (32, 16, 8, 4)),
-        ("S-reflect", (32, 16, 8, 4)),
-        ("S-replicate", (32, 16, 8, 4)),
-        ("S-randn", (32, 16, 8, 4)),
-        ("S-circular-2", (34, 18, 10, 6)),
-        ("F-zero", (34, 18, 10, 6)),
-        ("S-optimal", (39, 19, 9, 4)),
-        ("F-optimal", (55, 27, 13, 6)),
+        (["V"], (30, 14, 6, 2)),
+        (["S-zero", "S-circular", "S-reflect", "S-replicate", "S-randn"], (32, 16, 8, 4)),
+        (["S-circular-2", "F-zero"], (34, 18, 10, 6)),
+        (["S-optimal"], (39, 19, 9, 4)),
+        (["F-optimal"], (55, 27, 13, 6)),
     ],
 )
-def test_the_maps_of_a_variant_have_their_sizes(name, sizes):
-    model, x, found = network(name, 0), RedGreen().images(1, 0, 0, surroundings(name))[0], {}
-    for layer, module in model.named_children():
-        x = module(x)
-        found[layer] = tuple(x.shape[2:])
-    assert tuple(found[layer] for layer in variants.LAYERS) == tuple((size, size) for size in sizes)
-    assert found["pool"] == (1, 1) and x.shape == (1, 2)
+def test_the_maps_of_a_variant_have_their_sizes(names, sizes):
+    for name in names:
+        x, shapes = RedGreen().images(1, 0, 0, surroundings(name))[0], {}
+        for layer, module in network(name, 0).named_children():
+            x = module(x)
+            shapes[layer] = tuple(x.shape[2:])
+        assert [shapes[layer] for layer in variants.LAYERS] == [(size, size) for size in sizes]
+        assert shapes["pool"] == (1, 1) and x.shape == (1, 2)
 
 
 @pytest.mark.parametrize(
     ("name", "padding", "mode"),
     [
-        ("V", 0, "zeros"),
-        ("S-zero", 1, "zeros"),
-        ("F-zero", 2, "zeros"),
-        ("S-circular", 1, "circular"),
-        ("S-circular-2", 2, "circular"),
-        ("S-reflect", 1, "reflect"),
-        ("S-replicate", 1, "replicate"),
+        ("V", 0, "zeros"), ("S-zero", 1, "zeros"), ("F-zero", 2, "zeros"),
+        ("S-circular", 1, "circular"), ("S-circular-2", 2, "circular"),
+        ("S-reflect", 1, "reflect"), ("S-replicate", 1, "replicate"),
     ],
-)
+)  # fmt: skip
 def test_a_variant_is_pytorch_s_network_with_this_padding(name, padding, mode):
     images, _ = RedGreen("noise").images(6, 0)
     with torch.no_grad():
@@ -340,16 +332,12 @@ def test_accuracies_are_those_of_the_test_images(split, seed):
     ("factors", "words"),
     [
         ({"epochs": 0}, "epochs = 0; expected a whole number of at least 1"),
-        ({"epochs": 1.0}, "epochs = 1.0"),
         ({"batch": 0}, "batch = 0"),
-        ({"batch": True}, "batch = True"),
         ({"n_train": 0}, "n_train = 0"),
-        ({"n_validation": -1}, "n_validation = -1"),
         ({"n_test": "10"}, "n_test = '10'"),
         ({"patience": -1}, "patience = -1; expected a whole number of at least 0"),
         ({"enough": -0.1}, "enough = -0.1"),
         ({"enough": float("nan")}, "enough = nan"),
-        ({"enough": "0"}, "enough = '0'"),
         ({"split": "leeked"}, "unknown split 'leeked'; did you mean 'leaked'?"),
         ({"n_train": 999}, "1000 images for validation or test, but only 999 training images"),
     ],

@@ -638,14 +638,6 @@ def test_strips_joined_in_panels(runs):
     assert "early False, zeros: " in fig.ppp_alt and "(n 1) at 0.0625" in fig.ppp_alt
 
 
-def test_strips_without_hue_or_repetition(accuracies):
-    one = accuracies[(accuracies.seed == 0) & (accuracies.test == "similar")]
-    fig = figures.strips(one.assign(test=np.nan), "variant", "acc", unit="seed")
-    assert not fig.legends[0].texts
-    said = "acc by variant, each seed. 60 (n 1) at V, 70 (n 1) at F-zero, 80 (n 1) at S-zero."
-    assert fig.ppp_alt == said
-
-
 def test_many_strips_are_described_by_their_range_four_panels_a_row(accuracies):
     many = pd.concat(
         [accuracies.assign(layer=f"layer{i}", acc=accuracies.acc + i) for i in range(6)]

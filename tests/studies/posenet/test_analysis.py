@@ -1,5 +1,5 @@
 from dataclasses import replace
-from itertools import chain, combinations, permutations, product
+from itertools import chain, combinations, product
 
 import numpy as np
 import pandas as pd
@@ -110,14 +110,6 @@ def test_scores_of_read_outs_are_those_on_the_asked_kind_of_images():
             assert value[(MAE, *key)] == row.mae
     usual = analysis.scores(trials)
     pd.testing.assert_frame_equal(usual, analysis.scores(trials, images="photographs"))
-
-
-def test_a_missing_rank_correlation_stays_in_the_scores():
-    trials = made_trials()
-    trials["spc"] = trials["spc"].where(trials["target"] != "H")
-    found = analysis.scores(trials)
-    missing = found["value"].isna()
-    assert missing.equals((found["metric"] == SPC) & (found["setting"] == "H")) and missing.any()
 
 
 def test_scores_of_patterns_are_mae_and_snr_by_layer():
@@ -256,13 +248,6 @@ def test_repeatability_of_the_example_of_shrout_and_fleiss():
     assert round(found["icc"].item(), 2) == 0.29  # Shrout & Fleiss (1979), ICC(2,1) of table 2
 
 
-def test_repeatability_does_not_depend_on_the_order_of_rows():
-    rows = rows_of(drawn(2, 3, 2, 4))
-    key = ["metric", "setting"]
-    one, other = (analysis.repeatability(x).set_index(key) for x in (rows, shuffled(rows)))
-    pd.testing.assert_frame_equal(one, other.loc[one.index])
-
-
 @pytest.mark.filterwarnings("error::RuntimeWarning")
 @pytest.mark.parametrize("odd", [np.nan, np.inf])
 def test_scores_that_are_constant_or_not_finite_have_no_repeatability(odd):
@@ -339,29 +324,6 @@ def test_contradiction_needs_two_schemes_and_two_seeds(schemes, seeds):
         analysis.contradictions(rows_of(drawn(2, schemes, seeds, 2)))
 
 
-def test_contradictions_belong_to_their_pairs_and_settings():
-    values = coarse(2, 3, 3, 2, seed=4)
-    rows = rows_of(values, settings=["V", "H"], schemes=["zeros", "circular", "reflect"])
-    rows = pd.concat([rows, rows_of(coarse(1, 2, 3, 1, seed=5), BHV, ["x"], ["zeros", "randn"])])
-    keys = {
-        (SPC, setting, *pair)
-        for setting, pair in product("VH", combinations(["zeros", "circular", "reflect"], 2))
-    }
-    found = analysis.contradictions(rows)
-    named = found[["metric", "setting", "first", "second"]].itertuples(index=False, name=None)
-    assert set(named) == {*keys, (BHV, "x", "zeros", "randn")}
-    assert found["probability"].nunique() > 4
-    for table in (found, analysis.contradictions(shuffled(rows))):
-        assert len(table) == 7
-        for row in table.itertuples():
-            here = rows[(rows["metric"] == row.metric) & (rows["setting"] == row.setting)]
-            grids = [
-                here[here["scheme"] == name].pivot(index="seed", columns="trial", values="value")
-                for name in (row.first, row.second)
-            ]
-            assert row.probability == pytest.approx(two_runs(*(g.to_numpy() for g in grids)))
-
-
 # ----------------------------------------------------------------------------- disagreement
 
 
@@ -387,24 +349,6 @@ def test_disagreement_counts_pairs_of_networks_in_the_same_trial():
         assert row.runs == pytest.approx(np.mean(runs))
         assert row.schemes == pytest.approx(np.mean(schemes))
     assert halves and found["runs"].nunique() == 2
-
-
-def test_disagreement_in_extreme_cases():
-    spc = drawn(2, 3, 3, 2)
-    shares = ["runs", "schemes"]
-    same = analysis.disagreement(together(SPC=spc, MAE=5 - 2 * spc))
-    assert (same[shares] == 0).all(axis=None)
-    opposite = analysis.disagreement(together(SPC=spc, MAE=5 + 2 * spc))
-    assert (opposite[shares] == 1).all(axis=None)
-    flat = analysis.disagreement(together(SPC=spc, MAE=np.ones_like(spc)))
-    assert (flat[shares] == 0.5).all(axis=None)
-    # trials are not mixed: each score's level in a trial is its own
-    trial = np.array([0.0, 1000.0])
-    shifted = analysis.disagreement(together(SPC=spc + trial, MAE=-spc + trial))
-    assert (shifted["runs"] == 0).all()
-    # other metrics, of which the second is still the lower the better
-    named = analysis.disagreement(together(MAE_PPP=spc, SNR_PPP=-spc), MAE_PPP, SNR_PPP)
-    assert (named[shares] == 0).all(axis=None)
 
 
 # ------------------------------------------------------------------------------- components
@@ -462,16 +406,6 @@ def test_factors_with_one_level_have_no_component():
     assert found == pytest.approx(analysis.components(values, ["a", "b"]))
     assert list(found) == [("a",), ("b",), ("a", "b")]
     assert analysis.components(np.ones((1, 1)), ["a", "b"]) == {}
-
-
-def test_components_follow_their_axes():
-    values, names = drawn(2, 3, 4), "abc"
-    found = analysis.components(values, list(names))
-    for axes in permutations(range(3)):
-        other = analysis.components(values.transpose(axes), [names[i] for i in axes])
-        assert {frozenset(k): v for k, v in other.items()} == pytest.approx(
-            {frozenset(k): v for k, v in found.items()}
-        )
 
 
 # ------------------------------------------------------------------- components, by meaning
