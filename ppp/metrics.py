@@ -17,8 +17,8 @@ from torch import Tensor
 
 from ppp.errors import PPPError
 
+#: float64 values that a processor core keeps in its cache.
 _CACHED = 2**18
-"""float64 values that a processor core keeps in its cache."""
 
 
 @dataclass
@@ -104,6 +104,9 @@ class Estimate:
     value: float
     low: float = float("nan")
     high: float = float("nan")
+
+    def __str__(self) -> str:
+        return f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}]"
 
 
 @dataclass(frozen=True)

@@ -34,11 +34,11 @@ class PaddedCall:
     used: Sides
     fill: str
     ceil_mode: bool
+    #: Run the operator on an input that already carries its border.
     run: Callable[[Tensor], Tensor | tuple]
-    """Run the operator on an input that already carries its border."""
     input: Tensor
+    #: What the input needs on each side for :attr:`run`; negative where cells are unused.
     border: Sides
-    """What the input needs on each side for :attr:`run`; negative where cells are unused."""
 
     @property
     def pads(self) -> bool:

@@ -34,8 +34,8 @@ SCHEMES = (
     "nan",
 )
 
+#: Cells on each side: (left, right, top, bottom).
 Sides = tuple[int, int, int, int]
-"""Cells on each side: (left, right, top, bottom)."""
 
 
 @dataclass(frozen=True)

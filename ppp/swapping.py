@@ -20,8 +20,8 @@ _PAD_MODULES = {
     nn.CircularPad2d: "circular",
 }
 _POOLS = (nn.MaxPool2d, nn.AvgPool2d)
+#: What a swap may do with pooling layers.
 POOLS = ("keep", "swap")
-"""What a swap may do with pooling layers."""
 
 
 class Pad2d(nn.Module):
