@@ -49,18 +49,14 @@ __all__ = [
 def __getattr__(name: str) -> object:
     """Import a public name when it is first used: the command line stays quick."""
     if name == "__version__":
-        return _version()
+        metadata = importlib.import_module("importlib.metadata")
+        try:
+            return metadata.version("ppp-companion")
+        except metadata.PackageNotFoundError:  # a checkout on the path, not installed
+            return "0+checkout"
     if name not in _MODULES:
         raise AttributeError(f"module 'ppp' has no attribute {name!r}")
     return getattr(importlib.import_module(f"ppp.{_MODULES[name]}"), name)
-
-
-def _version() -> str:
-    metadata = importlib.import_module("importlib.metadata")
-    try:
-        return metadata.version("ppp-companion")
-    except metadata.PackageNotFoundError:  # a checkout on the path, not installed
-        return "0+checkout"
 
 
 def __dir__() -> list[str]:

@@ -94,10 +94,7 @@ class LayerCoverage:
         height, width = self.influence.shape
         cells = f"{height} x {width} cells, {self.clean_fraction:.1%} clean"
         complete = f"completeness {self.completeness or 'not tried'}"
-        return (
-            f"LayerCoverage({self.layer!r}: {cells}, stride {self.stride}, margin {self.margin}, "
-            f"{complete})"
-        )
+        return f"LayerCoverage({self.layer!r}: {cells}, margin {self.margin}, {complete})"
 
     def certify(
         self, map_size: tuple[int, int], tops: np.ndarray, lefts: np.ndarray
@@ -205,18 +202,12 @@ class Coverage(dict[str, LayerCoverage]):
         self.sites = sites
 
     def __repr__(self) -> str:
-        return (
-            f"Coverage({len(self)} layers of windows of {self.input_size} px: stride "
-            f"{self.stride}, margin {self.margin}: {', '.join(self)})"
-        )
+        window = f"windows of {self.input_size} px, stride {self.stride}, margin {self.margin}"
+        return f"Coverage({window}; layers {', '.join(self)})"
 
     def only(self, layers: Sequence[str]) -> Coverage:
         """Return the coverage of some of the layers."""
         return Coverage([self[name] for name in layers], self.input_size, self.stride, self.sites)
-
-    def proofs(self, layers: Sequence[str]) -> dict[str, Completeness]:
-        """Return the proofs of completeness of some layers, where there are any."""
-        return {name: proof for name in layers if (proof := self[name].completeness)}
 
     @property
     def tail(self) -> tuple[int, int]:

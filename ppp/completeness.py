@@ -12,7 +12,7 @@ import copy
 import itertools
 import math
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 
@@ -35,12 +35,7 @@ class Trial:
     """One window of one larger picture, with which completeness is tried."""
 
     def __init__(
-        self,
-        model: nn.Module,
-        coverage: Coverage,
-        picture: Tensor,
-        place: tuple[int, int],
-        fill: float | None = None,
+        self, model: nn.Module, coverage: Coverage, picture: Tensor, place: Sequence[int], fill=None
     ) -> None:
         self.model, self.coverage, self.picture, self.place = model, coverage, picture, place
         self.fill, self.tap = fill, Tap(model, list(coverage), to_the_end=False)
@@ -191,13 +186,9 @@ def prove(model: nn.Module, coverage: Coverage) -> dict[str, Completeness]:
 
 def least_steps(coverage: Coverage) -> tuple[int, int]:
     """Return the least common multiple (y, x) of the strides of all layers and sites."""
-    y, x = (
-        math.lcm(
-            *(layer.stride[axis] for layer in coverage.values()),
-            *(site.stride[axis].numerator for site in coverage.sites if site.stride[axis]),
-        )
-        for axis in (0, 1)
-    )
+    strides = [layer.stride for layer in coverage.values()]
+    strides += [(y.numerator or 1, x.numerator or 1) for y, x in (s.stride for s in coverage.sites)]
+    y, x = (math.lcm(*steps) for steps in zip(*strides))
     return y, x
 
 

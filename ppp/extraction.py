@@ -92,13 +92,11 @@ class Tap:
         """Run `x` (N, C, H, W) through the network, calling ``consume(layer, output)``."""
         pending = set(self.layers)
         handles = []
-        repeated: list[LayerError] = []
 
         def hook(layer: str) -> Callable[..., None]:
             def seen(_module: nn.Module, _inputs: object, output: object) -> None:
                 if layer not in pending:
-                    repeated.append(runs_twice(layer))
-                    raise repeated[0]
+                    raise runs_twice(layer)
                 if not isinstance(output, Tensor) or output.ndim != 4:
                     kind = type(output).__name__
                     got = tuple(output.shape) if isinstance(output, Tensor) else kind
@@ -119,8 +117,8 @@ class Tap:
                 self.model(x.clone() if x.is_inference() else x)
         except Finished:
             return
-        except Exception:
-            if pending or repeated:
+        except Exception as error:
+            if pending or isinstance(error, LayerError):
                 raise
         finally:
             for handle in handles:

@@ -130,8 +130,6 @@ class _Probe:
             calls[key] = tuple(call.input.shape[-2:]), call.border, call.pads
             if not call.pads:
                 return NotImplemented
-            if border[0] == border[1]:
-                return call.run(F.pad(call.input, call.border, value=rows))
             left, right, top, bottom = call.border
             padded = F.pad(call.input, (0, 0, top, bottom), value=rows)
             return call.run(F.pad(padded, (left, right, 0, 0), value=columns))
@@ -177,11 +175,11 @@ class _Probe:
         """Return layer -> (stride, touched cells before and after, surplus) on an axis."""
         border = (axis == 0, axis == 1)
         found: dict[str, tuple[int, int, int, int]] = {}
-        length, size = 256, self._strip(axis, 256)
+        length, size = 256, _strip(axis, 256)
         shorter = self.run(size, border=border)
         while length < _LARGEST and len(found) < len(self.tap.layers):
             length, half = 2 * length, size
-            size = self._strip(axis, length)
+            size = _strip(axis, length)
             self.strips[axis] = half, size
             longer = self.run(size, border=border)
             lines = self.run(size, border=(False, False), line=axis)
@@ -189,10 +187,10 @@ class _Probe:
                 if layer in found:
                     continue
                 nan, reached = map_.any(1 - axis), lines[layer].all(1 - axis)
-                stride = self._stride(layer, length // 2, len(nan) - shorter[layer].shape[axis])
+                stride = _stride(layer, length // 2, len(nan) - shorter[layer].shape[axis])
                 if length % stride == 0 and not nan.all() and not reached.all():
                     surplus = len(nan) - length // stride
-                    found[layer] = (stride, *self._bands(layer, nan), surplus)
+                    found[layer] = (stride, *_bands(layer, nan), surplus)
             shorter = longer
         for layer in self.tap.layers:
             if layer not in found:
@@ -204,10 +202,6 @@ class _Probe:
                     "choose a layer before it"
                 )
         return found
-
-    @staticmethod
-    def _strip(axis: int, length: int) -> tuple[int, int]:
-        return (length, _STRIP) if axis == 0 else (_STRIP, length)
 
     def sites(self, size: tuple[int, int]) -> tuple[Site, ...]:
         """Return every call that pads at the window's size, with the stride of its map."""
@@ -230,20 +224,24 @@ class _Probe:
             ) from None
         return Fraction(long[axis] - short[axis], cells) if cells > 0 else Fraction(0)
 
-    @staticmethod
-    def _stride(layer: str, pixels: int, cells: int) -> int:
-        if cells <= 0 or pixels % cells:
-            raise MarginError(
-                f"layer {layer!r} has no finite margin: its map grows by {cells} cells for "
-                f"{pixels} px more input, which is no whole stride (resized to a fixed size?)"
-            )
-        return pixels // cells
 
-    @staticmethod
-    def _bands(layer: str, nan: np.ndarray) -> tuple[int, int]:
-        clean = np.flatnonzero(~nan)
-        if nan[clean[0] : clean[-1] + 1].any():
-            raise MarginError(
-                f"layer {layer!r} has no finite margin: padding reaches the middle of its map"
-            )
-        return int(clean[0]), len(nan) - 1 - int(clean[-1])
+def _strip(axis: int, length: int) -> tuple[int, int]:
+    return (length, _STRIP) if axis == 0 else (_STRIP, length)
+
+
+def _stride(layer: str, pixels: int, cells: int) -> int:
+    if cells <= 0 or pixels % cells:
+        raise MarginError(
+            f"layer {layer!r} has no finite margin: its map grows by {cells} cells for "
+            f"{pixels} px more input, which is no whole stride (resized to a fixed size?)"
+        )
+    return pixels // cells
+
+
+def _bands(layer: str, nan: np.ndarray) -> tuple[int, int]:
+    clean = np.flatnonzero(~nan)
+    if nan[clean[0] : clean[-1] + 1].any():
+        raise MarginError(
+            f"layer {layer!r} has no finite margin: padding reaches the middle of its map"
+        )
+    return int(clean[0]), len(nan) - 1 - int(clean[-1])

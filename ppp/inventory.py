@@ -73,9 +73,8 @@ class Audit(tuple[PaddingSite, ...]):
 
     def table(self) -> pd.DataFrame:
         """Return one row per site."""
-        return pd.DataFrame(
-            [asdict(site) for site in self], columns=list(PaddingSite.__annotations__)
-        )
+        rows = [asdict(site) for site in self]
+        return pd.DataFrame(rows, columns=list(PaddingSite.__annotations__))
 
     def unswappable(self, *, pools: bool = False) -> list[PaddingSite]:
         """Return the sites that no swap replaces; pools and enlargements only if asked for."""

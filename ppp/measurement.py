@@ -21,7 +21,7 @@ from ppp.padding import Scheme
 from ppp.results import Checkpoint, LayerResult, Measurement, NullTest
 from ppp.resumption import Kept, network_fingerprint
 from ppp.swapping import POOLS, with_generator, with_padding
-from ppp.tiles import OptimalPasses, Tile, bound
+from ppp.tiles import OptimalPasses, bound
 from ppp.windows import Picture, Windows
 
 #: Name of the scheme "as the network is": nothing is swapped.
@@ -165,17 +165,11 @@ def measure(
     branches, generators = _branches(model, schemes, inventory, pools, seed, windows.size)
     limit = None if memory is None else bound(model, layers, coverage, memory)
     sums = _Sums(model, branches, generators, layers, coverage, groups, distributions, limit)
-    sums.compare(coverage.proofs(layers))
+    sums.compare({k: proof for k in layers if (proof := coverage[k].completeness)})
     weight = next(model.parameters())
-    settings = {
-        "window_px": list(windows.size),
-        "seed": seed,
-        "pools": pools,
-        "batch_size": batch_size,
-        "memory": memory,
-        "device": str(weight.device),
-        "torch": torch.__version__,
-    }
+    settings = {"window_px": list(windows.size), "seed": seed, "pools": pools}
+    settings |= {"batch_size": batch_size, "memory": memory}
+    settings |= {"device": str(weight.device), "torch": torch.__version__}
     folder = None
     if keep is not None:
         identity = {"network": network_fingerprint(model), "layers": layers}
@@ -189,16 +183,11 @@ def measure(
             if folder and folder.skips(picture):
                 report(len(picture.tops))
                 continue
-            for tile in sums.tiles(picture, marks):
-                start, count = 0, len(tile.tops)
-                while start < count:
-                    to_mark = min((m - sums.n for m in marks if m > sums.n), default=count)
-                    stop = min(count, start + min(batch_size, to_mark))
-                    sums.step(tile, slice(start, stop))
-                    if sums.n in marks:
-                        sums.mark(confidence)
-                    report(stop - start)
-                    start = stop
+            for window_batch, optimal in sums.batches(picture, batch_size, marks):
+                sums.step(window_batch, optimal)
+                if sums.n in marks:
+                    sums.mark(confidence)
+                report(len(window_batch))
             if folder:
                 folder.save(sums, picture)
         if folder:
@@ -229,12 +218,7 @@ def _check_marks(marks: Sequence[int], n: int) -> None:
 
 
 def _branches(
-    model: nn.Module,
-    schemes: str | Scheme | Sequence[str | Scheme] | None,
-    inventory: Audit,
-    pools: str,
-    seed: int,
-    size: tuple[int, int],
+    model, schemes, inventory: Audit, pools: str, seed: int, size: tuple[int, int]
 ) -> tuple[dict[str, nn.Module], dict[str, torch.Generator]]:
     """Return the network under each scheme, and the source of its random padding."""
     listed = [schemes] if schemes is None or isinstance(schemes, str | Scheme) else list(schemes)
@@ -248,17 +232,12 @@ def _branches(
         if scheme is None or scheme == OWN:
             branches[OWN], generators[OWN] = with_generator(model, generator), generator
             continue
-        blocked = [
-            site
-            for site in inventory.unswappable(pools=pools == "swap")
-            if site.kind != "interpolation"
-        ]
-        if blocked:
-            site = blocked[0]
-            raise SwapError(
-                f"padding {scheme!s} cannot be swapped in at {site.module!r} ({site.kind}): "
-                f"{site.reason}; measure the network's own padding with schemes=None"
-            )
+        for site in inventory.unswappable(pools=pools == "swap"):
+            if site.kind != "interpolation":
+                raise SwapError(
+                    f"padding {scheme!s} cannot be swapped in at {site.module!r} ({site.kind}): "
+                    f"{site.reason}; measure the network's own padding with schemes=None"
+                )
         if Scheme.parse(scheme).name == "nan":
             raise PPPError("padding nan marks cells and cannot be measured; see ppp.coverage")
         name = str(Scheme.parse(scheme))
@@ -286,10 +265,9 @@ def _check_picture(picture: Picture, size: tuple[int, int]) -> None:
         )
     if not len(picture.tops) == len(picture.lefts) > 0:
         raise PictureError(f"picture {picture.name!r} has no windows, or unequal offset lists")
-    if min(*picture.tops, *picture.lefts) < 0 or (
-        max(picture.tops) + size[0] > pixels.shape[1]
-        or max(picture.lefts) + size[1] > pixels.shape[2]
-    ):
+    bottom, right = max(picture.tops) + size[0], max(picture.lefts) + size[1]
+    beyond = bottom > pixels.shape[1] or right > pixels.shape[2]
+    if beyond or min(*picture.tops, *picture.lefts) < 0:
         raise PictureError(f"picture {picture.name!r}: a window lies outside its pixels")
     # extremes are NaN if any pixel is; torch.isfinite would take twice the picture's memory
     if not all(bool(extreme.isfinite()) for extreme in pixels.aminmax()):
@@ -320,11 +298,11 @@ class _Sums:
         self.pictures: dict[str, int] = {}
         self.groups, self.n = groups, 0
 
-    def tiles(self, picture: Picture, marks: Sequence[int]) -> Iterator[Tile]:
-        """Turn to a picture, whose group follows from its name's first place; yield its tiles."""
+    def batches(self, picture: Picture, size: int, marks: Sequence[int]):
+        """Turn to a picture, whose group follows from its name's first place."""
         self.group = self.pictures.setdefault(picture.name, len(self.pictures)) % self.groups
         ends = [m - self.n for m in marks if 0 < m - self.n < len(picture.tops)]
-        yield from self.optimal.over(picture, ends)
+        return self.optimal.batches(picture, size, ends)
 
     def compare(self, proofs: dict[str, Completeness]) -> None:
         """Take in a proof of each layer; refuse swapped schemes where it fails."""
@@ -338,9 +316,8 @@ class _Sums:
                     "the network's own padding with schemes=None"
                 )
 
-    def step(self, tile: Tile, part: slice) -> None:
+    def step(self, x: Tensor, optimal: dict[str, Tensor]) -> None:
         """Run one batch of windows through every branch and add its differences."""
-        optimal, x = tile.features(part), tile.windows(part)
         for layer, cut in optimal.items():
             cells = Moments().update(cut)
             self.scales[layer][self.group].merge(_pooled(cells))
@@ -404,25 +381,17 @@ class _Sums:
 
     def mark(self, confidence: float) -> None:
         """Keep what the estimate looks like now."""
-        for key, groups in self.moments.items():
-            layer = key[1]
+        for (scheme, layer), groups in self.moments.items():
             seen = [group for group in groups if group.n]
             floor = noise_floor(seen)
-            extra = ()
+            summary = summarise(groups, self.scales[layer], confidence=confidence, floor=floor)
+            maps, share = [merged(seen).mean.abs(), floor], float("nan")
             if self.features:
-                first, second = self.features[key], self.optimal_features[layer]
-                extra = (
-                    first.mean.mean(0).cpu().numpy(),
-                    second.mean.mean(0).cpu().numpy(),
-                    float(separated(first, second).double().mean()),
-                )
-            checkpoint = Checkpoint(
-                summarise(groups, self.scales[layer], confidence=confidence, floor=floor),
-                merged(seen).mean.abs().mean(0).cpu().numpy(),
-                floor.mean(0).cpu().numpy(),
-                *extra,
-            )
-            self.marks[key].append(checkpoint)
+                first, second = self.features[scheme, layer], self.optimal_features[layer]
+                maps += [first.mean, second.mean]
+                share = float(separated(first, second).double().mean())
+            arrays = [cells.mean(0).cpu().numpy() for cells in maps]
+            self.marks[scheme, layer].append(Checkpoint(summary, *arrays, separated=share))
 
     def result(self, confidence: float) -> Measurement:
         """Close the measurement, unless the null test fails."""

@@ -119,15 +119,9 @@ class LayerResult(Summary):
         return f"LayerResult({self.scheme!r}, {self.layer!r}: {self.n} windows, {shown})"
 
     def _row(self) -> dict[str, object]:
-        return {
-            "scheme": self.scheme,
-            "layer": self.layer,
-            "pattern": self.magnitude(),
-            "MAE-PPP": self.mae,
-            "SNR-PPP": self.snr,
-            "null test": self.null_test,
-            "completeness": self.completeness,
-        }
+        row = {"scheme": self.scheme, "layer": self.layer, "pattern": self.magnitude()}
+        row |= {"MAE-PPP": self.mae, "SNR-PPP": self.snr}
+        return row | {"null test": self.null_test, "completeness": self.completeness}
 
     def _repr_html_(self) -> str:
         return display.table(f"PPP, {self.n} windows", [self._row()])

@@ -30,6 +30,7 @@ from ppp.windows import Picture
 #: Of the files; raised whenever another version could not read them.
 _FORMAT = 3
 _STATE = "state.json"
+_ENTRIES = ("measurement", "finished", "files", "counts")
 _SHARED = "shared"
 _PART = rf"(group-\d+|{_SHARED})-\d+\.safetensors"
 #: Files that may be in a folder besides the state: parts, and what a killed run left.
@@ -108,9 +109,7 @@ class Kept:
                     f"folder {self.folder} is of a measurement with {name} = {other}, not {own}; "
                     f"{_MEND}"
                 )
-        self.finished, self.files, self.counts = (
-            state[name] for name in ("finished", "files", "counts")
-        )
+        _, self.finished, self.files, self.counts = (state[name] for name in _ENTRIES)
 
     def restore(self, run: Any) -> None:
         """Put the state kept last into a measurement that has just begun."""
@@ -178,9 +177,7 @@ class Kept:
         self.files[part] = {"file": name, "sha256": digest(content)}
 
     def _write_state(self) -> None:
-        state = {
-            name: getattr(self, name) for name in ("measurement", "finished", "files", "counts")
-        }
+        state = {name: getattr(self, name) for name in _ENTRIES}
         record = {"sha256": digest(_json(state)), "state": state}
         write(self.folder / _STATE, _json(record))
 

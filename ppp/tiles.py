@@ -133,46 +133,6 @@ def pass_bytes(model: nn.Module, layers: Sequence[str], size: tuple[int, int]) -
     return sum(kept) + 2 * max(largest)
 
 
-class Tile:
-    """Windows of one picture, and the layers' maps of the part that holds them.
-
-    Parameters
-    ----------
-    coverage : Coverage
-    pixels : Tensor, shape (1, C, H, W)
-        That part of the picture, on the network's device.
-    tops, lefts : ndarray of int, shape (n,)
-        Offsets of the windows in it (px).
-    """
-
-    def __init__(
-        self, coverage: Coverage, pixels: Tensor, tops: np.ndarray, lefts: np.ndarray
-    ) -> None:
-        self.coverage, self.pixels, self.tops, self.lefts = coverage, pixels, tops, lefts
-        self.maps: dict[str, Tensor] = {}
-        self.cells: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-
-    def keep(self, layer: str, output: Tensor) -> None:
-        """Take in a layer's map; certify that the windows' features can be cut from it."""
-        size = output.shape[-2], output.shape[-1]
-        self.cells[layer] = self.coverage[layer].certify(size, self.tops, self.lefts)
-        self.maps[layer] = output[0].clone()
-
-    def windows(self, part: slice) -> Tensor:
-        """Return some windows, shape (n, C, H, W)."""
-        size = self.coverage.input_size
-        return gather(self.pixels[0], self.tops[part], self.lefts[part], size)
-
-    def features(self, part: slice) -> dict[str, Tensor]:
-        """Return the optimal features of some windows, shape (n, C, H, W) for each layer."""
-        cut = {}
-        for layer, map_ in self.maps.items():
-            rows, columns = self.cells[layer]
-            shape = self.coverage[layer].influence.shape
-            cut[layer] = gather(map_, rows[part], columns[part], shape)
-        return cut
-
-
 class OptimalPasses:
     """Passes over pictures, or over tiles of them, for the optimal features of windows.
 
@@ -185,55 +145,86 @@ class OptimalPasses:
         self.weight = next(model.parameters())
         self.count, self.tried = 0, False
 
-    def over(self, picture: Picture, ends: Sequence[int]) -> Iterator[Tile]:
-        """Yield the tiles of a picture; none reaches over the numbers of windows in `ends`."""
+    def batches(
+        self, picture: Picture, size: int, ends: Sequence[int]
+    ) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+        """Yield a picture's windows with each layer's optimal features of them, (n, C, H, W).
+
+        A batch holds `size` windows at most; none reaches over the numbers of windows in `ends`.
+        """
+        tops, lefts = np.asarray(picture.tops), np.asarray(picture.lefts)
+        self._check(picture, tops, lefts)
+        parts, done = [np.arange(len(tops))], 0
+        if self.limit and self.limit.area(tops, lefts) > self.limit.pixels:
+            between = np.split(parts[0], ends)
+            parts = [p[tile] for p in between for tile in self.limit.tiles(tops[p], lefts[p])]
+        for part in parts:
+            y, bottom = self._extent(tops[part], 0, picture.pixels.shape[1])
+            x, right = self._extent(lefts[part], 1, picture.pixels.shape[2])
+            pixels = picture.pixels[None, :, y:bottom, x:right].to(self.weight.device)
+            rows, columns = tops[part] - y, lefts[part] - x
+            maps = self._pass(pixels, rows, columns)
+            stops = [*(end - done for end in ends), len(part)]
+            start = 0
+            while start < len(part):
+                stop = min(start + size, *(stop for stop in stops if stop > start))
+                b = slice(start, stop)
+                windows = gather(pixels[0], rows[b], columns[b], self.coverage.input_size)
+                yield (
+                    windows,
+                    {
+                        layer: gather(map_, i[b], j[b], self.coverage[layer].influence.shape)
+                        for layer, (map_, i, j) in maps.items()
+                    },
+                )
+                start = stop
+            done += len(part)
+
+    def _check(self, picture: Picture, tops: np.ndarray, lefts: np.ndarray) -> None:
+        """Refuse pixels of another type, misaligned windows and narrow surroundings.
+
+        For all layers at once; each one's own certificate is checked again on its map.
+        """
         if picture.pixels.dtype != self.weight.dtype:
             raise PictureError(
                 f"picture {picture.name!r} is {picture.pixels.dtype}, the network "
                 f"{self.weight.dtype}; convert with pixels.to({self.weight.dtype})"
             )
-        tops, lefts = np.asarray(picture.tops), np.asarray(picture.lefts)
         name = f"layers {list(self.coverage)} of picture {picture.name!r}"
         for axis, (word, offsets) in enumerate((("vertical", tops), ("horizontal", lefts))):
-            # all layers at once; each one's own certificate is checked again on its map
-            stride, (before, after) = self.coverage.stride[axis], self._margin(axis)
+            stride = self.coverage.stride[axis]
+            before, after = self.coverage.margin[2 - 2 * axis : 4 - 2 * axis]
             needed = -(-before // stride), -(-(self.coverage.tail[axis] + after) // stride)
             _, stop = self._extent(offsets, axis, picture.pixels.shape[1 + axis])
             first_cells(name, word, offsets, stride, needed, stop // stride)
-        parts = [np.arange(len(tops))]
-        if self.limit and self.limit.area(tops, lefts) > self.limit.pixels:
-            between = np.split(parts[0], ends)
-            parts = [p[tile] for p in between for tile in self.limit.tiles(tops[p], lefts[p])]
-        for part in parts:
-            yield self._tile(picture.pixels, tops[part], lefts[part])
 
-    def _tile(self, pixels: Tensor, tops: np.ndarray, lefts: np.ndarray) -> Tile:
-        """Run the network once over what some windows need."""
-        y, bottom = self._extent(tops, 0, pixels.shape[1])
-        x, right = self._extent(lefts, 1, pixels.shape[2])
-        part = pixels[None, :, y:bottom, x:right].to(self.weight.device)
-        tile = Tile(self.coverage, part, tops - y, lefts - x)
-        with running((bottom - y, right - x)):
+    def _pass(
+        self, pixels: Tensor, tops: np.ndarray, lefts: np.ndarray
+    ) -> dict[str, tuple[Tensor, np.ndarray, np.ndarray]]:
+        """Run the network; return each layer's map, and the windows' first cells in it."""
+        maps: dict[str, tuple[Tensor, np.ndarray, np.ndarray]] = {}
+
+        def keep(layer: str, output: Tensor) -> None:
+            size = output.shape[-2], output.shape[-1]
+            maps[layer] = (output[0].clone(), *self.coverage[layer].certify(size, tops, lefts))
+
+        with running(tuple(pixels.shape[2:])):
             if self.tried:
-                self.tap(part, tile.keep)
+                self.tap(pixels, keep)
             else:
-                measured = self.coverage.only(self.tap.layers)
-                place = int(tile.tops[0]), int(tile.lefts[0])
-                trial = Trial(self.tap.model, measured, part, place)
+                measured, place = self.coverage.only(self.tap.layers), (int(tops[0]), int(lefts[0]))
+                trial = Trial(self.tap.model, measured, pixels, place)
                 with trial.recorded():
-                    self.tap(part, tile.keep)
-                self.compare(trial.verdict({k: trial.cut(k, m) for k, m in tile.maps.items()}))
+                    self.tap(pixels, keep)
+                self.compare(trial.verdict({k: trial.cut(k, m) for k, (m, *_) in maps.items()}))
                 self.tried = True
         self.count += 1
-        return tile
-
-    def _margin(self, axis: int) -> tuple[int, int]:
-        before, after = self.coverage.margin[2 - 2 * axis : 4 - 2 * axis]
-        return before, after
+        return maps
 
     def _extent(self, offsets: np.ndarray, axis: int, size: int) -> tuple[int, int]:
         """Return where the needed part of a picture starts and ends: multiples of the stride."""
-        stride, (before, after) = self.coverage.stride[axis], self._margin(axis)
+        stride = self.coverage.stride[axis]
+        before, after = self.coverage.margin[2 - 2 * axis : 4 - 2 * axis]
         start = max(0, (int(offsets.min()) - before) // stride * stride)
         stop = -(-(int(offsets.max()) + self.coverage.tail[axis] + after) // stride) * stride
         return start, min(stop, size - (size - start) % stride)

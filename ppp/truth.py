@@ -95,35 +95,12 @@ class Optimal:
         Every call that pads when a window runs, in order.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        pixels: Tensor,
-        tops: Sequence[int],
-        lefts: Sequence[int],
-        coverage: Coverage,
-    ) -> None:
-        self.model, self.layers, self.sites = model, list(coverage), coverage.sites
-        self.truth = Truth(model, coverage.sites, tops, lefts)
-        self.windows = gather(pixels, self.truth.tops, self.truth.lefts, coverage.input_size)
-        self.maps: dict[str, Tensor] = {}
-
-        def consume(layer: str, output: Tensor) -> None:
-            cells = coverage[layer]
-            places = cells.certify(tuple(output.shape[-2:]), self.truth.tops, self.truth.lefts)
-            self.maps[layer] = gather(output[0], *places, cells.influence.shape)
-
-        with self.truth.recorded():
-            Tap(model, self.layers)(pixels[None], consume)
-        for site in self.sites:
-            if site.key not in self.truth.values:
-                raise GridError(
-                    f"no true values at {site.module!r} ({site.kind}): its map does not follow the "
-                    "picture's; choose layers before it"
-                )
+    def __init__(self, truth: Truth, windows: Tensor, maps: dict[str, Tensor]) -> None:
+        self.truth, self.windows, self.maps = truth, windows, maps
+        self.sites = tuple(truth.sites.values())
 
     def __repr__(self) -> str:
-        layers = ", ".join(self.layers)
+        layers = ", ".join(self.maps)
         return f"Optimal({len(self.windows)} windows, {len(self.sites)} padding sites: {layers})"
 
     def features(
@@ -140,15 +117,11 @@ class Optimal:
             The network under another scheme, from :func:`ppp.with_padding` with pools kept.
         """
         with self.truth.injected(true, model):
-            return copies(Tap(model or self.model, self.layers), self.windows)
+            return copies(Tap(model or self.truth.model, list(self.maps)), self.windows)
 
 
 def optimal(
-    model: nn.Module,
-    pixels: Tensor,
-    tops: Sequence[int],
-    lefts: Sequence[int],
-    coverage: Coverage,
+    model: nn.Module, pixels: Tensor, tops: Sequence[int], lefts: Sequence[int], coverage: Coverage
 ) -> Optimal:
     """Run a picture once, and keep what optimal padding of its windows needs at every site.
 
@@ -193,4 +166,20 @@ def optimal(
         raise PPPError("this coverage names no padding sites; make it with ppp.coverage")
     if pixels.ndim != 3:
         raise PPPError(f"pixels have shape {tuple(pixels.shape)}; expected a picture (C, H, W)")
-    return Optimal(model, pixels, tops, lefts, coverage)
+    truth = Truth(model, coverage.sites, tops, lefts)
+    maps: dict[str, Tensor] = {}
+
+    def consume(layer: str, output: Tensor) -> None:
+        size = output.shape[-2], output.shape[-1]
+        places = coverage[layer].certify(size, truth.tops, truth.lefts)
+        maps[layer] = gather(output[0], *places, coverage[layer].influence.shape)
+
+    with truth.recorded():
+        Tap(model, list(coverage))(pixels[None], consume)
+    for key, site in truth.sites.items():
+        if key not in truth.values:
+            raise GridError(
+                f"no true values at {site.module!r} ({site.kind}): its map does not follow the "
+                "picture's; choose layers before it"
+            )
+    return Optimal(truth, gather(pixels, truth.tops, truth.lefts, coverage.input_size), maps)

@@ -74,7 +74,7 @@ class Windows:
     ) -> None:
         self.size = input_shape(size)
         self._pictures = pictures
-        self._n = sum(len(p.tops) for p in pictures) if not callable(pictures) else n
+        self._n = n if callable(pictures) else sum(len(p.tops) for p in pictures)
 
     def __iter__(self) -> Iterator[Picture]:
         return iter(self._pictures() if callable(self._pictures) else self._pictures)
