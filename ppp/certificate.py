@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from ppp import display
 from ppp.errors import MarginError
 from ppp.inventory import Site
 from ppp.padding import Sides
@@ -204,6 +205,10 @@ class Coverage(dict[str, LayerCoverage]):
     def __repr__(self) -> str:
         window = f"windows of {self.input_size} px, stride {self.stride}, margin {self.margin}"
         return f"Coverage({window}; layers {', '.join(self)})"
+
+    def _repr_html_(self) -> str:
+        rows = [{"padding can touch": c.influence, "layer": repr(c)} for c in self.values()]
+        return display.table(repr(self), rows)
 
     def only(self, layers: Sequence[str]) -> Coverage:
         """Return the coverage of some of the layers."""

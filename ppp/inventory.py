@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 from torch import nn
 
+from ppp import display
 from ppp.errors import PPPError, first_line
 from ppp.extraction import plain, require_eval
 from ppp.operators import ModuleStack, PaddedCall, watch
@@ -67,9 +68,11 @@ class Audit(tuple[PaddingSite, ...]):
     runs: Counter[str]
 
     def __repr__(self) -> str:
-        kinds = Counter(site.kind for site in self)
-        listed = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
-        return f"Audit({len(self)} padding sites: {listed or 'the network pads nowhere'})"
+        kinds = Counter(site.kind for site in self).items()
+        return f"Audit({len(self)} padding sites: {', '.join(f'{n} {kind}' for kind, n in kinds)})"
+
+    def _repr_html_(self) -> str:
+        return display.table(repr(self), self.table().to_dict("records"))
 
     def table(self) -> pd.DataFrame:
         """Return one row per site."""

@@ -16,7 +16,7 @@ from ppp.errors import MarginError, NullTestError, PictureError, PPPError, SwapE
 from ppp.extraction import Tap, plain, require_eval, runs_twice
 from ppp.influence import coverage as find_coverage
 from ppp.inventory import Audit, audit, running
-from ppp.metrics import Moments, check_confidence, merged, noise_floor, separated, summarise
+from ppp.metrics import Moments, merged, noise_floor, separated, summarise
 from ppp.padding import Scheme
 from ppp.results import Checkpoint, LayerResult, Measurement, NullTest
 from ppp.resumption import Kept, network_fingerprint
@@ -145,7 +145,8 @@ def measure(
         raise PPPError("checkpoints are not kept in a folder; give either checkpoints or keep")
     if pools not in POOLS:
         raise PPPError(unknown("pools", pools, POOLS))
-    check_confidence(confidence)
+    if not isinstance(confidence, int | float) or not 0 < confidence < 1:
+        raise PPPError(f"confidence is {confidence!r}; expected a level between 0 and 1, as 0.95")
     marks = sorted(set(checkpoints))
     with suppress(TypeError):  # raised where their number is not known beforehand
         _check_marks(marks, len(windows))
@@ -169,7 +170,7 @@ def measure(
     weight = next(model.parameters())
     settings = {"window_px": list(windows.size), "seed": seed, "pools": pools}
     settings |= {"batch_size": batch_size, "memory": memory}
-    settings |= {"device": str(weight.device), "torch": torch.__version__}
+    settings |= {"device": str(weight.device), "torch": str(torch.__version__)}
     folder = None
     if keep is not None:
         identity = {"network": network_fingerprint(model), "layers": layers}

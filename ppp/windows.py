@@ -85,8 +85,7 @@ class Windows:
         return self._n
 
     def __repr__(self) -> str:
-        number = "a number not known" if self._n is None else self._n
-        return f"Windows({number} of {self.size[0]} x {self.size[1]} px)"
+        return f"Windows({self._n or 'a number'} of {self.size[0]} x {self.size[1]} px)"
 
 
 class _Scene:

@@ -23,7 +23,7 @@ def run(*command: str, cwd: Path, **environment: str) -> subprocess.CompletedPro
 
 @pytest.fixture(scope="module")
 def unpacked(tmp_path_factory) -> Path:
-    """Build the wheel out of the library's files alone; return the folder that it is unpacked in."""
+    """Build the wheel, out of copies; return the folder that it is unpacked in."""
     source, folder = (tmp_path_factory.mktemp(name) for name in ("source", "unpacked"))
     named = ["pyproject.toml", "README.md", "LICENSE", *sorted((ROOT / "ppp").glob("*"))]
     for path in (ROOT / name for name in named):
