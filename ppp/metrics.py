@@ -6,7 +6,7 @@ PPP_k = E[D_k] over scenes [paper, Figure 1]. The two metrics follow the paper's
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from math import prod
 

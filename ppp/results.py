@@ -275,14 +275,10 @@ class Measurement(dict[tuple[str, str], LayerResult]):
 
 
 # What a saved measurement may hold besides arrays and JSON's own types.
-_KINDS: dict[str, Any] = {
-    kind.__name__: kind
-    for kinds in (
-        (Checkpoint, Estimate, LayerResult, NullTest, Summary),
-        (Completeness, Fraction, LayerCoverage, PaddingSite, Site),
-    )
-    for kind in kinds
-}
+_KINDS: dict[str, Any] = {kind.__name__: kind for kind in (
+    Checkpoint, Completeness, Estimate, Fraction, LayerCoverage, LayerResult, NullTest, PaddingSite,
+    Site, Summary,
+)}  # fmt: skip
 
 
 def _file(path: str | Path) -> Path:

@@ -193,10 +193,8 @@ class Kept:
         return ResumptionError(f"{path} is damaged ({reason}); delete {self.folder} to begin again")
 
     def _unusable(self, error: OSError) -> ResumptionError:
-        return ResumptionError(
-            f"folder {self.folder} cannot be used: {error.strerror}; give another folder, or make "
-            "room or rights for this one and go on"
-        )
+        reason = f"folder {self.folder} cannot be used: {error.strerror}"
+        return ResumptionError(f"{reason}; give another, or make room or rights for it and go on")
 
 
 def discard(folder: str | Path) -> None:

@@ -242,8 +242,7 @@ def with_padding(
     scheme = Scheme.parse(scheme)
     if pools not in POOLS:
         raise PPPError(unknown("pools", pools, POOLS))
-    named = list(model.named_modules())
-    refused = [(name, why) for name, module in named if (why := refusal(module))]
+    refused = [(name, why) for name, m in model.named_modules() if (why := refusal(m))]
     if refused:
         shown = "; ".join(f"{name or 'the model'!r}: {why}" for name, why in refused[:3])
         more = f" (and {len(refused) - 3} more)" if len(refused) > 3 else ""

@@ -164,8 +164,7 @@ class OptimalPasses:
             pixels = picture.pixels[None, :, y:bottom, x:right].to(self.weight.device)
             rows, columns = tops[part] - y, lefts[part] - x
             maps = self._pass(pixels, rows, columns)
-            stops = [*(end - done for end in ends), len(part)]
-            start = 0
+            start, stops = 0, [*(end - done for end in ends), len(part)]
             while start < len(part):
                 stop = min(start + size, *(stop for stop in stops if stop > start))
                 b = slice(start, stop)
@@ -205,8 +204,8 @@ class OptimalPasses:
         maps: dict[str, tuple[Tensor, np.ndarray, np.ndarray]] = {}
 
         def keep(layer: str, output: Tensor) -> None:
-            size = output.shape[-2], output.shape[-1]
-            maps[layer] = (output[0].clone(), *self.coverage[layer].certify(size, tops, lefts))
+            cells = self.coverage[layer].certify(tuple(output.shape[-2:]), tops, lefts)
+            maps[layer] = (output[0].clone(), *cells)
 
         with running(tuple(pixels.shape[2:])):
             if self.tried:

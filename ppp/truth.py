@@ -100,8 +100,9 @@ class Optimal:
         self.sites = tuple(truth.sites.values())
 
     def __repr__(self) -> str:
-        layers = ", ".join(self.maps)
-        return f"Optimal({len(self.windows)} windows, {len(self.sites)} padding sites: {layers})"
+        return (
+            f"Optimal({len(self.windows)} windows, {len(self.sites)} sites; {', '.join(self.maps)})"
+        )
 
     def features(
         self, true: Iterable[Site] | None = None, model: nn.Module | None = None
@@ -170,8 +171,7 @@ def optimal(
     maps: dict[str, Tensor] = {}
 
     def consume(layer: str, output: Tensor) -> None:
-        size = output.shape[-2], output.shape[-1]
-        places = coverage[layer].certify(size, truth.tops, truth.lefts)
+        places = coverage[layer].certify(tuple(output.shape[-2:]), truth.tops, truth.lefts)
         maps[layer] = gather(output[0], *places, coverage[layer].influence.shape)
 
     with truth.recorded():
