@@ -192,14 +192,14 @@ def survive(folder: str, count: int) -> None:
     torch.set_num_threads(1)
 
     def child(deadly: int, before: bool) -> None:
-        replace, count = os.replace, [0]
+        replace, writes = os.replace, [0]
 
         def counted(source, target):
-            count[0] += 1
-            if count[0] == deadly and before:
+            writes[0] += 1
+            if writes[0] == deadly and before:
                 os.kill(os.getpid(), signal.SIGKILL)
             replace(source, target)
-            if count[0] == deadly:
+            if writes[0] == deadly:
                 os.kill(os.getpid(), signal.SIGKILL)
 
         files.os.replace = counted
