@@ -7,41 +7,21 @@ from __future__ import annotations
 
 import argparse
 import cProfile
-import json
 import pstats
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from shared import alternate, report, small_network
 
 import ppp
 from ppp.extraction import Tap, gather
 from studies.networks import load_network
-from studies.pictures.plane import Scene, scenes
+from studies.pictures.plane import Scene
 
 LAYERS = ("layer1", "layer2", "layer3", "layer4")
 SCHEMES = ("zeros", "reflect", "replicate", "circular", "randn")
 WINDOW, PICTURE = 224, 1024
 SMALL_WINDOWS = 512
-
-Clocks = tuple[float, float]
-"""Wall-clock seconds, and processor seconds of all threads."""
-
-
-def alternate(work: dict[str, Callable[[], object]], repeats: int) -> dict[str, Clocks]:
-    """Run every piece of work in turn, `repeats` times; return the least seconds of each.
-
-    Taking turns lets the noise of a shared machine hit all of them alike.
-    """
-    least = dict.fromkeys(work, (float("inf"),) * 2)
-    for _ in range(repeats):
-        for name, piece in work.items():
-            began = time.perf_counter(), time.process_time()
-            piece()
-            spent = time.perf_counter() - began[0], time.process_time() - began[1]
-            least[name] = (min(least[name][0], spent[0]), min(least[name][1], spent[1]))
-    return least
 
 
 class Extraction:
@@ -92,21 +72,6 @@ class Extraction:
             tap(window, lambda *_: None)
 
 
-def small_network() -> Callable[[], object]:
-    """Return the measurement of the small network: all layers, one scheme, coverage included."""
-    network = load_network("plane-resnet", "trained")
-    reach = ppp.coverage(network.model, network.layers, network.window)
-    height, width = ppp.size_needed(network.window, reach)
-    pictures = {
-        scene.name: scene.pixels()
-        for scene in scenes(SMALL_WINDOWS // 16, height + 64, width + 64, seed=0)
-    }
-    windows = ppp.cut_windows(
-        pictures, network.window, reach, per_picture=16, seed=0, transform=network.prepare
-    )
-    return lambda: ppp.measure(network.model, windows, network.layers, "reflect", batch_size=32)
-
-
 def ratios(extraction: Extraction, repeats: int) -> dict[str, object]:
     """Time everything in turn and compare."""
     known = extraction.coverage
@@ -123,24 +88,17 @@ def ratios(extraction: Extraction, repeats: int) -> dict[str, object]:
     )
     n = len(extraction.windows)
     more = n / extraction.naive_windows
-    figures: dict[str, object] = {
-        "windows": n,
-        "naive_windows": extraction.naive_windows,
-        "batch_size": extraction.batch_size,
-        "threads": torch.get_num_threads(),
-    }
-    for clock, name in enumerate(("wall", "processor")):
-        seconds = {work: clocks[clock] for work, clocks in spent.items()}
-        figures[name] = {
-            "five_schemes_to_bare": seconds["five"] / seconds["bare"],
-            "five_schemes_to_bare_coverage_given": (
-                seconds["five, coverage given"] / seconds["bare"]
-            ),
-            "naive_to_one_scheme": seconds["naive"] * more / seconds["one"],
-            "naive_to_one_scheme_coverage_given": (
-                seconds["naive"] * more / seconds["one, coverage given"]
-            ),
-            "bare_seconds_per_window_and_scheme": seconds["bare"] / n / len(SCHEMES),
+    figures: dict[str, object] = {"windows": n, "naive_windows": extraction.naive_windows}
+    figures |= {"batch_size": extraction.batch_size, "threads": torch.get_num_threads()}
+    for clock in ("wall", "processor"):
+        s = {work: clocks[clock] for work, clocks in spent.items()}
+        given = ", coverage given"
+        figures[clock] = {
+            "five_schemes_to_bare": s["five"] / s["bare"],
+            "five_schemes_to_bare_coverage_given": s[f"five{given}"] / s["bare"],
+            "naive_to_one_scheme": s["naive"] * more / s["one"],
+            "naive_to_one_scheme_coverage_given": s["naive"] * more / s[f"one{given}"],
+            "bare_seconds_per_window_and_scheme": s["bare"] / n / len(SCHEMES),
         }
     return figures
 
@@ -165,12 +123,10 @@ def main() -> None:
         pstats.Stats(profile).strip_dirs().sort_stats("tottime").print_stats(30)
         return
     figures = ratios(extraction, options.repeats)
-    small = alternate({"small": small_network()}, options.repeats)["small"]
-    figures[f"small_network_{SMALL_WINDOWS}_windows_seconds"] = small[0]
-    text = json.dumps(figures, indent=2)
-    print(text)
-    if options.output:
-        options.output.write_text(text + "\n", encoding="utf-8")
+    net, windows, _ = small_network(SMALL_WINDOWS)
+    small = {"small": lambda: ppp.measure(net.model, windows, net.layers, "reflect", batch_size=32)}
+    spent = alternate(small, options.repeats)["small"]["wall"]
+    report(figures | {f"small_network_{SMALL_WINDOWS}_windows_seconds": spent}, options.output)
 
 
 if __name__ == "__main__":

@@ -15,30 +15,18 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
-PER_PICTURE = 16
-
 # ppp is imported in functions: a child's peak starts at what its parent held when it was started.
 
 
 def many_windows(n: int) -> dict[str, float]:
     """Measure `n` windows of scenes rendered on demand; return peak resident memory, in MiB."""
-    import ppp
-    from studies.networks import load_network
-    from studies.pictures.plane import scenes
+    from shared import small_network
 
-    network = load_network("plane-resnet", "trained")
-    reach = ppp.coverage(network.model, network.layers, network.window)
-    height, width = ppp.size_needed(network.window, reach)
-    windows = ppp.cut_windows(
-        scenes(n // PER_PICTURE, height + 64, width + 64, seed=0),
-        network.window,
-        reach,
-        per_picture=PER_PICTURE,
-        seed=0,
-        transform=network.prepare,
-    )
+    import ppp
+
+    network, windows, coverage = small_network(n)
     before = _resident()
-    measurement = ppp.measure(network.model, windows, network.layers, "zeros", coverage=reach)
+    measurement = ppp.measure(network.model, windows, network.layers, "zeros", coverage=coverage)
     if measurement.provenance["windows"] != n:
         raise RuntimeError(f"{measurement.provenance['windows']} windows measured, expected {n}")
     return {"before_mib": before, "peak_mib": _resident()}
@@ -73,11 +61,9 @@ def large_picture(side: int, n: int, bound_mib: int) -> dict[str, float]:
 
 
 def _coverage() -> object:
-    import ppp
-    from studies.networks import load_network
+    from shared import small_network
 
-    network = load_network("plane-resnet", "trained")
-    return ppp.coverage(network.model, network.layers, network.window)
+    return small_network(16)[2]
 
 
 def _resident() -> float:
@@ -122,10 +108,9 @@ def main() -> None:
         )
         for bound in (0, *options.bounds)
     }
-    text = json.dumps(figures, indent=2)
-    print(text)
-    if options.output:
-        options.output.write_text(text + "\n", encoding="utf-8")
+    from shared import report
+
+    report(figures, options.output)
 
 
 if __name__ == "__main__":

@@ -5,24 +5,12 @@ python benchmarks/plane.py
 
 from __future__ import annotations
 
-import time
-
 import torch
+from shared import alternate
 
 from studies.pictures.plane import SHAPES, render, render_windows
 
 WINDOW, MANY, SHEET = 160, 64, 1024
-
-
-def _fastest(work, repeats: int = 5) -> float:
-    """Seconds of the fastest of several runs, after one that fills the caches."""
-    work()
-    seconds = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - began)
-    return min(seconds)
 
 
 def direct() -> None:
@@ -42,11 +30,10 @@ def shared_sheet() -> None:
 def main() -> None:
     """Print windows a second."""
     torch.set_num_threads(1)
-    for name, work in (
-        (f"direct rendering, {MANY} scenes", direct),
-        (f"{MANY} windows cut from one sheet of {SHEET} px", shared_sheet),
-    ):
-        print(f"{name}: {MANY / _fastest(work):.0f} windows of {WINDOW} px a second")
+    sheets = f"{MANY} windows cut from one sheet of {SHEET} px"
+    spent = alternate({f"direct rendering, {MANY} scenes": direct, sheets: shared_sheet}, 6)
+    for name, seconds in spent.items():
+        print(f"{name}: {MANY / seconds['wall']:.0f} windows of {WINDOW} px a second")
 
 
 if __name__ == "__main__":

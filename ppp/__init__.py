@@ -1,37 +1,59 @@
 """Measure the position-information pattern from padding (PPP) of convolutional networks.
 
-The core: :mod:`ppp.padding` (schemes), :mod:`ppp.inventory` (every padding of a network),
+:mod:`ppp.padding` (schemes), :mod:`ppp.inventory` (every padding of a network),
 :mod:`ppp.swapping` (swap schemes), :mod:`ppp.influence` (what padding can touch),
 :mod:`ppp.truth` (true values in the place of padding), :mod:`ppp.completeness` (proof that
 nothing unlisted pads), :mod:`ppp.windows` and :mod:`ppp.measurement` (one pass over
 windows), :mod:`ppp.results`, :mod:`ppp.metrics`.
-Pictures, networks, training and figures are in :mod:`ppp.experiments`.
 """
 
 import importlib
+from typing import TYPE_CHECKING
 
+if TYPE_CHECKING:
+    from ppp.certificate import Completeness, Coverage, LayerCoverage
+    from ppp.errors import PPPError
+    from ppp.extraction import extract
+    from ppp.influence import coverage
+    from ppp.inventory import Audit, PaddingSite, audit
+    from ppp.measurement import measure
+    from ppp.metrics import Estimate, mae_ppp, snr_ppp
+    from ppp.padding import SCHEMES, Scheme, pad
+    from ppp.results import LayerResult, Measurement, NullTest
+    from ppp.swapping import with_padding
+    from ppp.truth import Optimal, optimal
+    from ppp.windows import Picture, Windows, cut_windows, size_needed
+
+    __version__: str
+
+# Where each public name is defined; it is imported when it is first used.
 _MODULES = {
-    "Completeness": "completeness",
-    "PPPError": "errors",
-    "Optimal": "truth",
-    "Picture": "windows",
-    "SCHEMES": "padding",
-    "Windows": "windows",
-    "audit": "inventory",
-    "coverage": "influence",
-    "cut_windows": "windows",
-    "extract": "extraction",
-    "measure": "measurement",
-    "optimal": "truth",
-    "pad": "padding",
-    "size_needed": "windows",
+    "SCHEMES": "padding", "Scheme": "padding", "pad": "padding",
+    "Audit": "inventory", "PaddingSite": "inventory", "audit": "inventory",
     "with_padding": "swapping",
-}
-__all__ = sorted(_MODULES)
+    "Completeness": "certificate", "Coverage": "certificate", "LayerCoverage": "certificate",
+    "coverage": "influence", "Optimal": "truth", "optimal": "truth", "extract": "extraction",
+    "Picture": "windows", "Windows": "windows", "cut_windows": "windows", "size_needed": "windows",
+    "measure": "measurement",
+    "LayerResult": "results", "Measurement": "results", "NullTest": "results",
+    "Estimate": "metrics", "mae_ppp": "metrics", "snr_ppp": "metrics", "PPPError": "errors",
+}  # fmt: skip
+__all__ = [
+    "SCHEMES", "Audit", "Completeness", "Coverage", "Estimate", "LayerCoverage", "LayerResult",
+    "Measurement", "NullTest", "Optimal", "PPPError", "PaddingSite", "Picture", "Scheme", "Windows",
+    "__version__", "audit", "coverage", "cut_windows", "extract", "mae_ppp", "measure", "optimal",
+    "pad", "size_needed", "snr_ppp", "with_padding",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> object:
     """Import a public name when it is first used: the command line stays quick."""
+    if name == "__version__":
+        metadata = importlib.import_module("importlib.metadata")
+        try:
+            return metadata.version("ppp-companion")
+        except metadata.PackageNotFoundError:  # a checkout on the path, not installed
+            return "0+checkout"
     if name not in _MODULES:
         raise AttributeError(f"module 'ppp' has no attribute {name!r}")
     return getattr(importlib.import_module(f"ppp.{_MODULES[name]}"), name)

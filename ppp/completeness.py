@@ -11,111 +11,65 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from fractions import Fraction
-from typing import TYPE_CHECKING
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
+from ppp.certificate import Completeness, Coverage
 from ppp.errors import GridError, PPPError
-from ppp.extraction import Tap
+from ppp.extraction import Finished, Tap, copies
 from ppp.inventory import input_channels, running
 from ppp.truth import Truth
 
-if TYPE_CHECKING:
-    from ppp.influence import Coverage
-
+#: Float error of a feature, in units of the layer's largest.
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
-"""Float error of a feature, in units of the layer's largest."""
+#: Pixels (or a layer's stride, if that is more) by which every layer must move.
 _LARGEST = 128
-"""Pixels (or a layer's stride, if that is more) by which every layer must move."""
-
-
-@dataclass(frozen=True)
-class Completeness:
-    """Whether the listed padding sites explain all of a layer's padding.
-
-    Attributes
-    ----------
-    relative : float
-        Largest difference, on any cell, between the features of a window whose sites all
-        have their true values and those of the larger picture; in units of the largest.
-    tolerance : float
-        What float error may make of it.
-    module : str
-        Where the proof fails: the first module whose output differs. Empty if it holds.
-
-    Examples
-    --------
-    >>> print(Completeness(0.02, 1e-9, "stem"))
-    not shown: something else pads, seen first in 'stem'
-    """
-
-    relative: float
-    tolerance: float
-    module: str = ""
-
-    @property
-    def shown(self) -> bool:
-        return self.relative <= self.tolerance
-
-    def __str__(self) -> str:
-        if self.shown:
-            return "shown"
-        return f"not shown: something else pads, seen first in {self.module!r}"
-
-    def both(self, other: Completeness) -> Completeness:
-        """Return the weaker of two proofs of one layer."""
-        return max(self, other, key=lambda proof: proof.relative / proof.tolerance)
 
 
 class Trial:
     """One window of one larger picture, with which completeness is tried."""
 
     def __init__(
-        self,
-        model: nn.Module,
-        reach: Coverage,
-        picture: Tensor,
-        place: tuple[int, int],
-        fill: float | None = None,
+        self, model: nn.Module, coverage: Coverage, picture: Tensor, place: Sequence[int], fill=None
     ) -> None:
-        self.model, self.reach, self.picture, self.place = model, reach, picture, place
-        self.fill, self.tap = fill, Tap(model, list(reach), to_the_end=False)
-        self.truth = Truth(model, reach.sites, place[:1], place[1:])
-        rows, columns = (slice(o, o + size) for o, size in zip(place, reach.input_size))
+        self.model, self.coverage, self.picture, self.place = model, coverage, picture, place
+        self.fill, self.tap = fill, Tap(model, list(coverage), to_the_end=False)
+        self.truth = Truth(model, coverage.sites, place[:1], place[1:])
+        rows, columns = (slice(o, o + size) for o, size in zip(place, coverage.input_size))
         window = picture[:, :, rows, columns]
         self.window = torch.cat([window, 0.5 * window.flip(0, 2, 3) + 0.25 * window.roll(1, 3)])
         self.tolerance = _TOLERANCE.get(picture.dtype, 1e-4)
 
-    def recorded(self):
+    def recorded(self) -> AbstractContextManager[None]:
         """Keep true values while the larger picture runs, which the caller sees to."""
         return self.truth.recorded(self.fill)
 
     def larger(self) -> dict[str, Tensor]:
         """Run the larger picture; return the window's part of every layer."""
-        expected: dict[str, Tensor] = {}
         with self.recorded():
-            self.tap(self.picture, lambda layer, out: expected.__setitem__(layer, out[0].clone()))
-        return {layer: self.cut(layer, map_) for layer, map_ in expected.items()}
+            maps = copies(self.tap, self.picture)
+        return {layer: self.cut(layer, map_[0]) for layer, map_ in maps.items()}
 
     def cut(self, layer: str, map_: Tensor) -> Tensor:
-        cells = self.reach[layer]
+        """Return the window's part of the picture's map, (C, H, W)."""
+        cells = self.coverage[layer]
         y, x = (o // stride for o, stride in zip(self.place, cells.stride))
         height, width = cells.influence.shape
         return map_[:, y : y + height, x : x + width]
 
     def differences(self, expected: dict[str, Tensor]) -> dict[str, Tensor | None]:
         """Run the window with its true values; return each layer's differences by cell."""
-        found: dict[str, Tensor] = {}
         with self.truth.injected():
-            self.tap(self.window, lambda layer, out: found.__setitem__(layer, out[0].clone()))
-        return {layer: _differences(found[layer], map_) for layer, map_ in expected.items()}
+            maps = copies(self.tap, self.window)
+        return {layer: _differences(maps[layer][0], map_) for layer, map_ in expected.items()}
 
     def proofs(self, differences: dict[str, Tensor | None]) -> dict[str, Completeness]:
+        """Return each layer's proof, without the module at which it fails."""
         worst = {k: math.inf if d is None else float(d.max()) for k, d in differences.items()}
         return {layer: Completeness(value, self.tolerance) for layer, value in worst.items()}
 
@@ -134,8 +88,8 @@ class Trial:
             return proofs
         module, relative = self._first_that_differs() or (first, differences[first])
         if relative is None or not self._middle_agrees(relative):
-            height, width = self.reach.input_size
-            y, x = least_steps(self.reach)
+            height, width = self.coverage.input_size
+            y, x = least_steps(self.coverage)
             uneven = height % y or width % x
             other = f", or try a window of a multiple of {y} x {x} px" if uneven else ""
             raise GridError(
@@ -144,10 +98,7 @@ class Trial:
                 f"features on a {height} x {width} window than on a larger picture there; choose "
                 f"a layer before it{other}"
             )
-        return {
-            layer: proof if proof.shown else replace(proof, module=module)
-            for layer, proof in proofs.items()
-        }
+        return {k: p if p.shown else replace(p, module=module) for k, p in proofs.items()}
 
     def _middle_agrees(self, relative: Tensor) -> bool:
         rows, columns = (slice(-(-size // 4), size - -(-size // 4)) for size in relative.shape)
@@ -156,65 +107,49 @@ class Trial:
 
     def _first_that_differs(self) -> tuple[str, Tensor] | None:
         """Return the first module to end whose output differs, and by how much on each cell."""
-        maps: dict[tuple[str, int], Tensor] = {}
+        maps: dict[str, list[Tensor]] = defaultdict(list)
         with self.truth.injected():
-            self._every_output(self.window, lambda key, out: maps.__setitem__(key, out.clone()))
+            self._every_output(self.window, lambda name, map_: maps[name].append(map_))
         differing: list[tuple[str, Tensor]] = []
 
-        def compare(key: tuple[str, int], whole: Tensor) -> None:
-            if differing or key not in maps:
-                return
-            relative = self._closest(maps.pop(key), whole)
+        def compare(name: str, whole: Tensor) -> None:
+            relative = self._closest(maps[name].pop(0), whole) if maps[name] else None
             if relative is not None and not bool((relative <= self.tolerance).all()):
-                differing.append((key[0], relative))
+                differing.append((name, relative))
+                raise Finished
 
         with self.recorded():
             self._every_output(self.picture, compare)
         return differing[0] if differing else None
 
-    def _every_output(self, x: Tensor, seen: Callable[[tuple[str, int], Tensor], None]) -> None:
-        count: Counter[str] = Counter()
+    def _every_output(self, x: Tensor, seen: Callable[[str, Tensor], None]) -> None:
+        """Call ``seen(module, map)`` for every map, its channels added up with odd weights."""
+        names = {module: name for name, module in self.model.named_modules()}
 
-        def hook(name: str):
-            def look(_module: nn.Module, _inputs: object, out: object) -> None:
-                if isinstance(out, Tensor) and out.ndim == 4 and out.is_floating_point():
-                    seen((name, count[name]), out.detach()[0])
-                    count[name] += 1
+        def look(module: nn.Module, _inputs: object, out: object) -> None:
+            maps = isinstance(out, Tensor) and out.ndim == 4 and out.is_floating_point()
+            if maps and names.get(module):
+                channels = torch.arange(out.shape[1], dtype=out.dtype, device=out.device)
+                seen(
+                    names[module], torch.tensordot(channels.add(1).cos(), out[0].detach(), 1)[None]
+                )
 
-            return look
-
-        handles = [
-            module.register_forward_hook(hook(name))
-            for name, module in self.model.named_modules()
-            if name
-        ]
-        try:
+        with nn.modules.module.register_module_forward_hook(look):
             self.tap(x, lambda *_: None)
-        finally:
-            for handle in handles:
-                handle.remove()
 
     def _closest(self, map_: Tensor, whole: Tensor) -> Tensor | None:
         """Compare a map with the part of the picture's that is most like it."""
+        _, height, width = map_.shape
+        more = whole.shape[1] - height, whole.shape[2] - width
         starts = []
-        for axis, (place, step) in enumerate(zip(self.place, self.reach.stride)):
-            pixels = self.picture.shape[2 + axis] - self.reach.input_size[axis]
-            more = whole.shape[1 + axis] - map_.shape[1 + axis]
-            strides = (Fraction(step, parts) for parts in range(1, 4 * step + 1))
+        for axis, place in enumerate(self.place):  # one cell more or less where a map is odd
+            pixels = self.picture.shape[2 + axis] - self.coverage.input_size[axis]
+            near = place * more[axis] / pixels
             starts.append(
-                {
-                    int(place / stride)
-                    for stride in strides
-                    if abs(more - pixels / stride) < 1.5 and place / stride <= more
-                }
+                range(max(0, math.ceil(near - 1.5)), min(more[axis], int(near + 1.5)) + 1)
             )
-        height, width = map_.shape[1:]
-        found = [
-            _differences(map_, whole[:, y : y + height, x : x + width])
-            for y in starts[0]
-            for x in starts[1]
-        ]
-        found = [relative for relative in found if relative is not None]
+        parts = (whole[:, y : y + height, x : x + width] for y, x in itertools.product(*starts))
+        found = [relative for p in parts if (relative := _differences(map_, p)) is not None]
         return min(found, key=lambda relative: float(relative.mean()), default=None)
 
 
@@ -227,8 +162,8 @@ def _differences(map_: Tensor, expected: Tensor) -> Tensor | None:
     return torch.where(difference.isnan(), math.inf, difference) / (peak or 1.0)
 
 
-def prove(model: nn.Module, reach: Coverage) -> dict[str, Completeness]:
-    """Try completeness on noise; return each layer's proof, and set ``reach.stride``.
+def prove(model: nn.Module, coverage: Coverage) -> dict[str, Completeness]:
+    """Try completeness on noise; return each layer's proof, and set ``coverage.stride``.
 
     The window lies at an odd multiple of the stride. A map that was enlarged from a coarser
     one moves only by the coarser stride: where the grids do not coincide, the stride is
@@ -241,63 +176,59 @@ def prove(model: nn.Module, reach: Coverage) -> dict[str, Completeness]:
         The grids coincide at no multiple.
     """
     try:
-        return _at_some_stride(copy.deepcopy(model).double(), reach)
+        return _at_some_stride(copy.deepcopy(model).double(), coverage)
     except PPPError:
         raise
     except Exception:  # a part that stays in single precision, or that cannot be copied
-        with running(reach.input_size):
-            return _at_some_stride(model, reach)
+        with running(coverage.input_size):
+            return _at_some_stride(model, coverage)
 
 
-def least_steps(reach: Coverage) -> tuple[int, int]:
+def least_steps(coverage: Coverage) -> tuple[int, int]:
     """Return the least common multiple (y, x) of the strides of all layers and sites."""
-    y, x = (
-        math.lcm(
-            *(layer.stride[axis] for layer in reach.values()),
-            *(site.stride[axis].numerator for site in reach.sites if site.stride[axis]),
-        )
-        for axis in (0, 1)
-    )
+    strides = [layer.stride for layer in coverage.values()]
+    strides += [(y.numerator or 1, x.numerator or 1) for y, x in (s.stride for s in coverage.sites)]
+    y, x = (math.lcm(*steps) for steps in zip(*strides))
     return y, x
 
 
-def _at_some_stride(model: nn.Module, reach: Coverage) -> dict[str, Completeness]:
-    reach.stride = y, x = least_steps(reach)
+def _at_some_stride(model: nn.Module, coverage: Coverage) -> dict[str, Completeness]:
+    coverage.stride = y, x = least_steps(coverage)
     most = max(0, math.ceil(math.log2(_LARGEST / max(y, x))))
     try:
-        trial = on_noise(model, reach)
+        trial = on_noise(model, coverage)
         return trial.verdict(trial.larger())
     except GridError:
-        if not _moved(model, reach, (y << most, x << most)):
+        if not _moved(model, coverage, (y << most, x << most)):
             raise
     pairs = sorted(
         itertools.product(range(most + 1), repeat=2), key=lambda pair: (max(pair), sum(pair))
     )
     steps = ((y << rows, x << columns) for rows, columns in pairs[1:])
-    return next(filter(None, (_moved(model, reach, step) for step in steps)))
+    return next(filter(None, (_moved(model, coverage, step) for step in steps)))
 
 
-def _moved(model: nn.Module, reach: Coverage, step: tuple[int, int]) -> dict[str, Completeness]:
+def _moved(model: nn.Module, coverage: Coverage, step: tuple[int, int]) -> dict[str, Completeness]:
     """Return the proofs with another stride if all hold, none otherwise."""
-    reach.stride = step
-    trial = on_noise(model, reach)
+    coverage.stride = step
+    trial = on_noise(model, coverage)
     proofs = trial.proofs(trial.differences(trial.larger()))
     return proofs if all(proof.shown for proof in proofs.values()) else {}
 
 
-def on_noise(model: nn.Module, reach: Coverage) -> Trial:
-    """Return a trial with a window of noise, at an odd multiple of ``reach.stride``."""
-    sites = [site for site in reach.sites if all(site.stride)]
+def on_noise(model: nn.Module, coverage: Coverage) -> Trial:
+    """Return a trial with a window of noise, at an odd multiple of ``coverage.stride``."""
+    sites = [site for site in coverage.sites if all(site.stride)]
     place, shape = [], []
-    for axis, step in enumerate(reach.stride):
+    for axis, step in enumerate(coverage.stride):
         before = max([site.border[2 - 2 * axis] * site.stride[axis] for site in sites], default=0)
         place.append((math.ceil(before / step) // 2 * 2 + 1) * step)
         needed = [
             (site.size[axis] + site.border[3 - 2 * axis]) * site.stride[axis] for site in sites
         ]
-        shape.append(math.ceil((place[axis] + max([reach.tail[axis], *needed])) / step) * step)
+        shape.append(math.ceil((place[axis] + max([coverage.tail[axis], *needed])) / step) * step)
     weight = next(model.parameters())
     noise = torch.randn(
         1, input_channels(model), *shape, generator=torch.Generator().manual_seed(0)
     )
-    return Trial(model, reach, noise.to(weight.dtype), tuple(place), fill=0.0)
+    return Trial(model, coverage, noise.to(weight.dtype), tuple(place), fill=0.0)

@@ -64,21 +64,10 @@ class DocumentError(PPPError):
     """A path that is none, or a file that cannot be read as what it should be."""
 
 
-class _Repr(reprlib.Repr):
-    def __init__(self) -> None:
-        super().__init__()
-        self.maxstring = self.maxother = self.maxlong = 160
-        self.maxlist = self.maxtuple = self.maxdict = self.maxset = 24
-        self.maxlevel = 3
-
-    def repr_int(self, x: int, level: int) -> str:
-        try:
-            return super().repr_int(x, level)
-        except ValueError:  # more digits than Python writes out
-            return f"a number of {x.bit_length()} bits"
-
-
-_REPR = _Repr()
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = _REPR.maxlong = 160
+_REPR.maxlist = _REPR.maxtuple = _REPR.maxdict = _REPR.maxset = 24
+_REPR.maxlevel = 3
 
 
 def shown(value: object, most: int = 240) -> str:
@@ -91,7 +80,10 @@ def shown(value: object, most: int = 240) -> str:
     >>> shown("a" * 1_000_000, 20)
     "'aaaaaaaaaaaaaaaa..."
     """
-    text = _REPR.repr(value)
+    try:
+        text = _REPR.repr(value)
+    except ValueError:  # more digits than Python writes out
+        text = f"a {type(value).__name__} too long to write out"
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 

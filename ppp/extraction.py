@@ -14,8 +14,8 @@ from ppp.errors import LayerError, PPPError, unknown
 Consume = Callable[[str, Tensor], None]
 
 
-class _Finished(Exception):
-    """Raised by a hook once every layer has been seen: the rest of the network is not run."""
+class Finished(Exception):
+    """Raised by a hook once all that is wanted has been seen: the rest is not run."""
 
 
 def runs_twice(layer: str) -> LayerError:
@@ -74,8 +74,7 @@ class Tap:
     """
 
     def __init__(self, model: nn.Module, layers: Sequence[str], *, to_the_end: bool = True) -> None:
-        if isinstance(layers, str):
-            layers = [layers]
+        layers = [layers] if isinstance(layers, str) else layers
         modules = dict(model.named_modules())
         if not layers:
             raise LayerError("no layer given; name at least one module of the model")
@@ -93,24 +92,21 @@ class Tap:
         """Run `x` (N, C, H, W) through the network, calling ``consume(layer, output)``."""
         pending = set(self.layers)
         handles = []
-        repeated: list[LayerError] = []
 
         def hook(layer: str) -> Callable[..., None]:
             def seen(_module: nn.Module, _inputs: object, output: object) -> None:
                 if layer not in pending:
-                    repeated.append(runs_twice(layer))
-                    raise repeated[0]
+                    raise runs_twice(layer)
                 if not isinstance(output, Tensor) or output.ndim != 4:
-                    got = (
-                        tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-                    )
+                    kind = type(output).__name__
+                    got = tuple(output.shape) if isinstance(output, Tensor) else kind
                     raise LayerError(
                         f"layer {layer!r} gives {got}; expected feature maps (N, C, H, W)"
                     )
                 consume(layer, output.detach())
                 pending.discard(layer)
                 if not pending and not self._to_the_end:
-                    raise _Finished
+                    raise Finished
 
             return seen
 
@@ -119,10 +115,10 @@ class Tap:
                 handles.append(module.register_forward_hook(hook(layer)))
             with plain():
                 self.model(x.clone() if x.is_inference() else x)
-        except _Finished:
+        except Finished:
             return
-        except Exception:
-            if pending or repeated:
+        except Exception as error:
+            if pending or isinstance(error, LayerError):
                 raise
         finally:
             for handle in handles:
@@ -159,11 +155,16 @@ def extract(model: nn.Module, x: Tensor, layers: Sequence[str]) -> dict[str, Ten
     True
     """
     require_eval(model)
-    maps: dict[str, Tensor] = {}
     tap = Tap(model, layers)
-    with plain():
-        tap(x, lambda layer, output: maps.__setitem__(layer, output.clone()))
+    maps = copies(tap, x)
     return {layer: maps[layer] for layer in tap.layers}
+
+
+def copies(tap: Tap, x: Tensor) -> dict[str, Tensor]:
+    """Return a copy of each layer's output, in the order in which they run."""
+    maps: dict[str, Tensor] = {}
+    tap(x, lambda layer, output: maps.__setitem__(layer, output.clone()))
+    return maps
 
 
 def require_eval(model: nn.Module) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from fractions import Fraction
 
 import pandas as pd
 import torch
 from torch import nn
 
+from ppp import display
 from ppp.errors import PPPError, first_line
 from ppp.extraction import plain, require_eval
 from ppp.operators import ModuleStack, PaddedCall, watch
@@ -62,14 +64,20 @@ class PaddingSite:
 class Audit(tuple[PaddingSite, ...]):
     """The padding sites of a network, in the order in which they run."""
 
+    #: How often each module ran.
     runs: Counter[str]
-    """How often each module ran."""
+
+    def __repr__(self) -> str:
+        kinds = Counter(site.kind for site in self).items()
+        return f"Audit({len(self)} padding sites: {', '.join(f'{n} {kind}' for kind, n in kinds)})"
+
+    def _repr_html_(self) -> str:
+        return display.table(repr(self), self.table().to_dict("records"))
 
     def table(self) -> pd.DataFrame:
         """Return one row per site."""
-        return pd.DataFrame(
-            [asdict(site) for site in self], columns=list(PaddingSite.__annotations__)
-        )
+        rows = [asdict(site) for site in self]
+        return pd.DataFrame(rows, columns=list(PaddingSite.__annotations__))
 
     def unswappable(self, *, pools: bool = False) -> list[PaddingSite]:
         """Return the sites that no swap replaces; pools and enlargements only if asked for."""
@@ -130,19 +138,16 @@ def audit(model: nn.Module, input_size: int | tuple[int, int]) -> Audit:
     require_eval(model)
     found: list[PaddingSite] = []
     stack = ModuleStack(model)
-
     entered = -1
 
     def record(call: PaddedCall) -> object:
         nonlocal entered
         site = _site(call, stack)
         if site.kind == "same" and entered == stack.entered:  # the odd cell, then the rest
-            previous = found.pop()
-            site = replace(
-                site,
-                declared=_sum(previous.declared, site.declared),
-                used=_sum(previous.used, site.used),
-            )
+            odd = found.pop()
+            both = zip(odd.declared + odd.used, site.declared + site.used)
+            total = tuple(cell + rest for cell, rest in both)
+            site = replace(site, declared=total[:4], used=total[4:])
         entered = stack.entered
         seen = [i for i, other in enumerate(found) if replace(other, calls=1) == site]
         if site.origin == "module" and seen:
@@ -172,11 +177,7 @@ def running(shape: tuple[int, int]) -> Iterator[None]:
         ) from error
 
 
-def _sum(first: Sides, second: Sides) -> Sides:
-    left, right, top, bottom = (a + b for a, b in zip(first, second))
-    return left, right, top, bottom
-
-
+#: The modules that pad by themselves, by the kind of call that they make.
 _OWNERS = {
     "convolution": (nn.Conv2d, nn.ConvTranspose2d),
     "transposed": (nn.Conv2d, nn.ConvTranspose2d),
@@ -186,19 +187,23 @@ _OWNERS = {
     "unfold": nn.Unfold,
     "interpolation": nn.Upsample,
 }
-"""The modules that pad by themselves, by the kind of call that they make."""
+
+
+def _padder(call: PaddedCall, stack: ModuleStack) -> tuple[str, str]:
+    """Return the module that pads and the kind; what a swapped convolution's border pads is its."""
+    name, kind, module = stack.name, call.kind, stack.module
+    if isinstance(module, Pad2d) and name.endswith(".border"):
+        return name.removesuffix(".border"), "convolution"
+    return name, "convolution" if kind == "pad" and isinstance(module, nn.Conv2d) else kind
 
 
 def _site(call: PaddedCall, stack: ModuleStack) -> PaddingSite:
     module = stack.module
-    kind, fill, name = call.kind, call.fill, stack.name
-    own = isinstance(module, _OWNERS[kind]) or (
-        kind == "pad" and module is not None and current_scheme(module) is not None
+    own = isinstance(module, _OWNERS[call.kind]) or (
+        call.kind == "pad" and module is not None and current_scheme(module) is not None
     )
-    if isinstance(module, Pad2d) and name.endswith(".border"):
-        kind, fill, name = "convolution", str(module.scheme), name.removesuffix(".border")
-    if own and kind == "pad" and isinstance(module, nn.Conv2d):
-        kind = "convolution"
+    name, kind = _padder(call, stack)
+    fill = str(module.scheme) if isinstance(module, Pad2d) and name != stack.name else call.fill
     if own and kind == "convolution" and getattr(module, "padding", None) == "same":
         kind = "same"
     if not any(call.declared) and call.ceil_mode:
@@ -215,3 +220,53 @@ def _site(call: PaddedCall, stack: ModuleStack) -> PaddingSite:
     origin = "module" if own else "functional"
     used = call.declared, call.used, call.ceil_mode
     return PaddingSite(name, kind, origin, fill, *used, not reason, reason)
+
+
+#: Module, kind and number of a call: by it, a call of one pass is found in another.
+Key = tuple[str, str, int]
+
+
+@dataclass(frozen=True)
+class Site:
+    """A call that pads when a window runs.
+
+    Attributes
+    ----------
+    module, kind : str
+        As in :class:`ppp.inventory.PaddingSite`.
+    number : int
+        Among the calls of this kind in this module, from 0.
+    size : (height, width)
+        Cells of the map that is padded.
+    border : (left, right, top, bottom)
+        Cells needed around it; negative where some of its own are not read.
+    stride : (y, x)
+        Input pixels between its cells; 0 where its size does not follow the input's.
+    """
+
+    module: str
+    kind: str
+    number: int
+    size: tuple[int, int]
+    border: Sides
+    stride: tuple[Fraction, Fraction]
+
+    @property
+    def key(self) -> Key:
+        return self.module, self.kind, self.number
+
+
+@contextmanager
+def keyed(
+    stack: ModuleStack, work: Callable[[Key, PaddedCall], object], **others: Callable | None
+) -> Iterator[None]:
+    """Watch every call that could pad; ``work(key, call)`` may replace what it gives."""
+    seen: Counter[tuple[str, str]] = Counter()
+
+    def numbered(call: PaddedCall) -> object:
+        pads = _padder(call, stack)
+        seen[pads] += 1
+        return work((*pads, seen[pads] - 1), call)
+
+    with stack.watching(), watch(numbered, every=True, **others):
+        yield

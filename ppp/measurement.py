@@ -11,28 +11,21 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ppp.completeness import Completeness, Trial
+from ppp.certificate import Completeness, Coverage
 from ppp.errors import MarginError, NullTestError, PictureError, PPPError, SwapError, unknown
-from ppp.extraction import Tap, gather, plain, require_eval, runs_twice
-from ppp.influence import Coverage, coverage as find_coverage, first_cells
+from ppp.extraction import Tap, plain, require_eval, runs_twice
+from ppp.influence import coverage as find_coverage
 from ppp.inventory import Audit, audit, running
-from ppp.metrics import (
-    Moments,
-    check_confidence,
-    merged,
-    noise_floor,
-    separated,
-    summarise,
-)
+from ppp.metrics import Moments, merged, noise_floor, separated, summarise
 from ppp.padding import Scheme
 from ppp.results import Checkpoint, LayerResult, Measurement, NullTest
 from ppp.resumption import Kept, network_fingerprint
 from ppp.swapping import POOLS, with_generator, with_padding
-from ppp.tiles import Bound, bound
+from ppp.tiles import OptimalPasses, bound
 from ppp.windows import Picture, Windows
 
+#: Name of the scheme "as the network is": nothing is swapped.
 OWN = "own"
-"""Name of the scheme "as the network is": nothing is swapped."""
 
 
 @contextmanager
@@ -148,101 +141,85 @@ def measure(
         raise PPPError(f"batch_size {batch_size} and groups {groups} must be at least 1")
     if any(type(n) is not int or n < 2 for n in checkpoints):
         raise PPPError(f"checkpoints {list(checkpoints)!r}: expected integers of at least 2")
-    if pools not in POOLS:
-        raise PPPError(unknown("pools", pools, POOLS))
-    check_confidence(confidence)
-    marks = sorted(set(checkpoints))
-
-    def check_marks(n: int) -> None:
-        if marks and marks[-1] > n:
-            raise PictureError(f"checkpoint {marks[-1]} lies beyond the {n} windows given")
-
-    with suppress(TypeError):  # raised where their number is not known beforehand
-        check_marks(len(windows))
     if keep is not None and checkpoints:
         raise PPPError("checkpoints are not kept in a folder; give either checkpoints or keep")
+    if pools not in POOLS:
+        raise PPPError(unknown("pools", pools, POOLS))
+    if not isinstance(confidence, int | float) or not 0 < confidence < 1:
+        raise PPPError(f"confidence is {confidence!r}; expected a level between 0 and 1, as 0.95")
+    marks = sorted(set(checkpoints))
+    with suppress(TypeError):  # raised where their number is not known beforehand
+        _check_marks(marks, len(windows))
     Tap(model, layers)  # refuses unknown layers by name
-    reach = coverage or find_coverage(model, layers, windows.size)
-    if reach.input_size != windows.size or not set(layers) <= set(reach):
+    coverage = coverage or find_coverage(model, layers, windows.size)
+    if coverage.input_size != windows.size or not set(layers) <= set(coverage):
         raise PPPError(
-            f"coverage is of layers {list(reach)} at {reach.input_size} px; "
+            f"coverage is of layers {list(coverage)} at {coverage.input_size} px; "
             f"the windows are {windows.size} px and the layers {list(layers)}"
         )
-    if reach.sites is None:
-        reach.sites = find_coverage(model, layers, windows.size).sites
+    if coverage.sites is None:
+        coverage.sites = find_coverage(model, layers, windows.size).sites
     inventory = audit(model, windows.size)
     for layer in layers:
         if inventory.runs[layer] > 1:
             raise runs_twice(layer)
     branches, generators = _branches(model, schemes, inventory, pools, seed, windows.size)
-    limit = None if memory is None else bound(model, layers, reach, memory)
-    run = _Run(model, branches, generators, layers, reach, groups, distributions, limit)
-    run.compare(reach.proofs(layers))
+    limit = None if memory is None else bound(model, layers, coverage, memory)
+    sums = _Sums(model, branches, generators, layers, coverage, groups, distributions, limit)
+    sums.compare({k: proof for k in layers if (proof := coverage[k].completeness)})
     weight = next(model.parameters())
-    settings = {
-        "window_px": list(windows.size),
-        "seed": seed,
-        "pools": pools,
-        "batch_size": batch_size,
-        "memory": memory,
-        "device": str(weight.device),
-        "torch": torch.__version__,
-    }
-    kept = None
+    settings = {"window_px": list(windows.size), "seed": seed, "pools": pools}
+    settings |= {"batch_size": batch_size, "memory": memory}
+    settings |= {"device": str(weight.device), "torch": str(torch.__version__)}
+    folder = None
     if keep is not None:
         identity = {"network": network_fingerprint(model), "layers": layers}
         identity |= {"schemes": list(branches), "groups": groups, "distributions": distributions}
-        kept = Kept(keep, identity | settings)
-        kept.restore(run)
+        folder = Kept(keep, identity | settings)
+        folder.restore(sums)
+    report = progress or (lambda _: None)
     with plain(), exact_kernels() as kernels:
         for picture in windows:
             _check_picture(picture, windows.size)
-            if kept and kept.skips(picture):
-                if progress:
-                    progress(len(picture.tops))
+            if folder and folder.skips(picture):
+                report(len(picture.tops))
                 continue
-            run.open(picture, marks)
-            start, count = 0, len(picture.tops)
-            while start < count:
-                to_mark = min((m - run.n for m in marks if m > run.n), default=count)
-                stop = min(count, start + min(batch_size, to_mark))
-                run.step(slice(start, stop))
-                if run.n in marks:
-                    run.mark(confidence)
-                if progress:
-                    progress(stop - start)
-                start = stop
-            if kept:
-                kept.save(run, picture)
-        if kept:
-            kept.close()
-        if run.n < 2:
-            raise PictureError(f"{run.n} window(s) given; a measurement needs at least 2")
-        check_marks(run.n)
-        result = run.result(confidence)
-    result.audit, result.coverage = inventory, reach
+            for window_batch, optimal in sums.batches(picture, batch_size, marks):
+                sums.step(window_batch, optimal)
+                if sums.n in marks:
+                    sums.mark(confidence)
+                report(len(window_batch))
+            if folder:
+                folder.save(sums, picture)
+        if folder:
+            folder.close()
+        if sums.n < 2:
+            raise PictureError(f"{sums.n} window(s) given; a measurement needs at least 2")
+        _check_marks(marks, sums.n)
+        result = sums.result(confidence)
+    result.audit, result.coverage = inventory, coverage
     result.provenance = {
-        "windows": run.n,
-        "pictures": list(run.pictures),
-        "groups": min(groups, len(run.pictures)),
+        "windows": sums.n,
+        "pictures": list(sums.pictures),
+        "groups": min(groups, len(sums.pictures)),
         **settings,
-        "tiles": run.tiles,
+        "tiles": sums.optimal.count,
         "dtype": str(weight.dtype),
         "threads": torch.get_num_threads(),
         "not_swapped": [f"{s.module}: {s.kind}" for s in inventory.unswappable(pools=True)],
-        "completeness": {layer: str(proof) for layer, proof in run.proofs.items()},
+        "completeness": {layer: str(proof) for layer, proof in sums.proofs.items()},
         **{f"{name}_before": state for name, state in kernels.items()},
     }
     return result
 
 
+def _check_marks(marks: Sequence[int], n: int) -> None:
+    if marks and marks[-1] > n:
+        raise PictureError(f"checkpoint {marks[-1]} lies beyond the {n} windows given")
+
+
 def _branches(
-    model: nn.Module,
-    schemes: str | Scheme | Sequence[str | Scheme] | None,
-    inventory: Audit,
-    pools: str,
-    seed: int,
-    size: tuple[int, int],
+    model, schemes, inventory: Audit, pools: str, seed: int, size: tuple[int, int]
 ) -> tuple[dict[str, nn.Module], dict[str, torch.Generator]]:
     """Return the network under each scheme, and the source of its random padding."""
     listed = [schemes] if schemes is None or isinstance(schemes, str | Scheme) else list(schemes)
@@ -256,17 +233,12 @@ def _branches(
         if scheme is None or scheme == OWN:
             branches[OWN], generators[OWN] = with_generator(model, generator), generator
             continue
-        blocked = [
-            site
-            for site in inventory.unswappable(pools=pools == "swap")
-            if site.kind != "interpolation"
-        ]
-        if blocked:
-            site = blocked[0]
-            raise SwapError(
-                f"padding {scheme!s} cannot be swapped in at {site.module!r} ({site.kind}): "
-                f"{site.reason}; measure the network's own padding with schemes=None"
-            )
+        for site in inventory.unswappable(pools=pools == "swap"):
+            if site.kind != "interpolation":
+                raise SwapError(
+                    f"padding {scheme!s} cannot be swapped in at {site.module!r} ({site.kind}): "
+                    f"{site.reason}; measure the network's own padding with schemes=None"
+                )
         if Scheme.parse(scheme).name == "nan":
             raise PPPError("padding nan marks cells and cannot be measured; see ppp.coverage")
         name = str(Scheme.parse(scheme))
@@ -294,94 +266,44 @@ def _check_picture(picture: Picture, size: tuple[int, int]) -> None:
         )
     if not len(picture.tops) == len(picture.lefts) > 0:
         raise PictureError(f"picture {picture.name!r} has no windows, or unequal offset lists")
-    if min(*picture.tops, *picture.lefts) < 0 or (
-        max(picture.tops) + size[0] > pixels.shape[1]
-        or max(picture.lefts) + size[1] > pixels.shape[2]
-    ):
+    bottom, right = max(picture.tops) + size[0], max(picture.lefts) + size[1]
+    beyond = bottom > pixels.shape[1] or right > pixels.shape[2]
+    if beyond or min(*picture.tops, *picture.lefts) < 0:
         raise PictureError(f"picture {picture.name!r}: a window lies outside its pixels")
     # extremes are NaN if any pixel is; torch.isfinite would take twice the picture's memory
     if not all(bool(extreme.isfinite()) for extreme in pixels.aminmax()):
         raise PictureError(f"picture {picture.name!r} holds NaN or infinite pixels")
 
 
-class _Run:
-    """The state of one measurement: shared optimal features, moments per group."""
+class _Sums:
+    """The state of a measurement: moments per group of pictures, extremes, checkpoints."""
 
     def __init__(
-        self, model, branches, generators, layers, reach, groups, distributions, limit
+        self, model, branches, generators, layers, coverage, groups, distributions, limit
     ) -> None:
-        self.reach, self.generators = reach, generators
-        self.optimal_tap = Tap(model, layers, to_the_end=False)
+        self.generators, self.coverage = generators, coverage
+        self.optimal = OptimalPasses(model, layers, coverage, limit, self.compare)
         self.taps = {
             name: Tap(branch, layers, to_the_end=False) for name, branch in branches.items()
         }
-        self.proofs: dict[str, Completeness] = {}
-        self.tried = False
         keys = [(name, layer) for name in branches for layer in layers]
         self.moments = {key: [Moments() for _ in range(groups)] for key in keys}
         self.scales = {layer: [Moments() for _ in range(groups)] for layer in layers}
         self.features = {key: Moments() for key in keys} if distributions else {}
         self.optimal_features = {layer: Moments() for layer in layers} if distributions else {}
-        self.clean = {layer: _bounded(~reach[layer].influence) for layer in layers}
+        self.clean = {layer: _bounded(~self.coverage[layer].influence) for layer in layers}
         self.null = dict.fromkeys(keys, 0.0)
         self.peak = dict.fromkeys(layers, 0.0)
+        self.proofs: dict[str, Completeness] = {}
         self.marks: dict[tuple[str, str], list[Checkpoint]] = {key: [] for key in keys}
-        self.weight = next(model.parameters())
         self.pictures: dict[str, int] = {}
         self.groups, self.n = groups, 0
-        self.limit: Bound | None = limit
-        self.tiles = 0
 
-    def open(self, picture: Picture, marks: Sequence[int]) -> None:
-        """Turn to a picture: check its windows, and put them into tiles if it is too large."""
-        if picture.pixels.dtype != self.weight.dtype:
-            raise PictureError(
-                f"picture {picture.name!r} is {picture.pixels.dtype}, the network "
-                f"{self.weight.dtype}; convert with pixels.to({self.weight.dtype})"
-            )
-        order = self.pictures.setdefault(picture.name, len(self.pictures))
-        self.group = order % self.groups
-        tops, lefts = np.asarray(picture.tops), np.asarray(picture.lefts)
-        self._check_place(picture, *self._extents(picture.pixels, tops, lefts))
-        parts = [np.arange(len(tops))]
-        if self.limit and self.limit.area(tops, lefts) > self.limit.pixels:
-            between = np.split(parts[0], [m - self.n for m in marks if 0 < m - self.n < len(tops)])
-            parts = [p[tile] for p in between for tile in self.limit.tiles(tops[p], lefts[p])]
-        order = np.concatenate(parts)
-        self.pixels, self.tops, self.lefts = picture.pixels, tops[order], lefts[order]
-        self.ends = np.cumsum([len(part) for part in parts])
-        self.tile = slice(0)
-
-    def _open_tile(self, first: int) -> None:
-        """Run the optimal branch once over what the tile that holds this window needs."""
-        self.tile = slice(first, int(self.ends[self.ends > first][0]))
-        tops, lefts = self.tops[self.tile], self.lefts[self.tile]
-        rows, columns = self._extents(self.pixels, tops, lefts)
-        pixels = self.pixels[:, slice(*rows), slice(*columns)].to(self.weight.device)
-        self.cuts: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-        self.maps: dict[str, Tensor] = {}
-
-        def consume(layer: str, output: Tensor) -> None:
-            self.cuts[layer] = self.reach[layer].certify(
-                tuple(output.shape[-2:]), tops - rows[0], lefts - columns[0]
-            )
-            self.maps[layer] = output[0].clone()
-
-        with running(tuple(pixels.shape[1:])):
-            if self.tried:
-                self.optimal_tap(pixels[None], consume)
-            else:
-                self._try_completeness(pixels, (tops[0] - rows[0], lefts[0] - columns[0]), consume)
-        self.tiles += 1
-
-    def _try_completeness(self, pixels: Tensor, place: tuple[int, int], consume) -> None:
-        """Run the optimal branch over the first tile of all, and try one of its windows."""
-        reach = self.reach.only(self.optimal_tap.layers)
-        trial = Trial(self.optimal_tap.model, reach, pixels[None], tuple(map(int, place)))
-        with trial.recorded():
-            self.optimal_tap(pixels[None], consume)
-        self.compare(trial.verdict({layer: trial.cut(layer, m) for layer, m in self.maps.items()}))
-        self.tried = True
+    def batches(self, picture: Picture, size: int, marks: Sequence[int]):
+        """Turn to a picture, whose group follows from its name's first place."""
+        self.group = self.pictures.setdefault(picture.name, len(self.pictures)) % self.groups
+        ends = [m - self.n for m in marks if 0 < m - self.n < len(picture.tops)]
+        return self.optimal.batches(picture, size, ends)
 
     def compare(self, proofs: dict[str, Completeness]) -> None:
         """Take in a proof of each layer; refuse swapped schemes where it fails."""
@@ -395,55 +317,8 @@ class _Run:
                     "the network's own padding with schemes=None"
                 )
 
-    def _optimal(self, part: slice) -> dict[str, Tensor]:
-        """Return the optimal features of some windows, shape (n, C, H, W) for each layer."""
-        cut: dict[str, list[Tensor]] = {layer: [] for layer in self.optimal_tap.layers}
-        start = part.start
-        while start < part.stop:
-            if start >= self.tile.stop:
-                self._open_tile(start)
-            stop = min(part.stop, self.tile.stop)
-            here = slice(start - self.tile.start, stop - self.tile.start)
-            for layer, map_ in self.maps.items():
-                rows, columns = (side[here] for side in self.cuts[layer])
-                shape = self.reach[layer].influence.shape
-                cut[layer].append(gather(map_, rows, columns, shape))
-            start = stop
-        return {
-            k: pieces[0] if len(pieces) == 1 else torch.cat(pieces) for k, pieces in cut.items()
-        }
-
-    def _extents(self, pixels: Tensor, tops: np.ndarray, lefts: np.ndarray):
-        """Return (start, stop) of the needed rows and columns."""
-        return self._extent(tops, 0, pixels.shape[1]), self._extent(lefts, 1, pixels.shape[2])
-
-    def _extent(self, offsets: np.ndarray, axis: int, size: int) -> tuple[int, int]:
-        """Return where the needed part of a picture starts and ends: multiples of the stride."""
-        stride = self.reach.stride[axis]
-        before, after = self.reach.margin[2:] if axis == 0 else self.reach.margin[:2]
-        start = max(0, (int(offsets.min()) - before) // stride * stride)
-        stop = -(-(int(offsets.max()) + self.reach.tail[axis] + after) // stride) * stride
-        return start, min(stop, size - (size - start) % stride)
-
-    def _check_place(self, picture: Picture, *spans: tuple[int, int]) -> None:
-        """Refuse misaligned windows and narrow surroundings for all layers at once.
-
-        Each layer's own certificate is checked again on its map.
-        """
-        name = f"layers {list(self.reach)} of picture {picture.name!r}"
-        for axis, (word, offsets) in enumerate(
-            (("vertical", picture.tops), ("horizontal", picture.lefts))
-        ):
-            stride, (_, stop) = self.reach.stride[axis], spans[axis]
-            before, after = self.reach.margin[2 - 2 * axis : 4 - 2 * axis]
-            needed = -(-before // stride), -(-(self.reach.tail[axis] + after) // stride)
-            first_cells(name, word, offsets, stride, needed, stop // stride)
-
-    def step(self, part: slice) -> None:
+    def step(self, x: Tensor, optimal: dict[str, Tensor]) -> None:
         """Run one batch of windows through every branch and add its differences."""
-        optimal = self._optimal(part)
-        x = gather(self.pixels, self.tops[part], self.lefts[part], self.reach.input_size)
-        x = x.to(self.weight.device)
         for layer, cut in optimal.items():
             cells = Moments().update(cut)
             self.scales[layer][self.group].merge(_pooled(cells))
@@ -473,7 +348,7 @@ class _Run:
                 if self.features:
                     self.features[key].update(output)
 
-            with running(self.reach.input_size):
+            with running(self.coverage.input_size):
                 tap(x, consume)
         self.n += len(x)
 
@@ -489,7 +364,7 @@ class _Run:
         """Return what else there is to the state, as JSON takes it."""
         return {
             "windows": self.n,
-            "tiles": self.tiles,
+            "tiles": self.optimal.count,
             "pictures": list(self.pictures),
             "null": list(self.null.values()),
             "peak": list(self.peak.values()),
@@ -498,34 +373,26 @@ class _Run:
 
     def set_counts(self, counts: dict) -> None:
         """Put back what `counts` returned."""
-        self.n, self.tiles = counts["windows"], counts["tiles"]
+        self.n, self.optimal.count = counts["windows"], counts["tiles"]
         self.pictures = {name: order for order, name in enumerate(counts["pictures"])}
         self.null = dict(zip(self.null, counts["null"]))
         self.peak = dict(zip(self.peak, counts["peak"]))
         self.compare({layer: Completeness(*proof) for layer, proof in counts["proofs"].items()})
-        self.tried = True
+        self.optimal.tried = True
 
     def mark(self, confidence: float) -> None:
         """Keep what the estimate looks like now."""
-        for key, groups in self.moments.items():
-            layer = key[1]
+        for (scheme, layer), groups in self.moments.items():
             seen = [group for group in groups if group.n]
             floor = noise_floor(seen)
-            extra = ()
+            summary = summarise(groups, self.scales[layer], confidence=confidence, floor=floor)
+            maps, share = [merged(seen).mean.abs(), floor], float("nan")
             if self.features:
-                first, second = self.features[key], self.optimal_features[layer]
-                extra = (
-                    first.mean.mean(0).cpu().numpy(),
-                    second.mean.mean(0).cpu().numpy(),
-                    float(separated(first, second).double().mean()),
-                )
-            checkpoint = Checkpoint(
-                summarise(groups, self.scales[layer], confidence=confidence, floor=floor),
-                merged(seen).mean.abs().mean(0).cpu().numpy(),
-                floor.mean(0).cpu().numpy(),
-                *extra,
-            )
-            self.marks[key].append(checkpoint)
+                first, second = self.features[scheme, layer], self.optimal_features[layer]
+                maps += [first.mean, second.mean]
+                share = float(separated(first, second).double().mean())
+            arrays = [cells.mean(0).cpu().numpy() for cells in maps]
+            self.marks[scheme, layer].append(Checkpoint(summary, *arrays, separated=share))
 
     def result(self, confidence: float) -> Measurement:
         """Close the measurement, unless the null test fails."""
@@ -542,13 +409,14 @@ class _Run:
                     f"hidden ways (list of paddings complete: {self.proofs[layer]})"
                 )
             total = merged(groups)
+            summary = summarise(groups, self.scales[layer], confidence=confidence)
             measurement[scheme, layer] = LayerResult(
+                **vars(summary),
                 scheme=scheme,
                 layer=layer,
                 pattern=total.mean.float().cpu().numpy(),
                 deviation=total.variance.sqrt().float().cpu().numpy(),
-                influence=self.reach[layer].influence,
-                summary=summarise(groups, self.scales[layer], confidence=confidence),
+                influence=self.coverage[layer].influence,
                 null_test=null,
                 completeness=self.proofs[layer],
                 checkpoints=tuple(self.marks[scheme, layer]),

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from ppp.errors import PPPError
 
+#: float64 values that a processor core keeps in its cache.
 _CACHED = 2**18
-"""float64 values that a processor core keeps in its cache."""
 
 
 @dataclass
@@ -104,6 +104,9 @@ class Estimate:
     value: float
     low: float = float("nan")
     high: float = float("nan")
+
+    def __str__(self) -> str:
+        return f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}]"
 
 
 @dataclass(frozen=True)
@@ -368,12 +371,6 @@ def summarise(
         sigma=sigma,
         detected=float(significant(total).double().mean()),
     )
-
-
-def check_confidence(confidence: float) -> None:
-    """Refuse a level that is none."""
-    if not isinstance(confidence, int | float) or not 0 < confidence < 1:
-        raise PPPError(f"confidence is {confidence!r}; expected a level between 0 and 1, as 0.95")
 
 
 def jackknife(value: float, left_out: Sequence[float], confidence: float) -> Estimate:

@@ -34,11 +34,11 @@ class PaddedCall:
     used: Sides
     fill: str
     ceil_mode: bool
+    #: Run the operator on an input that already carries its border.
     run: Callable[[Tensor], Tensor | tuple]
-    """Run the operator on an input that already carries its border."""
     input: Tensor
+    #: What the input needs on each side for :attr:`run`; negative where cells are unused.
     border: Sides
-    """What the input needs on each side for :attr:`run`; negative where cells are unused."""
 
     @property
     def pads(self) -> bool:
@@ -86,12 +86,8 @@ class ModuleStack:
 
 
 def _pair(value: object, default: tuple[int, int] = (0, 0)) -> tuple[int, int]:
-    if isinstance(value, int):
-        return value, value
-    values = tuple(value)  # type: ignore[arg-type]
-    if not values:
-        return default
-    return (values[0], values[0]) if len(values) == 1 else (values[0], values[1])
+    values = (value,) if isinstance(value, int) else tuple(value) or default  # type: ignore[arg-type]
+    return values[0], values[-1]
 
 
 def _axis(size: int, kernel: int, stride: int, padding: int, dilation: int, ceil: bool):
@@ -108,16 +104,10 @@ def _axis(size: int, kernel: int, stride: int, padding: int, dilation: int, ceil
 def _windowed(kind, fill, x, kernel, stride, padding, dilation, ceil, run) -> PaddedCall:
     rows = _axis(x.shape[-2], kernel[0], stride[0], padding[0], dilation[0], ceil)
     columns = _axis(x.shape[-1], kernel[1], stride[1], padding[1], dilation[1], ceil)
-    return PaddedCall(
-        kind=kind,
-        declared=(columns[0], columns[0], rows[0], rows[0]),
-        used=(columns[0], columns[1], rows[0], rows[1]),
-        fill=fill,
-        ceil_mode=ceil,
-        run=run,
-        input=x,
-        border=(columns[0], columns[2], rows[0], rows[2]),
-    )
+    declared = columns[0], columns[0], rows[0], rows[0]
+    used = columns[0], columns[1], rows[0], rows[1]
+    border = columns[0], columns[2], rows[0], rows[2]
+    return PaddedCall(kind, declared, used, fill, ceil, run, x, border)
 
 
 def _convolution(x, weight, bias, stride, padding, dilation, transposed, output_padding, groups):

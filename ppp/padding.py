@@ -23,19 +23,11 @@ from torch.overrides import handle_torch_function, has_torch_function_unary
 from ppp.errors import PaddingError, unknown
 
 SCHEMES = (
-    "zeros",
-    "constant",
-    "reflect",
-    "symmetric",
-    "replicate",
-    "circular",
-    "randn",
-    "mean",
-    "nan",
-)
+    "zeros", "constant", "reflect", "symmetric", "replicate", "circular", "randn", "mean", "nan",
+)  # fmt: skip
 
+#: Cells on each side: (left, right, top, bottom).
 Sides = tuple[int, int, int, int]
-"""Cells on each side: (left, right, top, bottom)."""
 
 
 @dataclass(frozen=True)
@@ -202,10 +194,8 @@ def _check_size(x: Tensor, sides: Sides, name: str) -> None:
     limit = {"reflect": 1, "symmetric": 0, "circular": 0}.get(name)
     if limit is None:
         return
-    for axis, size, largest in (
-        ("width", x.shape[3], max(sides[:2])),
-        ("height", x.shape[2], max(sides[2:])),
-    ):
+    height, width = ("height", x.shape[2], max(sides[2:])), ("width", x.shape[3], max(sides[:2]))
+    for axis, size, largest in (width, height):
         if largest > size - limit:
             raise PaddingError(
                 f"padding amount {largest} is too large for {name} on a map of {axis} {size}; "

@@ -14,7 +14,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,41 +22,29 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from ppp.errors import ResumptionError
+from ppp.errors import ResumptionError, first_words, shown
 from ppp.files import digest, write
 from ppp.metrics import Moments
 from ppp.windows import Picture
 
-_FORMAT = 2
-"""Of the files; raised whenever another version could not read them."""
+#: Of the files; raised whenever another version could not read them.
+_FORMAT = 3
 _STATE = "state.json"
+_ENTRIES = ("measurement", "finished", "files", "counts")
 _SHARED = "shared"
 _PART = rf"(group-\d+|{_SHARED})-\d+\.safetensors"
+#: Files that may be in a folder besides the state: parts, and what a killed run left.
 _OURS = re.compile(rf"{_PART}|\.({_PART}|state\.json)\..*")
-"""Files that may be in a folder besides the state: parts, and what a killed run left."""
 _MEND = "give another folder, or delete this one to begin again"
-
-
-class Resumable(Protocol):
-    """A measurement under way, as far as its state goes."""
-
-    group: int
-    """Group of the picture just done."""
-    generators: Mapping[str, torch.Generator]
-    """Random padding's source under each scheme."""
-
-    def parts(self, group: int | None) -> dict[str, Moments]:
-        """Return the moments of one group, or those that all groups share, by name."""
-
-    def counts(self) -> dict[str, object]:
-        """Return all the rest of the state, as JSON takes it."""
-
-    def set_counts(self, counts: dict[str, object]) -> None:
-        """Put back what :meth:`counts` returned."""
 
 
 class Kept:
     """The folder in which the finished pictures of one measurement are kept.
+
+    What is kept of a measurement under way: the moments that its ``parts(group)`` names, of one
+    group of pictures or, with None, of all; its ``generators``, one for each scheme; and what its
+    ``counts()`` returns, as JSON takes it, for ``set_counts``. ``group`` is that of the picture
+    just done.
 
     Parameters
     ----------
@@ -116,15 +104,14 @@ class Kept:
         theirs = state["measurement"]
         for name in [*self.measurement, *theirs]:
             if name not in theirs or theirs[name] != self.measurement.get(name):
+                other, own = (shown(m.get(name), 60) for m in (theirs, self.measurement))
                 raise ResumptionError(
-                    f"folder {self.folder} is of a measurement with {name} = "
-                    f"{_short(theirs.get(name))}, not {_short(self.measurement.get(name))}; {_MEND}"
+                    f"folder {self.folder} is of a measurement with {name} = {other}, not {own}; "
+                    f"{_MEND}"
                 )
-        self.finished, self.files, self.counts = (
-            state[name] for name in ("finished", "files", "counts")
-        )
+        _, self.finished, self.files, self.counts = (state[name] for name in _ENTRIES)
 
-    def restore(self, run: Resumable) -> None:
+    def restore(self, run: Any) -> None:
         """Put the state kept last into a measurement that has just begun."""
         device = next(iter(run.generators.values())).device
         for part in self.files:
@@ -162,7 +149,7 @@ class Kept:
         self.turn += 1
         return True
 
-    def save(self, run: Resumable, picture: Picture) -> None:
+    def save(self, run: Any, picture: Picture) -> None:
         """Keep the state after a picture, whole or not at all."""
         self.turn += 1
         self.finished.append(fingerprint(picture))
@@ -190,9 +177,7 @@ class Kept:
         self.files[part] = {"file": name, "sha256": digest(content)}
 
     def _write_state(self) -> None:
-        state = {
-            name: getattr(self, name) for name in ("measurement", "finished", "files", "counts")
-        }
+        state = {name: getattr(self, name) for name in _ENTRIES}
         record = {"sha256": digest(_json(state)), "state": state}
         write(self.folder / _STATE, _json(record))
 
@@ -204,14 +189,12 @@ class Kept:
                 path.unlink(missing_ok=True)
 
     def _damaged(self, path: Path, error: Exception) -> ResumptionError:
-        reason = str(error).strip().partition("\n")[0][:120]
+        reason = first_words(error, 120)
         return ResumptionError(f"{path} is damaged ({reason}); delete {self.folder} to begin again")
 
     def _unusable(self, error: OSError) -> ResumptionError:
-        return ResumptionError(
-            f"folder {self.folder} cannot be used: {error.strerror}; give another folder, or make "
-            "room or rights for this one and go on"
-        )
+        reason = f"folder {self.folder} cannot be used: {error.strerror}"
+        return ResumptionError(f"{reason}; give another, or make room or rights for it and go on")
 
 
 def discard(folder: str | Path) -> None:
@@ -280,8 +263,3 @@ def _bytes(tensor: Tensor) -> np.ndarray:
 
 def _json(content: object) -> bytes:
     return json.dumps(content, sort_keys=True).encode()
-
-
-def _short(value: object) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= 60 else f"{shown[:57]}..."

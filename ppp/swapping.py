@@ -20,8 +20,8 @@ _PAD_MODULES = {
     nn.CircularPad2d: "circular",
 }
 _POOLS = (nn.MaxPool2d, nn.AvgPool2d)
+#: What a swap may do with pooling layers.
 POOLS = ("keep", "swap")
-"""What a swap may do with pooling layers."""
 
 
 class Pad2d(nn.Module):
@@ -127,22 +127,15 @@ def refusal(module: nn.Module) -> str | None:
             return f"{kind} pads its input implicitly and takes no scheme"
         return None
     if isinstance(module, nn.Conv2d):
-        overridden = (
-            type(module).forward is not nn.Conv2d.forward
-            or type(module)._conv_forward
-            not in (nn.Conv2d._conv_forward, PaddedConv2d._conv_forward)
-        )  # fmt: skip
-        if overridden:
+        known = nn.Conv2d._conv_forward, PaddedConv2d._conv_forward
+        own = type(module)._conv_forward not in known
+        if own or type(module).forward is not nn.Conv2d.forward:
             return f"{kind} has a forward of its own that may pad by itself"
         if is_parametrized(module) and any(conv_sides(module)):
             return f"{kind} computes its weight; call remove_parametrizations on it first"
         return None
-    if isinstance(module, nn.Conv1d | nn.Conv3d) and module.padding not in (
-        0,
-        (0,),
-        (0, 0, 0),
-        "valid",
-    ):
+    unpadded = 0, (0,), (0, 0, 0), "valid"
+    if isinstance(module, nn.Conv1d | nn.Conv3d) and module.padding not in unpadded:
         return f"{kind} is not a convolution over images"
     return None
 
@@ -190,12 +183,9 @@ def current_scheme(module: nn.Module) -> Scheme | None:
         return module.border.scheme
     if isinstance(module, nn.Conv2d):
         return Scheme(module.padding_mode) if any(conv_sides(module)) else None
-    for kind, name in _PAD_MODULES.items():
-        if type(module) is kind:
-            return Scheme(
-                name, value=float(getattr(module, "value", 0.0)) if name == "constant" else 0.0
-            )
-    return None
+    name = _PAD_MODULES.get(type(module))
+    value = float(module.value) if name == "constant" else 0.0
+    return Scheme(name, value=value) if name else None
 
 
 def with_padding(
@@ -252,8 +242,7 @@ def with_padding(
     scheme = Scheme.parse(scheme)
     if pools not in POOLS:
         raise PPPError(unknown("pools", pools, POOLS))
-    named = list(model.named_modules())
-    refused = [(name, why) for name, module in named if (why := refusal(module))]
+    refused = [(name, why) for name, m in model.named_modules() if (why := refusal(m))]
     if refused:
         shown = "; ".join(f"{name or 'the model'!r}: {why}" for name, why in refused[:3])
         more = f" (and {len(refused) - 3} more)" if len(refused) > 3 else ""
@@ -267,15 +256,14 @@ def with_padding(
             "it, such as weight_norm by remove_weight_norm"
         ) from error
     modules = dict(clone.named_modules())
+    owners = (PaddedConv2d, _PaddedPool) if pools == "keep" else PaddedConv2d
     for name, module in modules.items():
         owner = modules.get(name.rpartition(".")[0])
         border = Pad2d(0, scheme, generator=generator, site=name).train(module.training)
         if isinstance(module, nn.Conv2d) and any(conv_sides(module)):
             _swap_convolution(module, border)
         elif isinstance(module, (Pad2d, *_PAD_MODULES)):
-            if isinstance(owner, PaddedConv2d) or (
-                isinstance(owner, _PaddedPool) and pools == "keep"
-            ):
+            if isinstance(owner, owners):
                 continue
             border.amount = module.amount if isinstance(module, Pad2d) else module.padding
             if current_scheme(module) != scheme or scheme.name == "randn":

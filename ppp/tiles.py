@@ -1,22 +1,20 @@
-"""Tiles: windows of a picture, put together so that one optimal pass stays within a bound."""
+"""Optimal passes: over a picture, or over tiles of it so that each stays within a bound."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ppp.errors import PPPError
-from ppp.extraction import Tap
-from ppp.influence import Coverage
-from ppp.inventory import input_channels
-from ppp.windows import size_needed
-
-_STRIPS = 32
-"""Most strips of windows that a picture is divided into."""
+from ppp.certificate import Coverage, first_cells
+from ppp.completeness import Trial
+from ppp.errors import PictureError, PPPError
+from ppp.extraction import Tap, gather
+from ppp.inventory import input_channels, running
+from ppp.windows import Picture, size_needed
 
 
 @dataclass(frozen=True)
@@ -39,12 +37,10 @@ class Bound:
         return int((self.need[0] + np.ptp(tops)) * (self.need[1] + np.ptp(lefts)))
 
     def tiles(self, tops: np.ndarray, lefts: np.ndarray) -> list[np.ndarray]:
-        """Put windows into tiles, each within the bound, with few pixels in all.
+        """Put windows into tiles, each within the bound.
 
-        Windows are taken strip by strip from the top, each from left to right. A window
-        joins a tile as long as the bound allows it, or only where that costs no more pixels
-        than a tile of its own. Of both ways, at several heights of the strips, the one with
-        the fewest pixels is taken.
+        What is too large is halved along its longer side, and so is what would cost more
+        pixels than its windows one by one.
 
         Parameters
         ----------
@@ -63,42 +59,25 @@ class Bound:
         >>> bound.tiles(np.array([0, 90, 4, 92]), np.array([0, 90, 4, 90]))
         [array([0, 2]), array([1, 3])]
         """
-        if self.area(tops, lefts) <= self.pixels:
-            return [np.arange(len(tops))]
-        heights = sorted({int(np.ptp(tops)) // strips for strips in range(1, _STRIPS + 1)} | {0})
-        choices = [
-            self._strips(tops, lefts, height, sparing)
-            for height in heights
-            for sparing in (False, True)
-        ]
-        return min(choices, key=lambda parts: sum(self.area(tops[p], lefts[p]) for p in parts))
 
-    def _strips(
-        self, tops: np.ndarray, lefts: np.ndarray, height: int, sparing: bool
-    ) -> list[np.ndarray]:
-        found, single = [], self.need[0] * self.need[1]
-        rest = np.argsort(tops, kind="stable")
-        while len(rest):
-            inside = tops[rest] <= tops[rest[0]] + height
-            strip, rest = rest[inside], rest[~inside]
-            strip = strip[np.argsort(lefts[strip], kind="stable")]
-            start, area = 0, single
-            for stop in range(1, len(strip)):
-                joint = self.area(tops[strip[start : stop + 1]], lefts[strip[start : stop + 1]])
-                if joint > (min(self.pixels, area + single) if sparing else self.pixels):
-                    found.append(strip[start:stop])
-                    start, joint = stop, single
-                area = joint
-            found.append(strip[start:])
-        return found
+        def halved(part: np.ndarray) -> list[np.ndarray]:
+            single = self.need[0] * self.need[1]
+            if self.area(tops[part], lefts[part]) <= min(self.pixels, len(part) * single):
+                return [part]
+            longer = max(tops[part], lefts[part], key=np.ptp)
+            first, second = np.array_split(part[np.argsort(longer, kind="stable")], 2)
+            return halved(first) + halved(second)
+
+        every = np.arange(len(tops))
+        return [every] if self.area(tops, lefts) <= self.pixels else halved(every)
 
 
-def bound(model: nn.Module, layers: Sequence[str], reach: Coverage, memory: int) -> Bound:
+def bound(model: nn.Module, layers: Sequence[str], coverage: Coverage, memory: int) -> Bound:
     """Turn bytes into pixels, by one pass over one window with its surroundings.
 
     Parameters
     ----------
-    model, layers, reach
+    model, layers, coverage
         As in :func:`ppp.measure`.
     memory : int
         Bytes that one optimal pass may use.
@@ -117,7 +96,7 @@ def bound(model: nn.Module, layers: Sequence[str], reach: Coverage, memory: int)
     """
     if type(memory) is not int or memory < 1:
         raise PPPError(f"memory is {memory!r}; expected bytes, a positive integer, or None")
-    need = size_needed(reach.input_size, reach)
+    need = size_needed(coverage.input_size, coverage)
     least = pass_bytes(model, layers, need)
     if memory < least:
         raise PPPError(
@@ -145,14 +124,106 @@ def pass_bytes(model: nn.Module, layers: Sequence[str], size: tuple[int, int]) -
     x = torch.zeros(1, input_channels(model), *size, dtype=weight.dtype, device=weight.device)
     kept, largest = [x.nbytes], [0]
 
-    def seen(_module: nn.Module, inputs: tuple, output: object) -> None:
-        largest.append(sum(t.nbytes for t in (*inputs, output) if isinstance(t, Tensor)))
+    def seen(module: nn.Module, inputs: tuple, output: object) -> None:
+        if not any(module.children()):
+            largest.append(sum(t.nbytes for t in (*inputs, output) if isinstance(t, Tensor)))
 
-    leaves = [module for module in model.modules() if not any(module.children())]
-    handles = [module.register_forward_hook(seen) for module in leaves]
-    try:
+    with nn.modules.module.register_module_forward_hook(seen):
         Tap(model, layers)(x, lambda _layer, output: kept.append(output.nbytes))
-    finally:
-        for handle in handles:
-            handle.remove()
     return sum(kept) + 2 * max(largest)
+
+
+class OptimalPasses:
+    """Passes over pictures, or over tiles of them, for the optimal features of windows.
+
+    ``compare`` is called with the proof of completeness that a window of the first tile gives.
+    """
+
+    def __init__(self, model, layers, coverage: Coverage, limit: Bound | None, compare) -> None:
+        self.tap, self.coverage = Tap(model, layers, to_the_end=False), coverage
+        self.limit, self.compare = limit, compare
+        self.weight = next(model.parameters())
+        self.count, self.tried = 0, False
+
+    def batches(
+        self, picture: Picture, size: int, ends: Sequence[int]
+    ) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+        """Yield a picture's windows with each layer's optimal features of them, (n, C, H, W).
+
+        A batch holds `size` windows at most; none reaches over the numbers of windows in `ends`.
+        """
+        tops, lefts = np.asarray(picture.tops), np.asarray(picture.lefts)
+        self._check(picture, tops, lefts)
+        parts, done = [np.arange(len(tops))], 0
+        if self.limit and self.limit.area(tops, lefts) > self.limit.pixels:
+            between = np.split(parts[0], ends)
+            parts = [p[tile] for p in between for tile in self.limit.tiles(tops[p], lefts[p])]
+        for part in parts:
+            y, bottom = self._extent(tops[part], 0, picture.pixels.shape[1])
+            x, right = self._extent(lefts[part], 1, picture.pixels.shape[2])
+            pixels = picture.pixels[None, :, y:bottom, x:right].to(self.weight.device)
+            rows, columns = tops[part] - y, lefts[part] - x
+            maps = self._pass(pixels, rows, columns)
+            start, stops = 0, [*(end - done for end in ends), len(part)]
+            while start < len(part):
+                stop = min(start + size, *(stop for stop in stops if stop > start))
+                b = slice(start, stop)
+                windows = gather(pixels[0], rows[b], columns[b], self.coverage.input_size)
+                yield (
+                    windows,
+                    {
+                        layer: gather(map_, i[b], j[b], self.coverage[layer].influence.shape)
+                        for layer, (map_, i, j) in maps.items()
+                    },
+                )
+                start = stop
+            done += len(part)
+
+    def _check(self, picture: Picture, tops: np.ndarray, lefts: np.ndarray) -> None:
+        """Refuse pixels of another type, misaligned windows and narrow surroundings.
+
+        For all layers at once; each one's own certificate is checked again on its map.
+        """
+        if picture.pixels.dtype != self.weight.dtype:
+            raise PictureError(
+                f"picture {picture.name!r} is {picture.pixels.dtype}, the network "
+                f"{self.weight.dtype}; convert with pixels.to({self.weight.dtype})"
+            )
+        name = f"layers {list(self.coverage)} of picture {picture.name!r}"
+        for axis, (word, offsets) in enumerate((("vertical", tops), ("horizontal", lefts))):
+            stride = self.coverage.stride[axis]
+            before, after = self.coverage.margin[2 - 2 * axis : 4 - 2 * axis]
+            needed = -(-before // stride), -(-(self.coverage.tail[axis] + after) // stride)
+            _, stop = self._extent(offsets, axis, picture.pixels.shape[1 + axis])
+            first_cells(name, word, offsets, stride, needed, stop // stride)
+
+    def _pass(
+        self, pixels: Tensor, tops: np.ndarray, lefts: np.ndarray
+    ) -> dict[str, tuple[Tensor, np.ndarray, np.ndarray]]:
+        """Run the network; return each layer's map, and the windows' first cells in it."""
+        maps: dict[str, tuple[Tensor, np.ndarray, np.ndarray]] = {}
+
+        def keep(layer: str, output: Tensor) -> None:
+            cells = self.coverage[layer].certify(tuple(output.shape[-2:]), tops, lefts)
+            maps[layer] = (output[0].clone(), *cells)
+
+        with running(tuple(pixels.shape[2:])):
+            if self.tried:
+                self.tap(pixels, keep)
+            else:
+                measured, place = self.coverage.only(self.tap.layers), (int(tops[0]), int(lefts[0]))
+                trial = Trial(self.tap.model, measured, pixels, place)
+                with trial.recorded():
+                    self.tap(pixels, keep)
+                self.compare(trial.verdict({k: trial.cut(k, m) for k, (m, *_) in maps.items()}))
+                self.tried = True
+        self.count += 1
+        return maps
+
+    def _extent(self, offsets: np.ndarray, axis: int, size: int) -> tuple[int, int]:
+        """Return where the needed part of a picture starts and ends: multiples of the stride."""
+        stride = self.coverage.stride[axis]
+        before, after = self.coverage.margin[2 - 2 * axis : 4 - 2 * axis]
+        start = max(0, (int(offsets.min()) - before) // stride * stride)
+        stop = -(-(int(offsets.max()) + self.coverage.tail[axis] + after) // stride) * stride
+        return start, min(stop, size - (size - start) % stride)

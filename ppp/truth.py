@@ -6,79 +6,20 @@ padding site; when the window runs, it is put where the network would pad.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from fractions import Fraction
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ppp.certificate import Coverage
 from ppp.errors import GridError, PPPError
-from ppp.extraction import Tap, gather, plain, require_eval
-from ppp.operators import ModuleStack, PaddedCall, watch
+from ppp.extraction import Tap, copies, gather, require_eval
+from ppp.inventory import Key, Site, keyed
+from ppp.operators import ModuleStack, PaddedCall
 from ppp.padding import Sides
-from ppp.swapping import Pad2d
-
-if TYPE_CHECKING:
-    from ppp.influence import Coverage
-
-Key = tuple[str, str, int]
-"""Module, kind and number of a call: by it, a call of one pass is found in another."""
-
-
-@dataclass(frozen=True)
-class Site:
-    """A call that pads when a window runs.
-
-    Attributes
-    ----------
-    module, kind : str
-        As in :class:`ppp.inventory.PaddingSite`.
-    number : int
-        Among the calls of this kind in this module, from 0.
-    size : (height, width)
-        Cells of the map that is padded.
-    border : (left, right, top, bottom)
-        Cells needed around it; negative where some of its own are not read.
-    stride : (y, x)
-        Input pixels between its cells; 0 where its size does not follow the input's.
-    """
-
-    module: str
-    kind: str
-    number: int
-    size: tuple[int, int]
-    border: Sides
-    stride: tuple[Fraction, Fraction]
-
-    @property
-    def key(self) -> Key:
-        return self.module, self.kind, self.number
-
-
-@contextmanager
-def keyed(
-    stack: ModuleStack, work: Callable[[Key, PaddedCall], object], **others: Callable | None
-) -> Iterator[None]:
-    """Watch every call that could pad; ``work(key, call)`` may replace what it gives."""
-    seen: Counter[tuple[str, str]] = Counter()
-
-    def replace(call: PaddedCall) -> object:
-        name, kind, module = stack.name, call.kind, stack.module
-        if isinstance(module, Pad2d) and name.endswith(".border"):
-            name, kind = name.removesuffix(".border"), "convolution"
-        elif kind == "pad" and isinstance(module, nn.Conv2d):
-            kind = "convolution"
-        number = seen[name, kind]
-        seen[name, kind] += 1
-        return work((name, kind, number), call)
-
-    with stack.watching(), watch(replace, every=True, **others):
-        yield
 
 
 class Truth:
@@ -91,7 +32,7 @@ class Truth:
         self.tops, self.lefts = np.asarray(tops), np.asarray(lefts)
         self.values: dict[Key, tuple[Tensor, Sides]] = {}
 
-    def recorded(self, fill: float | None = None):
+    def recorded(self, fill: float | None = None) -> AbstractContextManager[None]:
         """Keep the true values while the picture runs; `fill` takes the place of its padding."""
 
         def record(key: Key, call: PaddedCall) -> object:
@@ -120,7 +61,9 @@ class Truth:
         shape = top + site.size[0] + bottom, left + site.size[1] + right
         self.values[site.key] = gather(map_, *starts, shape), (left, right, top, bottom)
 
-    def injected(self, chosen: Iterable[Site] | None = None, model: nn.Module | None = None):
+    def injected(
+        self, chosen: Iterable[Site] | None = None, model: nn.Module | None = None
+    ) -> AbstractContextManager[None]:
         """Put them in the place of padding while the windows run, at all or chosen sites."""
         keys = self.sites if chosen is None else {site.key for site in chosen}
 
@@ -152,32 +95,14 @@ class Optimal:
         Every call that pads when a window runs, in order.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        pixels: Tensor,
-        tops: Sequence[int],
-        lefts: Sequence[int],
-        reach: Coverage,
-    ) -> None:
-        self.model, self.layers, self.sites = model, list(reach), reach.sites
-        self.truth = Truth(model, reach.sites, tops, lefts)
-        self.windows = gather(pixels, self.truth.tops, self.truth.lefts, reach.input_size)
-        self.maps: dict[str, Tensor] = {}
+    def __init__(self, truth: Truth, windows: Tensor, maps: dict[str, Tensor]) -> None:
+        self.truth, self.windows, self.maps = truth, windows, maps
+        self.sites = tuple(truth.sites.values())
 
-        def consume(layer: str, output: Tensor) -> None:
-            cells = reach[layer]
-            places = cells.certify(tuple(output.shape[-2:]), self.truth.tops, self.truth.lefts)
-            self.maps[layer] = gather(output[0], *places, cells.influence.shape)
-
-        with plain(), self.truth.recorded():
-            Tap(model, self.layers)(pixels[None], consume)
-        for site in self.sites:
-            if site.key not in self.truth.values:
-                raise GridError(
-                    f"no true values at {site.module!r} ({site.kind}): its map does not follow the "
-                    "picture's; choose layers before it"
-                )
+    def __repr__(self) -> str:
+        return (
+            f"Optimal({len(self.windows)} windows, {len(self.sites)} sites; {', '.join(self.maps)})"
+        )
 
     def features(
         self, true: Iterable[Site] | None = None, model: nn.Module | None = None
@@ -192,20 +117,12 @@ class Optimal:
         model : nn.Module, optional
             The network under another scheme, from :func:`ppp.with_padding` with pools kept.
         """
-        found: dict[str, Tensor] = {}
-        with plain(), self.truth.injected(true, model):
-            Tap(model or self.model, self.layers)(
-                self.windows, lambda layer, output: found.__setitem__(layer, output.clone())
-            )
-        return found
+        with self.truth.injected(true, model):
+            return copies(Tap(model or self.truth.model, list(self.maps)), self.windows)
 
 
 def optimal(
-    model: nn.Module,
-    pixels: Tensor,
-    tops: Sequence[int],
-    lefts: Sequence[int],
-    coverage: Coverage,
+    model: nn.Module, pixels: Tensor, tops: Sequence[int], lefts: Sequence[int], coverage: Coverage
 ) -> Optimal:
     """Run a picture once, and keep what optimal padding of its windows needs at every site.
 
@@ -250,4 +167,19 @@ def optimal(
         raise PPPError("this coverage names no padding sites; make it with ppp.coverage")
     if pixels.ndim != 3:
         raise PPPError(f"pixels have shape {tuple(pixels.shape)}; expected a picture (C, H, W)")
-    return Optimal(model, pixels, tops, lefts, coverage)
+    truth = Truth(model, coverage.sites, tops, lefts)
+    maps: dict[str, Tensor] = {}
+
+    def consume(layer: str, output: Tensor) -> None:
+        places = coverage[layer].certify(tuple(output.shape[-2:]), truth.tops, truth.lefts)
+        maps[layer] = gather(output[0], *places, coverage[layer].influence.shape)
+
+    with truth.recorded():
+        Tap(model, list(coverage))(pixels[None], consume)
+    for key, site in truth.sites.items():
+        if key not in truth.values:
+            raise GridError(
+                f"no true values at {site.module!r} ({site.kind}): its map does not follow the "
+                "picture's; choose layers before it"
+            )
+    return Optimal(truth, gather(pixels, truth.tops, truth.lefts, coverage.input_size), maps)

@@ -10,8 +10,8 @@ from typing import Protocol
 import numpy as np
 from torch import Tensor
 
+from ppp.certificate import Coverage
 from ppp.errors import MarginError, PictureError
-from ppp.influence import Coverage
 from ppp.inventory import input_shape
 
 
@@ -74,7 +74,7 @@ class Windows:
     ) -> None:
         self.size = input_shape(size)
         self._pictures = pictures
-        self._n = sum(len(p.tops) for p in pictures) if not callable(pictures) else n
+        self._n = n if callable(pictures) else sum(len(p.tops) for p in pictures)
 
     def __iter__(self) -> Iterator[Picture]:
         return iter(self._pictures() if callable(self._pictures) else self._pictures)
@@ -84,19 +84,16 @@ class Windows:
             raise TypeError("the number of these windows is not known")
         return self._n
 
+    def __repr__(self) -> str:
+        return f"Windows({self._n or 'a number'} of {self.size[0]} x {self.size[1]} px)"
 
-@dataclass(frozen=True)
-class _Array:
-    name: str
-    array: Tensor
 
-    @property
-    def height(self) -> int:
-        return self.array.shape[-2]
+class _Scene:
+    """A tensor as a source of windows."""
 
-    @property
-    def width(self) -> int:
-        return self.array.shape[-1]
+    def __init__(self, name: str, array: Tensor) -> None:
+        self.name, self.array = name, array
+        self.height, self.width = array.shape[-2:]
 
     def pixels(self) -> Tensor:
         return self.array
@@ -112,12 +109,10 @@ def size_needed(size: int | tuple[int, int], coverage: Coverage) -> tuple[int, i
     >>> size_needed(16, ppp.coverage(net, ["0"], 16))
     (18, 18)
     """
-    left, right, top, bottom = coverage.margin
+    tail, margin = _tail(input_shape(size), coverage), coverage.margin
     height, width = (
-        -(-(-(-before // stride) * stride + window + after) // stride) * stride
-        for window, before, after, stride in zip(
-            _tail(input_shape(size), coverage), (top, left), (bottom, right), coverage.stride
-        )
+        _up(_up(margin[2 - 2 * axis], stride) + tail[axis] + margin[3 - 2 * axis], stride)
+        for axis, stride in enumerate(coverage.stride)
     )
     return height, width
 
@@ -173,7 +168,7 @@ def cut_windows(
     shape = input_shape(size)
     tail = _tail(shape, coverage)
     if isinstance(pictures, Mapping):
-        pictures = [_Array(name, array) for name, array in pictures.items()]
+        pictures = [_Scene(name, array) for name, array in pictures.items()]
     if per_picture < 1:
         raise PictureError(f"per_picture is {per_picture}; expected at least one window")
     left, right, top, bottom = coverage.margin
@@ -215,6 +210,10 @@ def _tail(shape: tuple[int, int], coverage: Coverage) -> tuple[int, int]:
     return coverage.tail if shape == coverage.input_size else shape
 
 
+def _up(pixels: int, stride: int) -> int:
+    """Return the first multiple of a stride that is no less."""
+    return -(-pixels // stride) * stride
+
+
 def _offsets(size: int, window: int, before: int, after: int, stride: int) -> np.ndarray:
-    first = -(-before // stride) * stride
-    return np.arange(first, size - size % stride - after - window + 1, stride)
+    return np.arange(_up(before, stride), size - size % stride - after - window + 1, stride)

@@ -1,6 +1,6 @@
 """Random networks, and a brute force that knows nothing of how coverage works.
 
-python tests/random_networks.py [FIRST LAST]    # compare those seeds, print what disagrees
+python tests/helpers/random_networks.py [FIRST LAST]    # compare those seeds, print what disagrees
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from toys import Function
 
 import ppp
 
@@ -21,20 +22,6 @@ Conv = nn.Conv2d
 WIDTH = 4
 FULL = 16  # the largest total stride
 AROUND = 256  # pixels of true surroundings, more than any margin
-
-
-class Function(nn.Module):
-    """A function inside a forward."""
-
-    def __init__(self, function, text: str) -> None:
-        super().__init__()
-        self.function, self.text = function, text
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(x)
-
-    def extra_repr(self) -> str:
-        return self.text
 
 
 class Sum(nn.Module):
@@ -216,26 +203,26 @@ def compare(seed: int) -> str:
     model, window = network(seed)
     layer = str(len(model) - 1)
     try:
-        found = ppp.coverage(model, [layer], window)[layer]
+        layer_coverage = ppp.coverage(model, [layer], window)[layer]
     except ppp.PPPError as error:
         return f"refused {error}"
     influence, bands = brute_force(model, window)
-    if not found.completeness.shown:
-        return f"wrong {found.completeness}"
-    if found.touched != bands:
-        return f"wrong touched {found.touched}, by brute force {bands}"
-    if not np.array_equal(found.influence, influence):
-        return f"wrong influence at {(found.influence ^ influence).sum()} cells"
+    if not layer_coverage.completeness.shown:
+        return f"wrong {layer_coverage.completeness}"
+    if layer_coverage.touched != bands:
+        return f"wrong touched {layer_coverage.touched}, by brute force {bands}"
+    if not np.array_equal(layer_coverage.influence, influence):
+        return f"wrong influence at {(layer_coverage.influence ^ influence).sum()} cells"
     return "right"
 
 
 def main() -> None:
     first, last = (int(text) for text in sys.argv[1:3] or ("0", "200"))
-    told = {seed: compare(seed) for seed in range(first, last)}
-    for seed, text in told.items():
+    verdicts = {seed: compare(seed) for seed in range(first, last)}
+    for seed, text in verdicts.items():
         if text != "right":
             print(seed, text[:300], flush=True)
-    kinds = [text.partition(" ")[0] for text in told.values()]
+    kinds = [text.partition(" ")[0] for text in verdicts.values()]
     print({kind: kinds.count(kind) for kind in ("right", "wrong", "refused")})
 
 

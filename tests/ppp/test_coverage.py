@@ -1,11 +1,13 @@
 import copy
 
+import checks
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 import torchvision
 from torch import nn
+from toys import noise, seeded, sequential, unchanged
 
 import ppp
 from ppp.errors import LayerError, MarginError, PPPError
@@ -15,24 +17,15 @@ from ppp.operators import watch
 Sequential, Conv = nn.Sequential, nn.Conv2d
 
 
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
 def refused(model, layers, size=32, error=MarginError) -> str:
-    with pytest.raises(error) as caught:
-        ppp.coverage(model.eval(), layers, size)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+    return checks.refused(ppp.coverage, model.eval(), layers, size, error=error)
 
 
 # --- known values ------------------------------------------------------------------------
 
 
-@pytest.mark.slow
-def test_resnet18_at_224():
-    model = torchvision.models.resnet18(weights=None).eval()
-    found = ppp.coverage(model, ["conv1", "layer1", "layer3", "layer4"], 224)
+def test_resnet18_at_224(resnet18):
+    found = ppp.coverage(resnet18, ["conv1", "layer1", "layer3", "layer4"], 224)
     table = found.table().set_index("layer")
     assert table.loc["layer1", ["clean_cells", "height", "width"]].tolist() == [2025, 56, 56]
     assert table.loc["layer3", ["clean_cells", "height", "width"]].tolist() == [1, 14, 14]
@@ -52,6 +45,7 @@ def test_vgg16_at_224():
     assert layer.stride == (32, 32)
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_functional_paddings_are_covered_in_inception():
     model = torchvision.models.inception_v3(weights=None, init_weights=False).eval()
@@ -63,22 +57,16 @@ def test_functional_paddings_are_covered_in_inception():
 
 
 def test_functional_pools_are_covered():
-    pooled = Functional(lambda x: F.avg_pool2d(x, 5, 1, 2))
-    assert ppp.coverage(pooled.eval(), ["conv"], 32)["conv"].touched == (2, 2, 2, 2)
+    pooled = after(lambda x: F.avg_pool2d(x, 5, 1, 2))
+    assert ppp.coverage(pooled, ["1"], 32)["1"].touched == (2, 2, 2, 2)
 
 
 # --- margins against brute force ---------------------------------------------------------
 
 
-class Functional(nn.Module):
-    """A function before a 3 x 3 convolution without padding."""
-
-    def __init__(self, before):
-        super().__init__()
-        self.before, self.conv = before, Conv(3, 4, 3)
-
-    def forward(self, x):
-        return self.conv(self.before(x))
+def after(function) -> nn.Module:
+    """Return a 3 x 3 convolution without padding, after a function."""
+    return sequential(function, Conv(3, 4, 3))
 
 
 class Residual(nn.Module):
@@ -112,15 +100,13 @@ def networks() -> dict[str, tuple[nn.Module, str]]:
             Sequential(Conv(3, 4, 3, 4, 1), nn.ConvTranspose2d(4, 4, 3, 2, 1, output_padding=1)),
             "1",
         ),
-        "pad function": (Functional(lambda x: F.pad(x, (2, 0, 1, 3), "reflect")), "conv"),
+        "pad function": (after(lambda x: F.pad(x, (2, 0, 1, 3), "reflect")), "1"),
         "channels last": (
-            Functional(
-                lambda x: F.pad(x.permute(0, 2, 3, 1), (0, 0, 2, 0, 1, 3)).permute(0, 3, 1, 2)
-            ),
-            "conv",
+            after(lambda x: F.pad(x.permute(0, 2, 3, 1), (0, 0, 2, 0, 1, 3)).permute(0, 3, 1, 2)),
+            "1",
         ),
-        "joined": (Functional(lambda x: torch.cat([x[:, :, -3:], x, x[:, :, :1]], 2)), "conv"),
-        "our pad": (Functional(lambda x: ppp.pad(x, (2, 0, 1, 3), "symmetric")), "conv"),
+        "joined": (after(lambda x: torch.cat([x[:, :, -3:], x, x[:, :, :1]], 2)), "1"),
+        "our pad": (after(lambda x: ppp.pad(x, (2, 0, 1, 3), "symmetric")), "1"),
         "dense": (Sequential(Conv(3, 4, 3, padding=1), nn.SiLU(), Conv(4, 4, 7, 2, 3)), "2"),
     }
 
@@ -168,7 +154,7 @@ def test_margins_are_enough_and_sharp(name, axis):
     found = ppp.coverage(model, [layer], WINDOW)[layer]
     stride, size = found.stride[axis], found.influence.shape[axis]
     before, after = found.margin[2:] if axis == 0 else found.margin[:2]
-    scene = torch.randn(1, 3, 192, 192, generator=seeded())
+    scene = noise(1, 3, 192, 192)
     start = 96
 
     def features(low, high):
@@ -201,24 +187,21 @@ def test_the_surgery_with_nan_touches_the_same_cells(name):
     np.testing.assert_array_equal(maps.isnan().any(1)[0].numpy(), found.influence)
 
 
-def test_the_surgery_with_nan_agrees_on_resnet18():
-    model = torchvision.models.resnet18(weights=None).eval()
+@pytest.mark.nightly
+def test_the_surgery_with_nan_agrees_on_resnet18(resnet18):
     layers = ["layer1", "layer2", "layer3"]
-    found = ppp.coverage(model, layers, 160)
-    swapped = ppp.with_padding(model, "nan", pools="swap")
+    found = ppp.coverage(resnet18, layers, 160)
+    swapped = ppp.with_padding(resnet18, "nan", pools="swap")
     maps = ppp.extract(swapped, torch.zeros(1, 3, 160, 160), layers)
     for layer in layers:
         np.testing.assert_array_equal(maps[layer].isnan().any(1)[0].numpy(), found[layer].influence)
 
 
-def test_the_model_is_left_as_it_was():
-    model = torchvision.models.resnet18(weights=None).eval().double()
+def test_the_model_is_left_as_it_was(model):
+    model = copy.deepcopy(model).double()
     before = copy.deepcopy(model.state_dict())
-    ppp.coverage(model, ["layer1"], 64)
-    after = model.state_dict()
-    assert all(torch.equal(after[key], before[key]) for key in before)
-    assert next(model.parameters()).dtype == torch.float64
-    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+    ppp.coverage(model, ["2", "6"], 32)
+    assert unchanged(model, before) and next(model.parameters()).dtype == torch.float64
 
 
 # --- the assumption: NaN goes through ----------------------------------------------------
@@ -314,7 +297,7 @@ class Scaled(nn.Module):
         (nn.AdaptiveAvgPool2d(7), ""),
         (nn.Upsample(size=(16, 16)), "no whole stride"),
         (Scaled(), "Scaled"),
-        (Attention(), ""),
+        pytest.param(Attention(), "", marks=pytest.mark.nightly),
     ],
 )
 def test_layers_that_see_every_pixel_are_refused_by_name(module, named):

@@ -1,9 +1,10 @@
 import copy
 
+import checks
 import pytest
 import torch
-import torchvision
 from torch import nn
+from toys import noise, unchanged
 
 import ppp
 from ppp.errors import LayerError, PPPError
@@ -13,24 +14,12 @@ Sequential, Conv = nn.Sequential, nn.Conv2d
 
 
 def refused(model, layers, x=None) -> str:
-    with pytest.raises(LayerError) as caught:
-        ppp.extract(model.eval(), torch.zeros(1, 3, 32, 32) if x is None else x, layers)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
-
-def hooks(model):
-    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
-
-
-@pytest.fixture(scope="module")
-def resnet18():
-    torch.manual_seed(0)
-    return torchvision.models.resnet18(weights=None).eval()
+    x = torch.zeros(1, 3, 32, 32) if x is None else x
+    return checks.refused(ppp.extract, model.eval(), x, layers, error=LayerError)
 
 
 def test_an_in_place_relu_cannot_change_what_was_taken(resnet18):
-    x = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    x = noise(1, 3, 64, 64)
     maps = ppp.extract(resnet18, x, ["bn1", "relu", "layer1.0.bn2", "layer1.0"])
     assert (maps["bn1"] < 0).any() and (maps["relu"] >= 0).all()
     with torch.no_grad():
@@ -113,7 +102,7 @@ def test_train_mode_is_refused_and_changes_nothing():
 
 
 def test_what_stands_around_the_call_changes_no_feature(resnet18):
-    x = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    x = noise(1, 3, 64, 64)
     expected = ppp.extract(resnet18, x, ["layer2"])["layer2"]
     with torch.inference_mode():
         inside = ppp.extract(resnet18, x * 1, ["layer2"])["layer2"]
@@ -147,14 +136,14 @@ def test_what_is_no_map_is_refused():
 def test_hooks_are_removed_in_every_case():
     for model, layers in ((Twice(), ["conv", "spare"]), (Conv1(), ["conv", "spare"])):
         refused(model, layers)
-        assert hooks(model) == 0
+        assert unchanged(model, {})
     broken = Broken().eval()
     with pytest.raises(RuntimeError, match="on purpose"):
         ppp.extract(broken, torch.zeros(1, 3, 8, 8), ["spare"])
-    assert hooks(broken) == 0
+    assert unchanged(broken, {})
     working = Conv1().eval()
     ppp.extract(working, torch.zeros(1, 3, 8, 8), ["conv"])
-    assert hooks(working) == 0
+    assert unchanged(working, {})
 
 
 def test_an_error_of_the_consumer_is_not_swallowed():
@@ -165,4 +154,4 @@ def test_an_error_of_the_consumer_is_not_swallowed():
 
     with pytest.raises(ZeroDivisionError):
         Tap(model, ["conv"])(torch.zeros(1, 3, 8, 8), consume)
-    assert hooks(model) == 0
+    assert unchanged(model, {})

@@ -1,12 +1,13 @@
 import weakref
 from dataclasses import replace
 
+import checks
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-import torchvision
 from torch import nn
+from toys import LAYERS, network, noise, scenes, sequential, unchanged
 
 import ppp
 from ppp.errors import (
@@ -26,54 +27,8 @@ Sequential, Conv = nn.Sequential, nn.Conv2d
 SIZE = 20
 
 
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def network() -> nn.Module:
-    torch.manual_seed(0)
-    model = Sequential(
-        Conv(3, 6, 3, padding=1),
-        nn.BatchNorm2d(6),
-        nn.ReLU(inplace=True),
-        Conv(6, 8, 3, stride=2, padding=1, bias=False),
-        nn.ReLU(inplace=True),
-        nn.MaxPool2d(3, 2, 1),
-        Conv(8, 4, 3, padding=1),
-    )
-    model[1].running_mean.normal_()
-    model[1].running_var.uniform_(0.5, 2)
-    return model.eval()
-
-
-LAYERS = ["2", "4", "6"]
-
-
-def scenes(count: int = 4, size: int = 96, seed: int = 0) -> dict[str, torch.Tensor]:
-    draw = seeded(seed)
-    return {f"scene {i}": torch.randn(3, size, size, generator=draw) for i in range(count)}
-
-
-@pytest.fixture(scope="module")
-def model():
-    return network()
-
-
-@pytest.fixture(scope="module")
-def reach(model):
-    return ppp.coverage(model, LAYERS, SIZE)
-
-
-@pytest.fixture(scope="module")
-def windows(reach):
-    return ppp.cut_windows(scenes(), SIZE, reach, per_picture=6, seed=0)
-
-
 def refused(error, *arguments, **options) -> str:
-    with pytest.raises(error) as caught:
-        ppp.measure(*arguments, **options)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+    return checks.refused(ppp.measure, *arguments, error=error, **options)
 
 
 def equal(first, second, exactly: bool = True) -> None:
@@ -120,12 +75,12 @@ def brute_force(model, windows, scheme):
 
 
 @pytest.mark.parametrize("scheme", [None, "zeros", "reflect", "circular", "mean", "constant(0.5)"])
-def test_it_equals_a_loop_over_windows(model, windows, reach, scheme):
-    got = ppp.measure(model, windows, LAYERS, scheme, coverage=reach)
+def test_it_equals_a_loop_over_windows(model, windows, coverage, scheme):
+    got = ppp.measure(model, windows, LAYERS, scheme, coverage=coverage)
     differences, optimal = brute_force(model, windows, scheme)
     for layer in LAYERS:
         d, result = differences[layer], got[layer]
-        touched = reach[layer].influence
+        touched = coverage[layer].influence
         assert np.abs(d[..., ~touched]).max(initial=0) < 1e-5
         np.testing.assert_allclose(result.pattern, d.mean(0), atol=1e-5)
         np.testing.assert_allclose(result.deviation, d.std(0, ddof=1), atol=1e-5)
@@ -146,11 +101,11 @@ def test_it_equals_a_loop_over_windows(model, windows, reach, scheme):
         assert summary.power.value == pytest.approx(power, rel=1e-4) and summary.groups == 4
 
 
-def test_moments_and_summary_are_those_of_its_groups(model, windows, reach):
+def test_moments_and_summary_are_those_of_its_groups(model, windows, coverage):
     """Pictures are dealt into groups by their order of appearance."""
     got = ppp.measure(model, windows, ["4"], "zeros", groups=3)["4"].summary
     differences, optimal = brute_force(model, windows, "zeros")
-    d = torch.from_numpy(np.where(reach["4"].influence, differences["4"], 0.0)).split(6)
+    d = torch.from_numpy(np.where(coverage["4"].influence, differences["4"], 0.0)).split(6)
     o = torch.from_numpy(optimal["4"]).split(6)
     dealt = [(0, 3), (1,), (2,)]
     expected = summarise(
@@ -163,30 +118,28 @@ def test_moments_and_summary_are_those_of_its_groups(model, windows, reach):
         np.testing.assert_allclose([a.value, a.low, a.high], [b.value, b.low, b.high], rtol=1e-3)
 
 
-def test_zero_differences_on_clean_cells_count_as_nothing(model, windows, reach):
+def test_zero_differences_on_clean_cells_count_as_nothing(model, windows, coverage):
     """Rounding noise on clean cells must enter neither metric."""
     got = ppp.measure(model, windows, LAYERS, ["zeros", "randn"])
     for (_, layer), result in got.items():
-        clean = ~reach[layer].influence
+        clean = ~coverage[layer].influence
         assert result.null_test.cells == clean.sum()
         assert not result.pattern[:, clean].any() and not result.deviation[:, clean].any()
         assert np.isfinite(result.summary.snr.value) and np.isfinite(result.summary.snr.high)
 
 
-def test_resnet18_layer1_passes_the_null_test_with_exactly_zero():
-    torch.manual_seed(0)
-    model = torchvision.models.resnet18(weights=None).eval()
-    reach = ppp.coverage(model, ["layer1"], 96)
-    windows = ppp.cut_windows(scenes(2, 224), 96, reach, per_picture=2, seed=0)
-    got = ppp.measure(model, windows, ["layer1"], [None, "reflect"], coverage=reach)
+def test_resnet18_layer1_passes_the_null_test_with_exactly_zero(resnet18):
+    coverage = ppp.coverage(resnet18, ["layer1"], 96)
+    windows = ppp.cut_windows(scenes(2, 224), 96, coverage, per_picture=1, seed=0)
+    got = ppp.measure(resnet18, windows, ["layer1"], [None, "reflect"], coverage=coverage)
     for result in got.values():
         assert result.null_test.cells > 0 and result.null_test.largest == 0.0
         assert result.null_test.passed is True and result.summary.mae.value > 0
 
 
 def test_without_clean_cells_the_null_test_says_that_it_was_not_made(model):
-    reach = ppp.coverage(model, ["6"], 8)
-    windows = ppp.cut_windows(scenes(1), 8, reach, per_picture=2, seed=0)
+    coverage = ppp.coverage(model, ["6"], 8)
+    windows = ppp.cut_windows(scenes(1), 8, coverage, per_picture=2, seed=0)
     null = ppp.measure(model, windows, ["6"])["6"].null_test
     assert null.cells == 0 and null.passed is None
 
@@ -228,7 +181,7 @@ def test_the_own_padding_of_a_zero_padded_network_is_zeros(model, windows):
     equal(ppp.measure(model, windows, LAYERS), ppp.measure(model, windows, LAYERS, "own"))
 
 
-def test_a_larger_picture_around_the_same_windows_changes_nothing(model, reach):
+def test_a_larger_picture_around_the_same_windows_changes_nothing(model, coverage):
     scene = scenes(1, 128)["scene 0"]
     tops, lefts = np.array([40, 48, 52]), np.array([44, 40, 60])
     inner = scene[:, 16:112, 12:116]
@@ -239,8 +192,8 @@ def test_a_larger_picture_around_the_same_windows_changes_nothing(model, reach):
 
 def test_windows_and_maps_need_not_be_square(model):
     size = (20, 28)
-    reach = ppp.coverage(model, ["6"], size)
-    windows = ppp.cut_windows(scenes(2), size, reach, per_picture=3, seed=0)
+    coverage = ppp.coverage(model, ["6"], size)
+    windows = ppp.cut_windows(scenes(2), size, coverage, per_picture=3, seed=0)
     result = ppp.measure(model, windows, ["6"], "reflect")["6"]
     assert result.pattern.shape == (4, 5, 7) and result.null_test.passed in (True, None)
 
@@ -251,10 +204,10 @@ def test_a_single_layer_may_be_given_as_text(model, windows):
     assert list(ppp.measure(nested, windows, "0.6", "zeros")) == [("zeros", "0.6")]
 
 
-def test_double_precision(windows, reach):
+def test_double_precision(windows, coverage):
     model = network().double()
     doubled = ppp.cut_windows(
-        scenes(), SIZE, reach, per_picture=6, seed=0, transform=torch.Tensor.double
+        scenes(4), SIZE, coverage, per_picture=6, seed=0, transform=torch.Tensor.double
     )
     got = ppp.measure(model, doubled, LAYERS, "reflect")
     equal(ppp.measure(network(), windows, LAYERS, "reflect"), got, exactly=False)
@@ -268,22 +221,19 @@ def test_the_model_and_the_backends_are_left_as_they_were(windows):
     backends = torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic
     state = torch.get_rng_state()
     ppp.measure(model, windows, LAYERS, ["randn", "reflect"])
-    after = model.state_dict()
-    assert all(torch.equal(after[key], before[key]) for key in before)
-    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+    assert unchanged(model, before) and torch.equal(torch.get_rng_state(), state)
     assert (torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic) == backends
-    assert torch.equal(torch.get_rng_state(), state)
 
 
 # --- one pass, little memory -------------------------------------------------------------
 
 
-def test_pictures_are_consumed_one_at_a_time(model, reach):
+def test_pictures_are_consumed_one_at_a_time(model, coverage):
     alive, peak = weakref.WeakSet(), []
 
     def pictures():
         for index in range(6):
-            pixels = torch.randn(3, 64, 64, generator=seeded(index))
+            pixels = noise(3, 64, 64, seed=index)
             alive.add(pixels)
             peak.append(len(alive))
             yield Picture(f"p{index}", pixels, np.array([16, 20]), np.array([16, 20]))
@@ -325,18 +275,6 @@ def test_progress_counts_every_window_once(model, windows):
     assert sum(seen) == 24 and max(seen) <= 4
 
 
-def test_results_are_found_by_layer_when_there_is_one_scheme(model, windows):
-    one = ppp.measure(model, windows, LAYERS, "reflect")
-    assert one["4"] is one["reflect", "4"]
-    with pytest.raises(KeyError, match="known"):
-        one["5"]
-    two = ppp.measure(model, windows, LAYERS, ["reflect", "zeros"])
-    with pytest.raises(KeyError, match="known"):
-        two["4"]
-    assert one.table().shape[0] == 3 and two.table().shape[0] == 6
-    assert one.provenance["windows"] == 24 and len(one.audit) == 4 and "4" in one.coverage
-
-
 # --- refusals ----------------------------------------------------------------------------
 
 
@@ -345,102 +283,96 @@ def at(tops, lefts, pixels=None, name="scene") -> Windows:
     return Windows([Picture(name, pixels, np.array(tops), np.array(lefts))], SIZE)
 
 
-def test_misaligned_windows_are_refused(model):
-    assert "misaligned" in refused(MarginError, model, at([20, 22], [20, 20]), LAYERS)
-    assert "vertical offset" in refused(MarginError, model, at([21, 21], [20, 20]), LAYERS)
-    # offsets that are all off by the same amount are misaligned too
-    ppp.measure(model, at([21, 23], [20, 20]), ["2"])  # fine for a layer of stride 1
-
-
-def test_too_narrow_surroundings_are_refused(model):
-    for tops, lefts in (([0, 20], [20, 20]), ([20, 20], [0, 20]), ([20, 76], [20, 20])):
-        message = refused(MarginError, model, at(tops, lefts), LAYERS)
-        assert "surroundings too narrow" in message and "px more are needed" in message
-
-
-def test_windows_outside_the_picture_are_refused(model):
-    for tops, lefts in (([-4, 20], [20, 20]), ([20, 20], [20, 80]), ([200, 200], [20, 20])):
-        assert "outside" in refused(PictureError, model, at(tops, lefts), LAYERS)
-
-
-class SqueezeExcitation(nn.Module):
-    def forward(self, x):
-        return x * x.mean((2, 3), keepdim=True).sigmoid()
-
-
-def test_a_network_that_sees_every_pixel_is_refused(windows):
-    model = Sequential(Conv(3, 4, 3, padding=1), SqueezeExcitation(), Conv(4, 4, 3)).eval()
-    assert "layer '2'" in refused(MarginError, model, windows, ["2"])
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_pixels_that_are_no_numbers_are_refused(model, value):
+def odd_pixel(value: float) -> torch.Tensor:
     pixels = scenes(1)["scene 0"].clone()
     pixels[1, 5, 5] = value
-    message = refused(PictureError, model, at([20, 24], [20, 24], pixels, "moon"), LAYERS)
-    assert "'moon'" in message and "NaN" in message
-
-
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.uint8])
-def test_pixels_of_another_type_are_refused(model, dtype):
-    pixels = scenes(1)["scene 0"].to(dtype)
-    message = refused(PictureError, model, at([20, 24], [20, 24], pixels), LAYERS)
-    assert str(dtype) in message and "pixels.to(torch.float32)" in message
-
-
-def test_pixels_of_another_shape_are_refused(model):
-    for shape in ((96, 96), (1, 3, 96, 96), (3, 0, 96)):
-        windows = at([20, 24], [20, 24], torch.zeros(shape))
-        assert "(C, H, W)" in refused(PictureError, model, windows, LAYERS)
-    gray = at([20, 24], [20, 24], torch.zeros(1, 96, 96))
-    assert "does not run" in refused(PPPError, model, gray, LAYERS)
-
-
-def test_features_that_are_no_numbers_are_refused(windows, reach):
-    for scale in (float("nan"), float("inf")):
-        model = network()
-        model[3].weight.data.mul_(scale)
-        refused(PPPError, model, windows, LAYERS, coverage=reach)
-
-
-def test_fewer_than_two_windows_are_refused(model):
-    assert "1 window" in refused(PictureError, model, at([20], [20]), LAYERS)
-    assert "0 window" in refused(PictureError, model, Windows([], SIZE), LAYERS)
-    assert "no windows" in refused(PictureError, model, at([], []), LAYERS)
-    assert "unequal" in refused(PictureError, model, at([20, 24], [20]), LAYERS)
-
-
-def test_bad_schemes_are_refused(model, windows):
-    assert "no scheme" in refused(PPPError, model, windows, LAYERS, [])
-    message = refused(PaddingError, model, windows, LAYERS, ["zeros", "refelct"])
-    assert "did you mean 'reflect'?" in message
-    assert "nan" in refused(PPPError, model, windows, LAYERS, ["zeros", "nan"])
-
-
-def test_train_mode_is_refused(windows):
-    model = network()
-    model[1].train()
-    assert "train mode at '1'" in refused(PPPError, model, windows, LAYERS)
+    return pixels
 
 
 @pytest.mark.parametrize(
-    "options",
-    [{"batch_size": 0}, {"groups": 0}, {"checkpoints": [1]}, {"checkpoints": [2.5]}],
+    ("error", "windows", "named"),
+    [
+        # off by less than the stride, alone or all alike
+        (MarginError, at([20, 22], [20, 20]), ["misaligned", "22 px"]),
+        (MarginError, at([21, 21], [20, 20]), ["vertical offset"]),
+        *(
+            (MarginError, at(*places), ["too narrow", "px more are needed"])
+            for places in (([0, 20], [20, 20]), ([20, 20], [0, 20]), ([20, 76], [20, 20]))
+        ),
+        *(
+            (PictureError, at(*places), ["outside"])
+            for places in (([-4, 20], [20, 20]), ([20, 20], [20, 80]), ([200, 200], [20, 20]))
+        ),
+        *(
+            (PictureError, at([20, 24], [20, 24], odd_pixel(v), "moon"), ["'moon'", "NaN"])
+            for v in (float("nan"), float("inf"))
+        ),
+        *(
+            (PictureError, at([20, 24], [20, 24], torch.zeros(3, 96, 96).to(dtype)), [str(dtype)])
+            for dtype in (torch.float64, torch.float16, torch.uint8)
+        ),
+        *(
+            (PictureError, at([20, 24], [20, 24], torch.zeros(shape)), ["(C, H, W)"])
+            for shape in ((96, 96), (1, 3, 96, 96), (3, 0, 96))
+        ),
+        (PPPError, at([20, 24], [20, 24], torch.zeros(1, 96, 96)), ["does not run"]),
+        (PictureError, at([20], [20]), ["1 window"]),
+        (PictureError, Windows([], SIZE), ["0 window"]),
+        (PictureError, at([], []), ["no windows"]),
+        (PictureError, at([20, 24], [20]), ["unequal"]),
+    ],
+)  # fmt: skip
+def test_pictures_and_places_that_do_not_serve_are_refused(model, coverage, error, windows, named):
+    message = refused(error, model, windows, LAYERS, coverage=coverage)
+    assert all(word in message for word in named)
+
+
+@pytest.mark.parametrize(
+    ("error", "options", "named"),
+    [
+        (PPPError, {"batch_size": 0}, "batch_size 0"),
+        (PPPError, {"groups": 0}, "groups 0"),
+        (PPPError, {"checkpoints": [1]}, "[1]"),
+        (PPPError, {"checkpoints": [2.5]}, "[2.5]"),
+        (PictureError, {"checkpoints": [2, 25]}, "checkpoint 25 lies beyond the 24 windows"),
+        *[(PPPError, {"confidence": c}, f"is {c!r}") for c in (0, 1, -1, float("nan"), "high")],
+        (PPPError, {"pools": "swpa"}, "did you mean 'swap'?"),
+        (PPPError, {"schemes": []}, "no scheme"),
+        (PPPError, {"schemes": ["zeros", "nan"]}, "nan"),
+        (PaddingError, {"schemes": ["zeros", "refelct"]}, "did you mean 'reflect'?"),
+        (PPPError, {"layers": ["0"]}, "coverage is of layers ['2', '4', '6']"),
+    ],
 )
-def test_bad_options_are_refused(model, windows, options):
-    refused(PPPError, model, windows, LAYERS, **options)
+def test_bad_arguments_are_refused(model, windows, coverage, error, options, named):
+    options = {"layers": LAYERS, "coverage": coverage} | options
+    assert named in refused(error, model, windows, **options)
 
 
-def test_a_coverage_of_something_else_is_refused(model, windows, reach):
+def test_a_coverage_of_another_size_is_refused(model, windows):
     other = ppp.coverage(model, LAYERS, SIZE + 4)
-    assert "coverage is of layers" in refused(PPPError, model, windows, LAYERS, coverage=other)
-    assert "coverage is of layers" in refused(PPPError, model, windows, ["0"], coverage=reach)
+    assert "at (24, 24) px" in refused(PPPError, model, windows, LAYERS, coverage=other)
+
+
+def test_networks_that_cannot_be_measured_are_refused(windows, coverage):
+    excited = sequential(
+        Conv(3, 4, 3, padding=1),
+        lambda x: x * x.mean((2, 3), keepdim=True).sigmoid(),
+        Conv(4, 4, 3),
+    )
+    assert "layer '2'" in refused(MarginError, excited, windows, ["2"])
+    half = network()
+    half[1].train()
+    assert "train mode at '1'" in refused(PPPError, half, windows, LAYERS)
+    for scale in (float("nan"), float("inf")):
+        broken = network()
+        broken[3].weight.data.mul_(scale)
+        refused(PPPError, broken, windows, LAYERS, coverage=coverage)
 
 
 def test_a_map_too_small_for_the_scheme_is_refused_by_layer():
     model = Sequential(Conv(3, 4, 3, 8, 1), Conv(4, 4, 5, padding=2)).eval()
-    reach = ppp.coverage(model, ["1"], 16)
-    windows = ppp.cut_windows(scenes(1), 16, reach, per_picture=2, seed=0)
+    coverage = ppp.coverage(model, ["1"], 16)
+    windows = ppp.cut_windows(scenes(1), 16, coverage, per_picture=2, seed=0)
     assert "layer '1'" in refused(PaddingError, model, windows, ["1"], "reflect")
 
 
@@ -473,8 +405,8 @@ class Wrapped(nn.Module):
 
 
 def few(model, layers, size=SIZE):
-    reach = ppp.coverage(model, layers, size)
-    return ppp.cut_windows(scenes(2), size, reach, per_picture=3, seed=0)
+    coverage = ppp.coverage(model, layers, size)
+    return ppp.cut_windows(scenes(2), size, coverage, per_picture=3, seed=0)
 
 
 def test_a_functional_padding_can_be_measured_but_not_swapped():
@@ -545,41 +477,24 @@ def test_hidden_padding_is_never_accepted_in_silence(how, scheme):
 # --- values and surroundings that would mean something else -------------------------------
 
 
-@pytest.mark.parametrize("confidence", [0, 1, 2, -1, float("nan"), "high"])
-def test_a_confidence_that_is_no_level_is_refused(model, windows, confidence):
-    told = refused(PPPError, model, windows, LAYERS, confidence=confidence)
-    assert f"confidence is {confidence!r}" in told
-
-
-def test_options_of_a_swap_are_checked_for_the_own_padding_too(model, windows, reach):
-    told = refused(PPPError, model, windows, LAYERS, "own", coverage=reach, pools="swpa")
-    assert "did you mean 'swap'?" in told
-
-
-def test_a_checkpoint_beyond_the_windows_is_refused(model, windows, reach):
-    few = len(windows) + 1
-    told = refused(PictureError, model, windows, LAYERS, coverage=reach, checkpoints=[2, few])
-    assert f"{len(windows)} windows" in told and f"checkpoint {few}" in told
-
-
-def test_two_constants_that_differ_late_are_two_schemes(model, windows, reach):
+def test_two_constants_that_differ_late_are_two_schemes(model, windows, coverage):
     schemes = ["constant(1000000.1)", "constant(1000000.4)"]
-    found = ppp.measure(model, windows, LAYERS, schemes, coverage=reach)
+    found = ppp.measure(model, windows, LAYERS, schemes, coverage=coverage)
     assert {scheme for scheme, _ in found} == {*schemes}
 
 
 @pytest.mark.parametrize(
     "around", [torch.inference_mode, lambda: torch.autocast("cpu", torch.bfloat16)]
 )
-def test_what_stands_around_the_call_changes_no_result(model, windows, reach, around):
+def test_what_stands_around_the_call_changes_no_result(model, windows, coverage, around):
     schemes = ["own", "reflect", "randn"]
-    expected = ppp.measure(model, windows, LAYERS, schemes, coverage=reach).table()
+    expected = ppp.measure(model, windows, LAYERS, schemes, coverage=coverage).table()
     with around():
-        table = ppp.measure(model, windows, LAYERS, schemes, coverage=reach).table()
+        table = ppp.measure(model, windows, LAYERS, schemes, coverage=coverage).table()
         inside = ppp.cut_windows(
-            {k: v * 1 for k, v in scenes().items()}, SIZE, reach, per_picture=6, seed=0
+            {k: v * 1 for k, v in scenes(4).items()}, SIZE, coverage, per_picture=6, seed=0
         )
-        again = ppp.measure(model, inside, LAYERS, schemes, coverage=reach).table()
+        again = ppp.measure(model, inside, LAYERS, schemes, coverage=coverage).table()
     assert table.equals(expected) and again.equals(expected)
 
 
@@ -598,17 +513,17 @@ def test_a_layer_that_runs_again_is_refused_with_a_coverage_from_elsewhere(windo
     assert "'relu' runs more than once" in refused(LayerError, net, windows, "relu", coverage=given)
 
 
-def test_a_coverage_without_sites_gets_them(model, windows, reach):
+def test_a_coverage_without_sites_gets_them(model, windows, coverage):
     bare = Coverage(
-        [replace(layer, completeness=None) for layer in reach.values()],
-        reach.input_size,
-        reach.stride,
+        [replace(layer, completeness=None) for layer in coverage.values()],
+        coverage.input_size,
+        coverage.stride,
     )
     found = ppp.measure(model, windows, LAYERS, "reflect", coverage=bare)
     assert all(result.completeness.shown for result in found.values())
 
 
-def test_a_swap_that_takes_no_effect_is_refused(model, windows, reach, monkeypatch):
+def test_a_swap_that_takes_no_effect_is_refused(model, windows, coverage, monkeypatch):
     monkeypatch.setattr("ppp.measurement.with_padding", lambda model, *_, **__: model)
-    told = refused(SwapError, model, windows, LAYERS, "reflect", coverage=reach)
+    told = refused(SwapError, model, windows, LAYERS, "reflect", coverage=coverage)
     assert "does not take effect at" in told and "pads with zeros" in told

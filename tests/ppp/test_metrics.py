@@ -301,6 +301,7 @@ def test_a_higher_confidence_gives_a_wider_interval():
 # --- the jackknife -----------------------------------------------------------------------
 
 
+@pytest.mark.nightly
 def test_the_jackknife_interval_of_a_strong_pattern_covers_it():
     """MAE is smooth away from 0: with a pattern far above the noise the interval is nominal."""
     pattern = torch.where(normal(1, 6, 6, seed=7) > 0, 2.0, -2.0).double()

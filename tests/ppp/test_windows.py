@@ -103,7 +103,7 @@ def test_the_needed_size_indeed_measures(reach):
         assert ppp.measure(net, windows, ["0", "2"], coverage=found)["own", "2"].summary.n >= 2
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     touched=st.tuples(*[st.integers(0, 9)] * 4),
     stride=st.tuples(*[st.sampled_from([1, 2, 4, 8])] * 2),

@@ -1,0 +1,79 @@
+"""The library as strangers have it: a wheel in an empty folder, and types that a checker reads."""
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import typed_user
+
+from studies.paths import ROOT
+
+pytestmark = pytest.mark.slow
+
+
+def run(*command: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess:
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "PIP_"))}
+    return subprocess.run(
+        [sys.executable, *command], cwd=cwd, env=clean | environment, capture_output=True, text=True
+    )
+
+
+@pytest.fixture(scope="module")
+def unpacked(tmp_path_factory) -> Path:
+    """Build the wheel, out of copies; return the folder that it is unpacked in."""
+    source, folder = (tmp_path_factory.mktemp(name) for name in ("source", "unpacked"))
+    named = ["pyproject.toml", "README.md", "LICENSE", *sorted((ROOT / "ppp").glob("*"))]
+    for path in (ROOT / name for name in named):
+        if path.is_file():
+            target = source / path.relative_to(ROOT)
+            target.parent.mkdir(exist_ok=True)
+            target.write_bytes(path.read_bytes())
+    for package in ("studies", "companion"):
+        (source / package).mkdir()
+        (source / package / "__init__.py").touch()
+    options = ("--no-deps", "--no-build-isolation", "--no-index", "--quiet")
+    built = run("-m", "pip", "wheel", ".", *options, "--wheel-dir", "wheels", cwd=source)
+    assert built.returncode == 0, built.stderr
+    (wheel,) = (source / "wheels").iterdir()
+    with zipfile.ZipFile(wheel) as file:
+        file.extractall(folder)
+    return folder
+
+
+def test_the_wheel_holds_the_library_alone(unpacked):
+    (metadata,) = unpacked.glob("*.dist-info")
+    assert {path.name for path in unpacked.iterdir()} == {"ppp", metadata.name}
+    ours = {path.name for path in (ROOT / "ppp").iterdir() if path.is_file()}
+    assert {path.name for path in (unpacked / "ppp").iterdir()} == ours and "py.typed" in ours
+
+
+def test_the_example_of_the_readme_runs_from_the_wheel(unpacked, tmp_path):
+    _, _, rest = (ROOT / "README.md").read_text(encoding="utf-8").partition("```python\n")
+    example = rest.partition("```")[0]
+    assert "torchvision" in example and "studies" not in example
+    show = "import ppp as p; print(p.__file__, p.__version__)"
+    done = run("-c", f"{example}\n{show}", cwd=tmp_path, PYTHONPATH=str(unpacked))
+    assert done.returncode == 0, done.stderr
+    assert str(unpacked) in done.stdout and "0+" not in done.stdout.splitlines()[-1]
+    assert "zeros" in done.stdout and "layer1" in done.stdout
+
+
+def test_the_command_names_the_readme_where_there_is_no_checkout(unpacked, tmp_path):
+    done = run("-m", "ppp", "params", cwd=tmp_path, PYTHONPATH=str(unpacked))
+    assert done.returncode == 2 and done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1 and "README" in done.stderr
+
+
+def test_a_user_s_script_passes_a_strict_type_checker_and_runs(tmp_path):
+    options = ("--strict", "--follow-imports=silent", "--cache-dir", str(tmp_path / "cache"))
+    script = Path(typed_user.__file__)
+    done = run("-m", "mypy", *options, str(script), cwd=tmp_path, MYPYPATH=str(ROOT))
+    assert done.returncode == 0, done.stdout
+    wrong = script.read_text().replace('measured["zeros", "2"]', "measured[2]")
+    (tmp_path / "wrong.py").write_text(wrong)
+    done = run("-m", "mypy", *options, "wrong.py", cwd=tmp_path, MYPYPATH=str(ROOT))
+    assert done.returncode == 1 and "[index]" in done.stdout
+    assert "Measurement(schemes zeros, reflect; layers 0, 2)" in typed_user.main(tmp_path)
