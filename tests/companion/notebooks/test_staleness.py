@@ -262,6 +262,7 @@ ESCAPES = re.compile(
 )
 """Readers that open a file without Python, so that no hook sees it."""
 ALLOWED = {
+    "safe_open(path, 'np')": "a measurement of a caller's",
     "safe_open(path, 'pt')": "patterns of the folder data/dynamics, or of a caller's",
     "pyarrow.parquet.read_table(documents.regular(path))": "a sweep that is shipped, or a caller's",
     "torch.load(path, map_location='cpu', weights_only=True)": "the state of a caller's training",

@@ -1,4 +1,5 @@
 import itertools
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -6,7 +7,6 @@ import pytest
 import torch
 
 from ppp.errors import ParameterError
-from ppp.results import LayerResult
 from studies.networks import OPTIMAL, load_network, reach_of, small_resnet
 from studies.networks.names import PADDINGS, SEEDS
 from studies.patterns import design
@@ -63,8 +63,8 @@ def test_fewer_scenes_are_the_first_of_more():
 # ------------------------------------------------------------------------------- measuring
 
 
-def result(pattern: np.ndarray, influence: np.ndarray) -> LayerResult:
-    return LayerResult("zeros", "conv", pattern, pattern, influence, None, None, None)
+def result(pattern: np.ndarray, influence: np.ndarray) -> SimpleNamespace:
+    return SimpleNamespace(pattern=pattern, influence=influence)
 
 
 def test_correlation_runs_over_channels_and_the_cells_padding_can_touch():
