@@ -291,7 +291,7 @@ def test_a_chapter_may_open_the_data_that_it_declares_and_no_other(checkout):
     assert "cell body: changed" in reason
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_variant(checkout):
     """A variant lies beside the book, takes over what is the same, and says what refuses."""
     assert build(checkout).returncode == 0
