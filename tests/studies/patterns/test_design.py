@@ -1,4 +1,5 @@
 import itertools
+from dataclasses import fields
 
 import numpy as np
 import pandas as pd
@@ -92,7 +93,9 @@ def test_fewer_scenes_are_the_first_of_more():
 
 
 def result(pattern: np.ndarray, influence: np.ndarray) -> LayerResult:
-    return LayerResult("zeros", "conv", pattern, pattern, influence, None, None, None)
+    values = dict.fromkeys(field.name for field in fields(LayerResult))
+    values |= {"pattern": pattern, "deviation": pattern, "influence": influence}
+    return LayerResult(**values | {"scheme": "zeros", "layer": "conv"})
 
 
 def test_correlation_runs_over_channels_and_the_cells_padding_can_touch():
