@@ -333,11 +333,11 @@ def test_interrupted_command_goes_on(here, undrawn, monkeypatch, capsys, error):
             assert own("--schemes", "own,randn", "--output", "out") == 70
             assert "_Stop: this is a fault of ppp; please report it, with " in line(capsys)
     assert Path("out.partial").is_dir() and not Path("out").exists()
-    begun, open_picture = [], measurement._Run.open
+    begun, batches = [], measurement._Sums.batches
     monkeypatch.setattr(
-        measurement._Run,
-        "open",
-        lambda run, picture, marks: begun.append(picture.name) or open_picture(run, picture, marks),
+        measurement._Sums,
+        "batches",
+        lambda sums, picture, *rest: begun.append(picture.name) or batches(sums, picture, *rest),
     )
     assert own("--schemes", "own,randn", "--output", "out") == 0
     assert begun == ["b.png", "c.png"]  # a.png was finished
