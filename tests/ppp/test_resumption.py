@@ -205,7 +205,7 @@ def survive(folder: str, count: int) -> None:
         files.os.replace = counted
         result = measure(pictures(count), keep=kept)
         files.os.replace = replace
-        Path(folder, "result").write_bytes(pickle.dumps(dict(result)))
+        files.write(Path(folder, "result"), pickle.dumps(dict(result)))
 
     killed = {"at a write": 0, "at any time": 0}
     Path(folder, "whole").write_bytes(pickle.dumps(dict(measure(pictures(count)))))

@@ -1,6 +1,7 @@
 """The library as strangers have it: a wheel in an empty folder, and types that a checker reads."""
 
 import os
+import site
 import subprocess
 import sys
 import zipfile
@@ -43,6 +44,12 @@ def unpacked(tmp_path_factory) -> Path:
     return folder
 
 
+def alone(unpacked: Path, *command: str, cwd: Path) -> subprocess.CompletedProcess:
+    """Run Python with the wheel and what is installed, but not with an editable checkout."""
+    path = os.pathsep.join([str(unpacked), *site.getsitepackages()])
+    return run("-S", *command, cwd=cwd, PYTHONPATH=path)  # -S: no .pth file names the checkout
+
+
 def test_the_wheel_holds_the_library_alone(unpacked):
     (metadata,) = unpacked.glob("*.dist-info")
     assert {path.name for path in unpacked.iterdir()} == {"ppp", metadata.name}
@@ -55,7 +62,7 @@ def test_the_example_of_the_readme_runs_from_the_wheel(unpacked, tmp_path):
     example = rest.partition("```")[0]
     assert "torchvision" in example and "studies" not in example
     show = "import ppp as p; print(p.__file__, p.__version__)"
-    done = run("-c", f"{example}\n{show}", cwd=tmp_path, PYTHONPATH=str(unpacked))
+    done = alone(unpacked, "-c", f"{example}\n{show}", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert str(unpacked) in done.stdout and "0+" not in done.stdout.splitlines()[-1]
     assert "zeros" in done.stdout and "layer1" in done.stdout
