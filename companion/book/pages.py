@@ -160,7 +160,7 @@ def _published(build: Build, stem: str, page: Notebook, target: Path) -> Noteboo
     exercises = build.root / "exercises" / f"{stem}.md"
     if exercises.exists():
         sheet = course.read(exercises)
-        _write(course.student(sheet), static / "exercises" / f"{stem}.ipynb")
+        _write(course.notebook(sheet, solved=False), static / "exercises" / f"{stem}.ipynb")
         cells.append(_words("exercises", sheet=sheet))
     return nbformat.from_dict({**page, "cells": cells})
 
