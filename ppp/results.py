@@ -36,9 +36,9 @@ class NullTest:
     cells : int
         Clean cells per channel; 0 means that the test cannot be made in this layer.
     largest : float
-        Largest |D| on them.
+        Largest ``|D|`` on them.
     relative : float
-        The same in units of the layer's largest |O|; above 1e-4 the test fails.
+        The same in units of the layer's largest ``|O|``; above 1e-4 the test fails.
     """
 
     cells: int

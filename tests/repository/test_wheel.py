@@ -69,10 +69,7 @@ def test_the_example_of_the_readme_runs_from_the_wheel(unpacked, tmp_path):
 
 
 def test_the_command_names_the_readme_where_there_is_no_checkout(unpacked, tmp_path):
-    # An editable installation has the checkout on the path.
-    code = f"import runpy, sys; sys.path = [p for p in sys.path if p != {str(ROOT)!r}]; "
-    code += "runpy.run_module('ppp', run_name='__main__')"
-    done = run("-c", code, "params", cwd=tmp_path, PYTHONPATH=str(unpacked))
+    done = alone(unpacked, "-m", "ppp", "params", cwd=tmp_path)
     assert done.returncode == 2 and done.stdout == ""
     assert len(done.stderr.splitlines()) == 1 and "README" in done.stderr
 
