@@ -64,24 +64,10 @@ def test_notebook_source_is_clean(path):
         assert not cell.outputs and cell.execution_count is None
         assert len(cell.source.splitlines()) <= 35, cell.source[:80]
     assert "parameters" in code[0].metadata.get("tags", [])
-    if code[1].source.endswith("parameters.check()"):
-        assert "hide-input" in code[1].metadata.get("tags", []), "a page folds the set-up"
+    assert code[1].source.endswith("parameters.check()"), "all parameters are checked at once"
+    assert "hide-input" in code[1].metadata.get("tags", []), "a page folds the set-up"
     assert content.metadata.kernelspec.name == notebooks.KERNEL
     assert "widgets" not in content.metadata
-
-
-@per_notebook
-def test_notebook_checks_its_own_parameters(path):
-    names = set(notebooks.defaults(path))
-    code = [cell.source for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
-    calls = [
-        call
-        for call in ast.walk(ast.parse(code[1]))
-        if isinstance(call, ast.Call) and ast.unparse(call.func).endswith("parameters.check")
-    ]
-    assert len(calls) == 1, "the second code cell calls parameters.check(...)"
-    # Without names, it looks them up in the notebook.
-    assert {keyword.arg for keyword in calls[0].keywords} in (set(), names)
 
 
 @per_notebook
