@@ -451,11 +451,11 @@ def _trained(name, targets, seeds, protocol, weights, seed, n, photos) -> Live:
     size = _protocol(protocol).feature_size
     features = features_of(model, layers, reach, pictures, n=n, size=size, seed=seed)
     readouts = read_outs(features.training, targets, seeds, protocol)
-    tables = {"trials": evaluated(readouts, features)["trials"], "ppp": pd.DataFrame()}
+    tables = {"trials": evaluated(readouts, features)["trials"]}
     if model is not None:
         tables["ppp"] = measured(model, reach, pictures, seeds, n)
     tables = headed({"network": name}, tables)
-    return Live(name, readouts, tables["trials"], tables["ppp"])
+    return Live(name, readouts, tables["trials"], tables.get("ppp", pd.DataFrame()))
 
 
 def loaded(

@@ -510,8 +510,9 @@ def test_live_tables_come_in_the_order_asked_and_do_not_depend_on_jobs(photos, j
     assert pixels.patterns.empty
     assert network.patterns.columns[0] == "network"
     order = [(s, layer, m) for s in seeds for layer in LAYERS for m in ("mae", "snr")]
-    found = network.patterns
-    assert list(zip(found["trial"], found["layer"], found["metric"])) == order
+    patterns = pd.concat([network.patterns, pixels.patterns], ignore_index=True)
+    assert list(zip(patterns["trial"], patterns["layer"], patterns["metric"])) == order
+    assert patterns["trial"].dtype == int
 
 
 def test_live_numbers_are_those_of_the_steps(few, photos):
