@@ -10,7 +10,7 @@ import site
 import sys
 import sysconfig
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
@@ -186,6 +186,11 @@ def _is_local(name: str, file: str | None) -> bool:
     return not installed and name.partition(".")[0] not in _OURS
 
 
+def _place(file: str | None, folders: Iterable[str] | None) -> str | None:
+    """Return where a module is: its file, or the folder of a package without one."""
+    return file or next(iter(folders or ()), None)
+
+
 class _Source(SourceFileLoader):
     """Runs a module from the very bytes whose SHA-256 it notes, never from a cache."""
 
@@ -208,9 +213,13 @@ class _Finder:
 
     def find_spec(self, name, path=None, target=None) -> ModuleSpec | None:
         spec = PathFinder.find_spec(name, path, target)
-        if spec is None or not spec.has_location or not _is_local(name, spec.origin):
+        if spec is None or not _is_local(
+            name, _place(spec.origin, spec.submodule_search_locations)
+        ):
             return spec
         self.names.append(name)
+        if not spec.has_location:  # a folder without __init__.py
+            return spec
         if type(spec.loader) is SourceFileLoader:
             spec.loader = _Source(name, spec.origin, self.modules)
         else:  # compiled
@@ -239,7 +248,9 @@ def _importable(folder: Path) -> Iterator[dict[str, str]]:
         for name, module in sys.modules.items()
         if name.partition(".")[0] in neighbours
         and name != "__main__"
-        and _is_local(name, getattr(module, "__file__", None))
+        and _is_local(
+            name, _place(*(getattr(module, key, None) for key in ("__file__", "__path__")))
+        )
     }
     for name in aside:
         del sys.modules[name]

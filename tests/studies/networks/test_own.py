@@ -93,11 +93,13 @@ def test_neighbours_can_be_imported_while_loading_only(file, tmp_path):
     del sys.modules["width_of_mine"]
 
 
-def test_what_a_network_imports_is_noted_and_its_own(file, tmp_path):
+@pytest.mark.parametrize("package", ["__init__.py", ""], ids=["package", "namespace"])
+def test_what_a_network_imports_is_noted_and_its_own(file, tmp_path, package):
     for width, folder in ((5, "a"), (6, "b")):
         (tmp_path / folder / "parts").mkdir(parents=True)
         file(f"from shared_width import extra\nwidth = {width} + extra\n", f"{folder}/side.py")
-        file("", f"{folder}/parts/__init__.py")
+        if package:
+            file("", f"{folder}/parts/__init__.py")
         file("from torch import nn\n", f"{folder}/parts/late.py")
         file("", f"{folder}/unused.py")
         file(
@@ -121,8 +123,8 @@ def test_what_a_network_imports_is_noted_and_its_own(file, tmp_path):
             assert network.model.out_channels == (5 if folder == "a" else 6) + extra
             network.model(torch.zeros(1, 3, 16, 16))
             found = network.provenance["modules"]
-            wanted = ("../shared_width.py", "parts/__init__.py", "parts/late.py", "side.py")
-            assert tuple(found) == wanted
+            parts = ["parts/__init__.py"] * bool(package) + ["parts/late.py"]
+            assert list(found) == ["../shared_width.py", *parts, "side.py"]
             for name, digest in found.items():
                 content = (tmp_path / folder / name).read_bytes()
                 assert digest == hashlib.sha256(content).hexdigest()
