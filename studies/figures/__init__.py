@@ -9,6 +9,15 @@ The look is `ppp.mplstyle`, applied inside each function whatever the caller's s
 Figures of arrays are in `maps`, of data frames in `frames`; `turntable` is one to play with.
 """
 
+from ppp.errors import PPPError, first_words
+
+try:
+    import matplotlib  # noqa: F401, before any figure
+except ValueError as error:
+    raise PPPError(
+        f"matplotlib cannot be used: {first_words(error)}; take MPLBACKEND out of the environment"
+    ) from None
+
 from studies.figures.frames import bands, curves, forest, heatmap, paired, strips
 from studies.figures.maps import border_and_inside, gallery, growth_maps, influence_maps, surfaces
 from studies.figures.page import as_html, save, show

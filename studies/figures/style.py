@@ -7,15 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from ppp.errors import PPPError, first_words
-
-try:
-    import matplotlib.style
-except ValueError as error:
-    raise PPPError(
-        f"matplotlib cannot be used: {first_words(error)}; take MPLBACKEND out of the environment"
-    ) from None
-
+import matplotlib.style
 import numpy as np
 from matplotlib import rc_params_from_file
 from matplotlib.colors import Normalize

@@ -1,7 +1,10 @@
 """Figures: what they draw, what their alt text says, how they are shown and saved."""
 
 import base64
+import os
 import re
+import subprocess
+import sys
 from html.parser import HTMLParser
 from itertools import combinations
 
@@ -17,6 +20,15 @@ from skimage.color import deltaE_ciede2000, rgb2lab
 
 from ppp.errors import PPPError
 from studies import figures
+
+
+@pytest.mark.parametrize("module", ["ledger", "figures.turntable", "sweeps.tables"])
+def test_a_backend_that_matplotlib_lacks_is_refused_in_one_line(module):
+    code = f"from ppp.errors import PPPError\ntry: import studies.{module}\n"
+    code += "except PPPError as error: print(error)"
+    words = {"capture_output": True, "text": True, "env": os.environ | {"MPLBACKEND": "bad"}}
+    done = subprocess.run([sys.executable, "-c", code], **words)
+    assert not done.stderr and done.stdout.count("\n") == 1 and "MPLBACKEND" in done.stdout
 
 
 def numbers(text):
