@@ -13,7 +13,7 @@ from companion.cli.options import PATH, Command, Whole, changes, count, output
 from ppp.errors import ParameterError, shown
 
 if TYPE_CHECKING:
-    from companion.book.build import Build
+    from companion.book.plan import Build
 
 
 PROFILE = click.option("--profile", default="standard", help="how much is computed")
@@ -32,7 +32,7 @@ def variant(function: Callable) -> Callable:
 
 
 def _asked(profile: str, variant: str = "", changes: tuple[tuple[str, str], ...] = ()) -> Build:
-    from companion.book.build import Build
+    from companion.book.plan import Build
     from studies import parameters, paths
 
     parameters.check(profile=profile)
