@@ -35,7 +35,7 @@ from studies.networks import (
     reach_of,
 )
 from studies.networks.names import PADDINGS, SEEDS
-from studies.parameters import IMAGES, check_whole  # noqa: F401, for those who read the tables
+from studies.parameters import check_whole
 from studies.pictures.photographs import Photograph, large_enough, photographs
 from studies.pictures.plane import scenes
 from studies.posenet import readout as posenet
@@ -146,7 +146,7 @@ class Pictures:
         return self._cut(half, reach, max(1, n // len(half)), seed)
 
     def tests(self, reach: Coverage) -> dict[str, Windows]:
-        """Return the test windows of each kind of image, see :data:`IMAGES`."""
+        """Return the test windows of each kind of image, see :data:`studies.parameters.IMAGES`."""
         half = self._halves(reach)[1]
         size = reach.input_size[0]
         draw = torch.Generator().manual_seed(_TEST_SEED)

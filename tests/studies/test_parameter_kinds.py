@@ -11,15 +11,11 @@ from studies import parameters
 
 
 def test_registry_knows_the_names_of_the_library():
-    from studies.bhv import redgreen, variants
-    from studies.posenet import design, readout
+    from studies.bhv import variants
 
     assert parameters.SCHEMES == SCHEMES
     assert tuple(variants.VARIANTS) == parameters.VARIANTS
-    assert parameters.TEXTURES == redgreen.TEXTURES
     assert tuple(variants.PROTOCOLS) == parameters.PROTOCOLS
-    assert parameters.TARGETS == readout.TARGETS
-    assert parameters.IMAGES == design.IMAGES
 
 
 @pytest.mark.parametrize(

@@ -15,11 +15,11 @@ from ppp.errors import ParameterError, PictureError, WeightsError
 from studies.dynamics.design import windows_to_measure
 from studies.networks import OPTIMAL, load_network, small_resnet
 from studies.networks.names import PADDINGS
+from studies.parameters import IMAGES
 from studies.pictures.photographs import photographs
 from studies.pictures.plane import scenes
 from studies.posenet import design, readout
 from studies.posenet.design import (
-    IMAGES,
     PIXELS,
     STUDY,
     Features,
