@@ -75,7 +75,7 @@ def test_the_command_names_the_readme_where_there_is_no_checkout(unpacked, tmp_p
     assert len(done.stderr.splitlines()) == 1 and "README" in done.stderr
 
 
-# mypy need not read what no user of the library sees: the compiler of torch, say, takes ten seconds.
+# What no user of the library sees need not be read: the compiler of torch takes ten seconds.
 MYPY = """\
 [mypy]
 strict = true

@@ -168,7 +168,7 @@ def test_the_noise_of_random_padding_continues_where_it_was(tmp_path, monkeypatc
 KILLED = """
 import sys, time, torch
 from studies.networks import training
-sys.path.insert(0, {tests!r})
+sys.path[:0] = {places!r}
 from test_training import long, look
 torch.set_num_threads(1)
 training._EVERY = 3
@@ -187,8 +187,8 @@ training.train(
 @pytest.mark.nightly
 def test_a_killed_process_continues_bit_for_bit(tmp_path):
     folder = tmp_path / "run"
-    tests = str(training.Path(__file__).parent)
-    script = KILLED.format(folder=str(folder), tests=tests)
+    places = [str(training.Path(__file__).parent), *sys.path]  # of this file, and what it imports
+    script = KILLED.format(folder=str(folder), places=places)
     with subprocess.Popen([sys.executable, "-c", script]) as process:
         deadline = time.monotonic() + 120
         while not (folder / "state.pt").exists():
