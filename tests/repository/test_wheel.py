@@ -45,9 +45,9 @@ def unpacked(tmp_path_factory) -> Path:
     return folder
 
 
-def alone(unpacked: Path, *command: str, cwd: Path) -> subprocess.CompletedProcess:
+def alone(unpacked: Path, *command: str, cwd: Path, packages=True) -> subprocess.CompletedProcess:
     """Run Python with the wheel and what is installed, but not with an editable checkout."""
-    path = os.pathsep.join([str(unpacked), *site.getsitepackages()])
+    path = os.pathsep.join([str(unpacked), *(site.getsitepackages() if packages else ())])
     return run("-S", *command, cwd=cwd, PYTHONPATH=path)  # -S: no .pth file names the checkout
 
 
@@ -69,10 +69,11 @@ def test_the_example_of_the_readme_runs_from_the_wheel(unpacked, tmp_path):
     assert "zeros" in done.stdout and "layer1" in done.stdout
 
 
-def test_the_command_names_the_readme_where_there_is_no_checkout(unpacked, tmp_path):
-    done = alone(unpacked, "-m", "ppp", "params", cwd=tmp_path)
-    assert done.returncode == 2 and done.stdout == ""
-    assert len(done.stderr.splitlines()) == 1 and "README" in done.stderr
+@pytest.mark.parametrize("packages", [True, False])
+def test_the_command_names_the_readme_where_there_is_no_checkout(unpacked, tmp_path, packages):
+    done = alone(unpacked, "-m", "ppp", "params", cwd=tmp_path, packages=packages)
+    assert done.returncode == 2 and done.stdout == "" and done.stderr.startswith("ppp: ")
+    assert done.stderr.count("\n") == 1 and "README" in done.stderr
 
 
 # What no user of the library sees need not be read: the compiler of torch takes ten seconds.
