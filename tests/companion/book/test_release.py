@@ -81,7 +81,7 @@ def test_the_install_cell_installs(tmp_path):
     done = subprocess.run(
         [tmp_path / "venv" / "bin" / "python", "-c", f"{code}\nimport ppp\nprint(ppp.here)"],
         cwd=tmp_path,
-        env=environment | {"PIP_NO_BUILD_ISOLATION": "0", "PIP_NO_INDEX": "1"},
+        env=environment | {"PIP_NO_INDEX": "1", "PIP_NO_BUILD_ISOLATION": "0"},  # 0: without it
         capture_output=True,
         text=True,
     )
