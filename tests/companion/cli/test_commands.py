@@ -210,7 +210,7 @@ def start(line, **environment):
     )
 
 
-def ppp(line, seconds=60, **environment):
+def ppp(line, seconds=300, **environment):
     """Run a command to its end, or fail because it hangs."""
     with ended(start(line, **environment)) as process:
         out, err = process.communicate(timeout=seconds)
