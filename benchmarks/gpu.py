@@ -10,11 +10,10 @@ import copy
 import itertools
 import json
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache, partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -22,6 +21,7 @@ from types import SimpleNamespace
 from unittest import mock
 
 import numpy as np
+import pandas as pd
 import torch
 from shared import alternate
 
@@ -40,12 +40,13 @@ ALL = [*(s for s in ppp.padding.SCHEMES if s != "nan"), "constant(0.5)", "randn(
 FULL = SimpleNamespace(
     networks=("plane-resnet", "plane-vgg", "resnet18"), schemes=ALL, pictures=8, per_picture=2,
     large="resnet50", side=1024, batch_sizes=(8, 32, 128), windows=32, families=tuple(FAMILIES),
-    paddings=(*PADDINGS, OPTIMAL), processes=4, seconds=1.5, warm=10, steps=200, n_train=2048,
+    paddings=(*PADDINGS, OPTIMAL), processes=4, seconds=1.5, warm=10, steps=200, row=25, n_train=2048,
+    repeats=3,
 )  # fmt: skip
 SMALL = SimpleNamespace(
     networks=("plane-resnet",), schemes=("zeros", "randn"), pictures=4, per_picture=1,
     large="plane-resnet", side=0, batch_sizes=(2,), windows=1, families=("resnet",),
-    paddings=("zeros",), processes=2, seconds=0.1, warm=1, steps=8, n_train=64,
+    paddings=("zeros",), processes=2, seconds=0.1, warm=1, steps=2, row=1, n_train=64, repeats=1,
 )  # fmt: skip
 
 #: Columns of the table that have a unit, as a power of the layer's sigma; the others have none.
@@ -56,26 +57,22 @@ PRECISIONS = {"float32": False, "bfloat16": True}
 TF32 = torch.backends.cuda.matmul, torch.backends.cudnn.conv
 
 
-class Results:
-    """A folder of finished results, one JSON file each; what is there is not done again."""
+def keep(folder: Path, name: str, work: Callable[..., dict], *arguments: object) -> dict:
+    """Return a result that is in the folder; otherwise make it, and keep it as soon as it is."""
+    path, began = folder / f"{name}.json", time.perf_counter()
+    if not path.exists():
+        found = work(*arguments)
+        found["seconds"] = round(time.perf_counter() - began, 1)
+        files.write(path, f"{json.dumps(found, indent=1, default=float)}\n".encode())
+    found = json.loads(path.read_text(encoding="utf-8"))
+    print(f"{name}: {found['seconds']} s", flush=True)
+    return found
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
 
-    def keep(self, name: str, work: Callable[..., dict], *arguments: object) -> dict:
-        path = self.folder / f"{name}.json"
-        if not path.exists():
-            began = time.perf_counter()
-            found = work(*arguments)
-            found["seconds"] = round(time.perf_counter() - began, 1)
-            files.write(path, f"{json.dumps(found, indent=1, default=float)}\n".encode())
-        found = json.loads(path.read_text(encoding="utf-8"))
-        print(f"{name}: {found['seconds']} s", flush=True)
-        return found
-
-    def all(self, kind: str) -> dict[str, dict]:
-        paths = sorted(self.folder.glob(f"{kind}-*.json"))
-        return {p.stem.partition("-")[2]: json.loads(p.read_text(encoding="utf-8")) for p in paths}
+def kept(folder: Path, kind: str) -> dict[str, dict]:
+    """Return the finished results of one kind."""
+    paths = sorted(folder.glob(f"{kind}-*.json"))
+    return {p.stem.partition("-")[2]: json.loads(p.read_text(encoding="utf-8")) for p in paths}
 
 
 def environment(device: str, small: bool) -> dict:
@@ -96,21 +93,16 @@ def environment(device: str, small: bool) -> dict:
 # ---- the same results as on the CPU
 
 
-@contextmanager
-def same_draws() -> Iterator[None]:
+def same_draws() -> AbstractContextManager:
     """Draw randn's values on the CPU in double precision: each device has a stream of its own."""
-    twins: dict[torch.Generator, torch.Generator] = {}
-    drawn = torch.randn
+    drawn, twin = torch.randn, lru_cache(lambda g: torch.Generator().manual_seed(g.initial_seed()))
 
     def randn(*shape: object, generator=None, dtype=None, device=None) -> torch.Tensor:
         if generator is None:
             return drawn(*shape, dtype=dtype, device=device)
-        seed = generator.initial_seed()
-        twin = twins.setdefault(generator, torch.Generator().manual_seed(seed))
-        return drawn(*shape, dtype=torch.float64, generator=twin).to(device, dtype)
+        return drawn(*shape, dtype=torch.float64, generator=twin(generator)).to(device, dtype)
 
-    with mock.patch.object(torch, "randn", randn):
-        yield
+    return mock.patch.object(torch, "randn", randn)
 
 
 @lru_cache
@@ -171,10 +163,8 @@ def equality(name: str, size, device: str) -> dict:
             row[label] = ", ".join(
                 f"{k} {worst[k]:.0e}" for k in ("mae", "snr", "power", "pattern")
             )
-    draws = torch.randn(10**6, device=device, generator=torch.Generator(device).manual_seed(0))
-    law = {"mean": draws.mean(), "deviation": draws.std(), "fourth moment": draws.pow(4).mean()}
     row["too far apart"] = ", ".join(too_far) or "none"
-    return {"row": row, "apart": found, "draws of the device's own stream": law}
+    return {"row": row, "apart": found}
 
 
 # ---- TF32
@@ -227,18 +217,14 @@ class Throughput:
 
     def __init__(self, size, device: str) -> None:
         network, self.reach = loaded(size.large)
-        self.device, self.layers = device, network.layers
+        self.device, self.layers, self.repeats = device, network.layers, size.repeats
         self.model = copy.deepcopy(network.model).to(device)
         generator = torch.Generator(device).manual_seed(0)
         self.branches = [ppp.with_padding(self.model, s, generator=generator) for s in PADDINGS]
         sides = (max(size.side, s + 64) for s in ppp.size_needed(network.window, self.reach))
         noise = torch.randn(4, 3, *sides, generator=torch.Generator().manual_seed(0))
-        self.windows = [
-            ppp.cut_windows(
-                dict(zip("abcd", noise)), network.window, self.reach, per_picture=n, seed=0
-            )
-            for n in (size.windows, 4 * size.windows)
-        ]
+        cut = partial(ppp.cut_windows, dict(zip("abcd", noise)), network.window, self.reach, seed=0)
+        self.windows = [cut(per_picture=n) for n in (size.windows, 4 * size.windows)]
 
     def measure(self, which: int, batch_size: int) -> None:
         options = {"coverage": self.reach, "batch_size": batch_size}
@@ -262,7 +248,7 @@ class Throughput:
         self.bare(0, batch_size)  # the first use of a kernel loads it
         runs = itertools.product((self.bare, self.measure), (0, 1))
         work = {(r.__name__, n): partial(r, n, batch_size) for r, n in runs}
-        s = {name: clocks["wall"] for name, clocks in alternate(work, 2).items()}
+        s = {name: clocks["wall"] for name, clocks in alternate(work, self.repeats).items()}
         bare, ours = (s[name, 1] - s[name, 0] for name in ("bare", "measure"))
         rate = len(self.windows[1]) * len(PADDINGS) / s["measure", 1]
         row = {"share of bare forwards": f"{s['bare', 1] / s['measure', 1]:.0%}"}
@@ -316,8 +302,8 @@ def training(family: str, padding: str, size, device: str, pool: ProcessPoolExec
     for name, half in PRECISIONS.items():
         task = settings, half, device, size.warm, size.seconds
         rates[f"{name}, alone"] = rate(*task)
-        several = pool.map(rate, *zip(*[task] * size.processes))
-        rates[f"{name}, {size.processes} at once"] = sum(several)
+        several = f"{name}, {size.processes} at once"
+        rates[several] = sum(pool.map(rate, *zip(*[task] * size.processes)))
     began = time.perf_counter()
     training_set(settings).batch(0)
     row = {name: f"{each:.1f} a second" for name, each in rates.items()}
@@ -334,81 +320,67 @@ def curves(family: str, padding: str, size, device: str) -> dict:
         work, data = _Work(settings, device, half), training_set(settings)
         for step in range(size.steps):
             work.advance(*data.batch(step))
-            if work.step % (size.steps // 8) == 0:
+            if work.step % size.row == 0:
                 work.report()
         losses[name] = np.array([row["loss"] for row in work.log])
     row = {k: f"{np.abs(v - losses['float32']).max():.4f}" for k, v in losses.items()}
     return {"row": row, "losses": {name: list(values) for name, values in losses.items()}}
 
 
-def hours(done: Results, longer: int = 10) -> dict[str, float]:
+def hours(folder: Path, longer: int = 10) -> pd.Series:
     """Return the hours of all small networks' steps, so many times as long, at the rates found."""
-    names, found = [f"{run.family}-{run.padding}" for run in full_design()], done.all("training")
-    if not set(names) <= set(found):
-        return {}
-    seconds = {
-        how: [longer * Settings.steps / found[name]["rates"][how] for name in names]
-        for how in found[names[0]]["rates"]
-    }
-    return {how: sum(each) / 3600 for how, each in seconds.items()}
+    found = {name: one["rates"] for name, one in kept(folder, "training").items()}
+    names = [f"{run.family}-{run.padding}" for run in full_design()]
+    rates = pd.DataFrame(found).reindex(columns=names)  # NaN where a rate is missing
+    return (longer * Settings.steps / rates / 3600).sum(axis=1, skipna=False)
 
 
 # ---- the whole
 
+TABLES = ("equality", "exactness", "throughput", "training", "curves")
 
-def summary(done: Results) -> str:
+
+def summary(folder: Path) -> str:
     """Return the finished results as Markdown."""
-    about = json.loads((done.folder / "environment.json").read_text(encoding="utf-8"))
+    about = json.loads((folder / "environment.json").read_text(encoding="utf-8"))
     lines = [", ".join(f"{name} {fact}" for name, fact in about.items() if name != "seconds")]
-    for kind, what in KINDS.items():
-        found = {name: one["row"] for name, one in done.all(kind).items()}
-        head = [what, *next(iter(found.values()), {"not done": ""})]
+    for kind in TABLES:
+        found = {name: one["row"] for name, one in kept(folder, kind).items()}
+        head = [kind, *next(iter(found.values()), {"not done": ""})]
         lines += ["", f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
         lines += [f"| {' | '.join([name, *row.values()])} |" for name, row in found.items()]
-    lines += ["", "Steps of the 48 small networks, ten times as many as they were trained:"]
-    lines += [", ".join(f"{h:.1f} h ({how})" for how, h in hours(done).items()) or "not done"]
+    spent = ", ".join(f"{how}: {time:.2f} h" for how, time in hours(folder).dropna().items())
+    lines += ["", f"All small networks, ten times as many steps: {spent or 'not done'}"]
     return "\n".join(lines) + "\n"
 
 
-def run(step: str, size: SimpleNamespace, device: str, done: Results) -> None:
+def run(step: str, size: SimpleNamespace, device: str, folder: Path) -> None:
     """Do what is missing of a step."""
     if step in ("equality", "exactness"):
         for name in size.networks:
-            done.keep(f"{step}-{name}", globals()[step], name, size, device)
+            keep(folder, f"{step}-{name}", globals()[step], name, size, device)
     elif step == "throughput":
         bench = Throughput(size, device)
         for batch_size in size.batch_sizes:
-            done.keep(f"{step}-{batch_size:03}", bench.ratios, batch_size)
-        done.keep("profile", bench.profile, size.batch_sizes[-1])
+            keep(folder, f"{step}-{batch_size:03}", bench.ratios, batch_size)
+        keep(folder, "profile", bench.profile, size.batch_sizes[-1])
     elif step == "training":
-        context = get_context("spawn")
-        join = context, _join, (context.Barrier(size.processes),)
-        with ProcessPoolExecutor(size.processes, *join) as pool:
+        barrier = (context := get_context("spawn")).Barrier(size.processes)
+        with ProcessPoolExecutor(size.processes, context, _join, (barrier,)) as pool:
             for pair in itertools.product(size.families, size.paddings):
-                done.keep(f"{step}-{'-'.join(pair)}", training, *pair, size, device, pool)
+                keep(folder, f"{step}-{'-'.join(pair)}", training, *pair, size, device, pool)
     elif step == "curves":
-        for family, padding in itertools.product(size.families, ("zeros", "reflect")):
-            done.keep(f"{step}-{family}-{padding}", curves, family, padding, size, device)
+        for pair in itertools.product(size.families, ("zeros", "reflect")):
+            keep(folder, f"{step}-{'-'.join(pair)}", curves, *pair, size, device)
     elif step == "summary":
-        text = summary(done)
-        files.write(done.folder / "summary.md", text.encode())
+        files.write(folder / "summary.md", (text := summary(folder)).encode())
         print(text)
-
-
-#: Steps that give tables, and what the first column says.
-KINDS = {
-    "equality": "apart from the CPU's float64 (sigma)",
-    "exactness": "TF32",
-    "throughput": "windows a batch",
-    "training": "steps",
-    "curves": "loss apart from float32's",
-}
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Do one step; 2 where there is no GPU, or the folder holds another machine's results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("step", choices=("environment", *KINDS, "summary"))
+    parser.add_argument("step", choices=("environment", *TABLES, "summary"))
     parser.add_argument("--device", default="cuda", help="cpu only shows that the script runs")
     parser.add_argument("--small", action="store_true", help="everything once, with little")
     parser.add_argument("--output", type=Path, default=Path("runs/gpu"), help="folder of results")
@@ -416,14 +388,14 @@ def main(arguments: list[str] | None = None) -> int:
     if options.device != "cpu" and not torch.cuda.is_available():
         print("no GPU: PyTorch finds no CUDA device; try the script with --device cpu --small")
         return 2
-    now, done = environment(options.device, options.small), Results(options.output)
-    kept = done.keep("environment", now.copy)
-    if differ := [name for name in now if kept.get(name) != now[name]]:
+    now = environment(options.device, options.small)
+    there = keep(options.output, "environment", now.copy)
+    if differ := [name for name in now if there.get(name) != now[name]]:
         print(f"{options.output} holds results of another {differ[0]}; give another --output")
         return 2
-    run(options.step, SMALL if options.small else FULL, options.device, done)
+    run(options.step, SMALL if options.small else FULL, options.device, options.output)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())
