@@ -39,9 +39,9 @@ from studies.pictures.plane import scenes
 ALL = [*(s for s in ppp.padding.SCHEMES if s != "nan"), "constant(0.5)", "randn(border)"]
 FULL = SimpleNamespace(
     networks=("plane-resnet", "plane-vgg", "resnet18"), schemes=ALL, pictures=8, per_picture=2,
-    large="resnet50", side=1024, batch_sizes=(8, 32, 128), windows=32, families=tuple(FAMILIES),
-    paddings=(*PADDINGS, OPTIMAL), processes=4, seconds=1.5, warm=10, steps=200, row=25, n_train=2048,
-    repeats=3,
+    large="resnet50", side=1024, batch_sizes=(8, 32, 128), windows=32, repeats=3,
+    families=tuple(FAMILIES), paddings=(*PADDINGS, OPTIMAL), processes=4, seconds=1.5, warm=10,
+    steps=200, row=25, n_train=2048,
 )  # fmt: skip
 SMALL = SimpleNamespace(
     networks=("plane-resnet",), schemes=("zeros", "randn"), pictures=4, per_picture=1,
