@@ -21,18 +21,8 @@ import sys
 from collections.abc import Sequence
 
 LOADED = (
-    "ipykernel.kernelapp",
-    "torch",
-    "torchvision",
-    "scipy.stats",
-    "pandas",
-    "pyarrow.parquet",
-    "seaborn",
-    "skimage.io",
-    "statsmodels.formula.api",
-    "joblib",
-    "safetensors.torch",
-    "yaml",
+    "ipykernel.kernelapp torch torchvision scipy.stats pandas pyarrow.parquet seaborn skimage.io "
+    "statsmodels.formula.api joblib safetensors.torch yaml"
 )
 """What is loaded before a fork. Whatever else a notebook imports, its kernel loads."""
 
@@ -59,7 +49,7 @@ def load() -> None:
     os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")  # as a kernel
     os.environ["JE_ARROW_MALLOC_CONF"] = "background_thread:false"  # of an allocator not in use
     try:
-        for name in LOADED:
+        for name in LOADED.split():
             importlib.import_module(name)
     except Exception:
         sys.exit()  # a kernel that imports it will say why
