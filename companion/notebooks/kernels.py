@@ -31,6 +31,8 @@ SERVER = "PPP_KERNELS"
 def warm(folder: Path, environment: Mapping[str, str]) -> Iterator[dict[str, str]]:
     """Let a process load what kernels need, and fork those of this command's descendants.
 
+    It ends with the thread that calls this: the main one.
+
     Parameters
     ----------
     folder : Path
@@ -49,7 +51,8 @@ def warm(folder: Path, environment: Mapping[str, str]) -> Iterator[dict[str, str
         return
     with tempfile.TemporaryDirectory(prefix="ppp-") as sockets:
         address = f"{sockets}/kernels"
-        server = processes.start([*_PROGRAM, "--serve", address], environment, cwd=folder)
+        command = [*_PROGRAM, "--serve", address, str(os.getpid())]
+        server = processes.start(command, environment, cwd=folder)
         try:
             yield {SERVER: address}
         finally:

@@ -1,7 +1,7 @@
 """The program that a notebook runs in: a kernel that notes which of certain files it opens.
 
     python -P watch.py LOG PATH... -- ARGUMENTS OF THE KERNEL
-    python -P watch.py --serve SOCKET
+    python -P watch.py --serve SOCKET PARENT
 
 To LOG is added, followed by a NUL, the real path of each file at or below a PATH that Python
 opens. Libraries that open files without Python, as Arrow does, cannot be seen from here.
@@ -11,6 +11,7 @@ asks for one: a kernel like any other, but for what it finds loaded. Nothing of 
 loaded before the fork, so that what its modules open is noted for the notebook that uses them.
 """
 
+import ctypes
 import gc
 import importlib
 import json
@@ -58,25 +59,29 @@ def load() -> None:
     gc.freeze()
 
 
+def end_with(parent: int) -> None:
+    """Let the system kill this process when its parent ends, whatever either is doing then."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    if os.getppid() != parent:
+        sys.exit()
+
+
 def serve(address: str) -> list[str]:
     """Fork for each that asks; return in the new process, with the arguments it was asked for."""
-    parent = os.getppid()
     with socket.socket(socket.AF_UNIX) as door:
         door.bind(address)
         door.listen()
         load()
-        door.settimeout(1)
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # a kernel that has ended is gone at once
-        while os.getppid() == parent:
-            try:
-                asking, _ = door.accept()
-            except TimeoutError:
-                continue
+        server = os.getpid()
+        while True:
+            asking, _ = door.accept()
             with asking:
                 arguments, environment, folder = json.loads(asking.makefile().readline())
                 if kernel := os.fork():
                     asking.sendall(b"%d\n" % kernel)
                     continue
+            end_with(server)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             os.setsid()
             os.environ.clear()
@@ -84,13 +89,12 @@ def serve(address: str) -> list[str]:
             os.chdir(folder)
             sys.modules["numpy"].random.seed()  # what is drawn without a seed is nobody else's
             sys.modules["torch"].default_generator.seed()
-            # It ends with this server.
-            return [*arguments, f"--IPKernelApp.parent_handle={os.getppid()}"]
-    sys.exit()
+            return arguments
 
 
 if __name__ == "__main__":
     if sys.argv[1] == "--serve":
+        end_with(int(sys.argv[3]))
         sys.argv[1:] = serve(sys.argv[2])
     end = sys.argv.index("--")
     watch(sys.argv[1], sys.argv[2:end])
