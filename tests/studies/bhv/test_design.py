@@ -40,6 +40,14 @@ TINY = {
 }
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def tiny_design(patch):
     """Make the design a few runs, each of which takes a moment."""
     usual = Condition.protocols
@@ -201,10 +209,7 @@ def test_the_pattern_is_of_the_network_that_the_published_protocol_keeps(tiny, t
     model = variants.network("S-zero", 0).eval()
     prefix = "leaked/1/"
     model.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items()})
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     expected = pattern(model, data, "S-zero", n=32)
-    torch.set_num_threads(threads)
     found = pd.read_csv(trained / run.stem / "pattern.csv")
     assert found[HEAD].drop_duplicates().to_numpy().tolist() == [["size-24", "S-zero", 0]]
     pd.testing.assert_frame_equal(found.drop(columns=HEAD), expected, check_dtype=False)
@@ -343,12 +348,9 @@ def test_live_tables_do_not_depend_on_the_number_of_jobs():
 def test_live_numbers_are_those_of_training_and_testing_by_hand():
     data = RedGreen(0.25)
     tables = train_live(["S-zero"], [7], SMALL, data, 9)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     (kept,), log = variants.train("S-zero", SMALL, data, 7)
     right = variants.accuracies(kept, (0, 9), data)
     measured = pattern(kept.model, data, "S-zero")
-    torch.set_num_threads(threads)
     row = tables["accuracy"].iloc[0].to_dict()
     assert row == {
         "variant": "S-zero", "seed": 7, "kept_epoch": 1,

@@ -299,9 +299,12 @@ def test_only_the_runs_that_are_named_are_collected(trained, tmp_path):
     assert "was not written by" in refused(STUDY.check, tmp_path, STUDY.runs())
 
 
-def test_another_network_of_the_same_name_is_refused_unless_replaced(trained, data, tmp_path):
+def test_another_network_of_the_same_name_is_refused_unless_replaced(
+    trained, data, tmp_path, monkeypatch
+):
     stem = "plane-vgg-zeros-seed1"
     other = tmp_path / "other"
+    monkeypatch.setitem(Observer.__init__.__kwdefaults__, "ends", False)
     design.train_run("vgg", "zeros", 1, other, progress=False, **(tiny | {"steps": 1}))
     before = contents(data)
     message = refused(STUDY.collect, other, data)
