@@ -542,30 +542,22 @@ def predictions(
     Parameters
     ----------
     frame : DataFrame
-        One row for each point.
+        The shipped points, a row each.
     x, y, predicted : str
-        Columns of the coordinate, of what was measured and of what is predicted, all above 0.
+        Columns of numbers above 0: the coordinate, what was measured, what the model says.
     col : str
-        Column whose values get a panel each, with an x axis of its own.
+        Column that deals the rows to panels; each panel has its own x axis.
     live : DataFrame, optional
-        Other measurements, in the same columns: large open diamonds.
+        Points measured now, drawn as large open diamonds.
     ylabel : str, optional
-        What is measured, with its unit; the column name without it.
-
-    Returns
-    -------
-    Figure
-
-    Raises
-    ------
-    PPPError
-        If a frame is empty or lacks a column.
+        In place of the name `y`.
 
     Examples
     --------
     >>> frame = pd.DataFrame({"n": [8, 64], "s": [1.0, 8.0], "model": [1.0, 10.0], "of": "n"})
     >>> predictions(frame, "n", "s", "model", col="of").ppp_alt
-    's by n, measured and predicted, in 1 panel. n, measured: 1 (predicted 1) at 8, 8 (predicted 10) at 64.'
+    's by n, measured and predicted, in 1 panel. n, measured: 1 (predicted 1) at 8, \
+8 (predicted 10) at 64.'
     """
     frames = {"measured": frame} | ({} if live is None else {"measured now": live})
     for one in frames.values():
