@@ -12,6 +12,7 @@ import copy
 import csv
 import io
 import json
+import math
 import pickle
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -176,7 +177,8 @@ def train(
     Stochastic gradient descent with Nesterov momentum 0.9, weight decay 5e-4 and a one-cycle
     learning rate, on cross-entropy; each batch is turned or mirrored as a whole, at random.
     Two runs with the same settings on the same machine and number of threads give the same
-    weights, bit for bit, also if one of them was killed on the way and continued.
+    weights, bit for bit, also if one of them was killed on the way and continued; on CUDA, where
+    some gradients are added up in any order (as those of reflect padding), only nearly.
 
     Parameters
     ----------
@@ -241,7 +243,7 @@ def train(
         work.observe(observe)
     title = f"{family} {padding} seed {seed}"
     if work.step < stop:
-        data = _TrainingSet(settings, work.model.surroundings, title if progress else "")
+        data = _TrainingSet(settings, work.model.surroundings, title if progress else "", stop)
     bar = tqdm(total=stop, initial=work.step, desc=title, unit="step", disable=not progress)
     with bar:
         while work.step < stop:
@@ -262,7 +264,7 @@ def train(
         "shapes": list(SHAPES), "window": PLANE_WINDOW,
         "test_accuracy": evaluate(model, n_test)[0], "n_test": n_test,
         "seconds": round(work.seconds + time.perf_counter() - began, 1), "device": device,
-        "precision": "bfloat16" if device.startswith("cuda") else "float32",
+        "precision": "bfloat16" if work.half else "float32",
         "threads": torch.get_num_threads(), "torch": torch.__version__.split("+")[0],
         "numpy": np.__version__, "observed": sorted(marks),
     }  # fmt: skip
@@ -275,8 +277,9 @@ def train(
 class _Work:
     """A run under way: what changes from step to step, and how."""
 
-    def __init__(self, settings: Settings, device: str) -> None:
+    def __init__(self, settings: Settings, device: str, half: bool | None = None) -> None:
         self.settings, self.device = settings, device
+        self.half = device.startswith("cuda") if half is None else half
         self.noise = torch.Generator(device).manual_seed(settings.seed)
         make = FAMILIES[settings.family]
         model = make(len(SHAPES), settings.padding, seed=settings.seed, generator=self.noise)
@@ -291,7 +294,7 @@ class _Work:
             self.optimiser, settings.lr, total_steps=settings.steps + 1
         )
         self.step, self.seconds = 0, 0.0
-        self.loss, self.right = torch.zeros((), device=device), 0
+        self.loss, self.right = torch.zeros(2, device=device)  # read in `report` alone
         self.log: list[dict[str, float]] = []
         self.rows: list[dict[str, object]] = []
         self.tensors: dict[str, Tensor] = {}
@@ -300,8 +303,7 @@ class _Work:
         """Make one step of gradient descent."""
         pixels, labels = pixels.to(self.device), labels.to(self.device)
         pixels = pixels.contiguous(memory_format=torch.channels_last)
-        cuda = self.device.startswith("cuda")
-        with torch.autocast("cuda", torch.bfloat16, enabled=cuda):
+        with torch.autocast(pixels.device.type, torch.bfloat16, enabled=self.half):
             scores = self.model(pixels)
         loss = F.cross_entropy(scores.float(), labels)
         self.optimiser.zero_grad()
@@ -311,7 +313,7 @@ class _Work:
         self.schedule.step()
         self.step += 1
         self.loss += loss.detach()
-        self.right += int((scores.argmax(1) == labels).sum())
+        self.right += (scores.argmax(1) == labels).sum()
 
     def observe(self, observe: Callable[[int, nn.Module], Observation]) -> None:
         """Ask the observer, and keep what it gives."""
@@ -325,11 +327,11 @@ class _Work:
         row = {
             "step": self.step,
             "loss": round(float(self.loss) / since, 5),
-            "train_accuracy": round(self.right / (since * self.settings.batch), 5),
+            "train_accuracy": round(float(self.right) / (since * self.settings.batch), 5),
         }
         self.log.append(row)
         self.loss.zero_()
-        self.right = 0
+        self.right.zero_()
         return row
 
     def state(self, seconds: float) -> dict[str, object]:
@@ -355,30 +357,44 @@ class _Work:
 
 
 class _TrainingSet:
-    """The training windows of one seed, eight bits a channel as a camera gives them."""
+    """The training windows of one seed, eight bits a channel as a camera gives them.
 
-    def __init__(self, settings: Settings, surroundings: tuple[int, int], title: str) -> None:
+    Those that no step before `stop` asks for are not rendered.
+    """
+
+    def __init__(
+        self, settings: Settings, surroundings: tuple[int, int], title: str, stop: float = math.inf
+    ) -> None:
         self.settings, self.surroundings = settings, surroundings
         self.around = max(surroundings)  # the same on every side, so that a turn keeps them
         size = PLANE_WINDOW + 2 * self.around
         self.pixels = torch.empty(settings.n_train, 3, size, size, dtype=torch.uint8)
         self.labels = torch.empty(settings.n_train, dtype=torch.int64)
-        first = settings.first_scene
+        needed = np.ones(settings.n_train, bool)
+        if stop <= settings.epoch:
+            needed[self._drawn(0)[0][stop * settings.batch :]] = False
         starts = range(0, settings.n_train, 256)
         for start in tqdm(starts, f"{title}: rendering", disable=not title, leave=False):
-            part = slice(start, min(start + 256, settings.n_train))
-            pixels, self.labels[part] = _rendered(
-                first + start, part.stop - start, settings.seed, (self.around, self.around)
-            )
-            self.pixels[part] = pixels.mul_(255).round_().byte()
+            mine = needed[start : start + 256]
+            if mine.any():
+                scene, around = settings.first_scene + start, (self.around, self.around)
+                pixels, labels = _rendered(scene, len(mine), settings.seed, around, mine)
+                chosen = torch.from_numpy(start + np.flatnonzero(mine))
+                self.pixels[chosen] = pixels.mul_(255).round_().byte()
+                self.labels[chosen] = labels
+
+    def _drawn(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """Draw the order of the windows in an epoch, and how each of its batches is turned."""
+        draw = np.random.default_rng([self.settings.seed, epoch, 1])
+        order = draw.permutation(self.settings.n_train)
+        return order, draw.integers(8, size=self.settings.epoch)
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
         """Return the batch after `step` steps: a function of the settings alone."""
         settings = self.settings
         epoch, position = divmod(step, settings.epoch)
-        draw = np.random.default_rng([settings.seed, epoch, 1])
-        order = draw.permutation(settings.n_train)
-        turn = int(draw.integers(8, size=settings.epoch)[position])
+        order, turns = self._drawn(epoch)
+        turn = int(turns[position])
         chosen = torch.from_numpy(order[position * settings.batch :][: settings.batch])
         pixels = self.pixels[chosen]
         if turn & 1:
@@ -605,13 +621,15 @@ def windows(
 _kept_windows = lru_cache(maxsize=32)(windows)  # nobody writes into these
 
 
-def _rendered(first_scene: int, n: int, seed: int, surroundings) -> tuple[Tensor, Tensor]:
-    """Render windows as :func:`windows` does, in [0, 1]."""
+def _rendered(
+    first_scene: int, n: int, seed: int, surroundings, which: slice | np.ndarray = slice(None)
+) -> tuple[Tensor, Tensor]:
+    """Render windows as :func:`windows` does, or those of them in `which`, in [0, 1]."""
     before, after = surroundings
-    scenes = np.arange(first_scene, first_scene + n)
+    scenes = np.arange(first_scene, first_scene + n)[which]
     shapes = scenes % len(SHAPES)
     draw = np.random.default_rng([seed, first_scene])
-    tops, lefts = draw.integers(-_SPAN, _SPAN, (2, n)) - before
+    tops, lefts = draw.integers(-_SPAN, _SPAN, (2, n))[:, which] - before
     pixels = render_windows(scenes, shapes, tops, lefts, before + PLANE_WINDOW + after)
     return pixels, torch.from_numpy(shapes)
 

@@ -73,7 +73,7 @@ def test_the_install_cell_installs(tmp_path):
         '[project]\nname = "ppp-companion"\nversion = "1"\n[tool.setuptools]\npackages = ["ppp"]\n'
     )
     commit(repository)
-    code = release.INSTALL.format(name=release.NAME, repository=repository.as_uri())
+    code = release.install(repository.as_uri())
     venv.create(tmp_path / "venv", symlinks=True)
     (packages,) = tmp_path.glob("venv/lib/python*/site-packages")
     (packages / "shared.pth").write_text("\n".join(site.getsitepackages()))
@@ -89,7 +89,7 @@ def test_the_install_cell_installs(tmp_path):
 
 
 def test_the_install_cell_says_what_is_missing(tmp_path):
-    code = release.INSTALL.format(name=release.NAME, repository="")
+    code = release.install("")
     lines = ["import importlib.util", "importlib.util.find_spec = lambda name: None", code]
     done = subprocess.run(
         [sys.executable, "-c", "\n".join(lines)], cwd=tmp_path, capture_output=True, text=True

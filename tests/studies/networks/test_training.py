@@ -378,6 +378,26 @@ def test_the_training_set_is_a_function_of_the_settings():
     assert torch.equal(first.labels, labels)
 
 
+def test_a_short_run_renders_the_windows_that_it_uses_alone(monkeypatch):
+    rendered = []
+
+    def flat(scenes, shapes, tops, lefts, size):
+        rendered.extend(scenes)
+        values = (scenes + tops + 3 * lefts) % 251 / 255
+        return torch.from_numpy(values).float().view(-1, 1, 1, 1).repeat(1, 3, size, size)
+
+    monkeypatch.setattr(training, "render_windows", flat)
+    settings = Settings("resnet", seed=5, steps=150, batch=4, n_train=602)  # in three parts
+    whole = _TrainingSet(settings, (0, 0), "")
+    for stop, used in ((1, 4), (5, 20), (150, 600), (151, 602)):
+        rendered.clear()
+        short = _TrainingSet(settings, (0, 0), "", stop)
+        assert len(rendered) == len(set(rendered)) == used
+        for step in range(stop):
+            for a, b in zip(short.batch(step), whole.batch(step)):
+                assert torch.equal(a, b)
+
+
 def test_every_window_is_used_at_most_once_in_an_epoch():
     settings = Settings("resnet", steps=12, batch=4, n_train=18)
     data = _TrainingSet(settings, (0, 0), "")
