@@ -358,6 +358,8 @@ def test_an_edited_network_begins_anew(here, monkeypatch, edited):
         ("net.py:make_net --std 1,2,0", "--std '1,2,0': expected three numbers above 0"),
         ("net.py:make_net --device gpu", "--device 'gpu' cannot be used"),
         ("net.py:make_net --memory lots", "--memory 'lots': expected bytes above 0"),
+        ("net.py:make_net --memory=-1", "--memory '-1': expected bytes above 0"),
+        ("net.py:make_net --memory 2Q", "--memory '2Q': expected bytes above 0, such as 2G"),
     ],
 )
 def test_bad_input_is_told_in_one_line(here, capsys, arguments, words):
