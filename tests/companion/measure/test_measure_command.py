@@ -173,6 +173,19 @@ def test_the_command_in_the_report_gives_the_same_bytes(here):
     assert {name: Path("out", name).read_bytes() for name in FILES} == before
 
 
+def test_the_bound_on_memory_is_told(here, capsys):
+    """In the output, in the report and in the document; inf lifts it, and is in the command."""
+    assert own("--output", "out") == 0 and own("--memory", "inf", "--output", "free") == 0
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("memory ")]
+    for folder, line, words in zip(
+        ("out", "free"), said, ("a quarter of", "(no bound)"), strict=True
+    ):
+        told = json.loads(Path(folder, "measurement.json").read_text())
+        use = told["provenance"]["memory_use"]
+        assert words in use and use in line and use in Page(f"{folder}/report.html").text
+        assert ("--memory inf" in told["command"]) is (folder == "free")
+
+
 def test_without_an_output_the_folder_is_named_after_the_settings(here, undrawn):
     assert own() == 0 and own("--seed", 1, "--batch-size", 4) == 0
     found = names("runs")
