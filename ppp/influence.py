@@ -10,7 +10,6 @@ from fractions import Fraction
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
@@ -23,8 +22,8 @@ from ppp.operators import ModuleStack, PaddedCall
 
 #: Pixels across a strip run: only the other axis is probed.
 _STRIP = 128
-#: Pixels along a strip run beyond which a margin counts as infinite.
-_LARGEST = 4096
+#: Pixels along the shortest strip, and the longest: beyond, a margin counts as infinite.
+_SHORTEST, _LARGEST = 256, 4096
 
 
 def coverage(
@@ -128,11 +127,7 @@ class _Probe:
 
         def fill(key: Key, call: PaddedCall) -> object:
             calls[key] = tuple(call.input.shape[-2:]), call.border, call.pads
-            if not call.pads:
-                return NotImplemented
-            left, right, top, bottom = call.border
-            padded = F.pad(call.input, (0, 0, top, bottom), value=rows)
-            return call.run(F.pad(padded, (left, right, 0, 0), value=columns))
+            return call.filled(rows, columns)
 
         def consume(layer: str, output: Tensor) -> None:
             maps[layer] = output.isnan().any(1).any(0).numpy()
@@ -175,23 +170,25 @@ class _Probe:
         """Return layer -> (stride, touched cells before and after, surplus) on an axis."""
         border = (axis == 0, axis == 1)
         found: dict[str, tuple[int, int, int, int]] = {}
-        length, size = 256, _strip(axis, 256)
-        shorter = self.run(size, border=border)
+        length, shortest = _SHORTEST, _strip(axis, _SHORTEST)
+        shorter = self.run(shortest, border=border)
+        # what the first axis needed is tried at once on the second
+        first = max((sizes[1][0] for sizes in self.strips.values()), default=0)
         while length < _LARGEST and len(found) < len(self.tap.layers):
-            length, half = 2 * length, size
+            length = max(length + min(length, 1024), first)
             size = _strip(axis, length)
-            self.strips[axis] = half, size
+            self.strips[axis] = shortest, size
             longer = self.run(size, border=border)
-            lines = self.run(size, border=(False, False), line=axis)
-            for layer, map_ in longer.items():
-                if layer in found:
-                    continue
-                nan, reached = map_.any(1 - axis), lines[layer].all(1 - axis)
-                stride = _stride(layer, length // 2, len(nan) - shorter[layer].shape[axis])
-                if length % stride == 0 and not nan.all() and not reached.all():
-                    surplus = len(nan) - length // stride
-                    found[layer] = (stride, *_bands(layer, nan), surplus)
-            shorter = longer
+            candidates = {}
+            for layer in longer.keys() - found.keys():
+                nan = longer[layer].any(1 - axis)
+                stride = _stride(layer, length - _SHORTEST, len(nan) - shorter[layer].shape[axis])
+                if length % stride == 0 and not nan.all():
+                    candidates[layer] = stride, nan
+            lines = candidates and self.run(size, border=(False, False), line=axis)
+            for layer, (stride, nan) in candidates.items():
+                if not lines[layer].all(1 - axis).all():
+                    found[layer] = (stride, *_bands(layer, nan), len(nan) - length // stride)
         for layer in self.tap.layers:
             if layer not in found:
                 self.run(size, border=border, explain=True)

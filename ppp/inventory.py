@@ -109,6 +109,7 @@ def audit(model: nn.Module, input_size: int | tuple[int, int]) -> Audit:
 
     The network runs once on zeros while its operators are watched, so a padding that is
     written as a function call inside a ``forward`` is found too, circular ones included.
+    Convolutions are not worked out: their maps are constant.
 
     Parameters
     ----------
@@ -142,6 +143,8 @@ def audit(model: nn.Module, input_size: int | tuple[int, int]) -> Audit:
 
     def record(call: PaddedCall) -> object:
         nonlocal entered
+        if not call.pads:
+            return call.filled(0.0, 0.0)
         site = _site(call, stack)
         if site.kind == "same" and entered == stack.entered:  # the odd cell, then the rest
             odd = found.pop()
@@ -154,10 +157,10 @@ def audit(model: nn.Module, input_size: int | tuple[int, int]) -> Audit:
             found[seen[0]] = replace(found[seen[0]], calls=found[seen[0]].calls + 1)
         else:
             found.append(site)
-        return NotImplemented
+        return call.filled(0.0, 0.0) if call.constant else NotImplemented
 
     channels, weight = input_channels(model), next(model.parameters())
-    with plain(), running(shape), stack.watching(), watch(record):
+    with plain(), running(shape), stack.watching(), watch(record, every=True):
         model(torch.zeros(1, channels, *shape, device=weight.device, dtype=weight.dtype))
     listed = Audit(found)
     listed.runs = stack.runs

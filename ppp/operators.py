@@ -39,11 +39,21 @@ class PaddedCall:
     input: Tensor
     #: What the input needs on each side for :attr:`run`; negative where cells are unused.
     border: Sides
+    #: The same as :attr:`run` on maps that are constant but for NaN, where that is cheaper.
+    constant: Callable[[Tensor], Tensor] | None = None
 
     @property
     def pads(self) -> bool:
         """Whether it pads at this size; watched with ``every``, other calls are seen too."""
         return max(self.declared + self.used) > 0 or self.ceil_mode
+
+    def filled(self, rows: float, columns: float) -> object:
+        """Run the operator cheaply, with one value in its borders above, below and beside."""
+        if not (self.pads or self.constant):
+            return NotImplemented
+        left, right, top, bottom = self.border
+        padded = F.pad(self.input, (0, 0, top, bottom), value=rows)
+        return (self.constant or self.run)(F.pad(padded, (left, right, 0, 0), value=columns))
 
 
 class ModuleStack:
@@ -101,13 +111,13 @@ def _axis(size: int, kernel: int, stride: int, padding: int, dilation: int, ceil
     return padding, max(0, after), after
 
 
-def _windowed(kind, fill, x, kernel, stride, padding, dilation, ceil, run) -> PaddedCall:
+def _windowed(kind, fill, x, kernel, stride, padding, dilation, ceil, run, constant=None):
     rows = _axis(x.shape[-2], kernel[0], stride[0], padding[0], dilation[0], ceil)
     columns = _axis(x.shape[-1], kernel[1], stride[1], padding[1], dilation[1], ceil)
     declared = columns[0], columns[0], rows[0], rows[0]
     used = columns[0], columns[1], rows[0], rows[1]
     border = columns[0], columns[2], rows[0], rows[2]
-    return PaddedCall(kind, declared, used, fill, ceil, run, x, border)
+    return PaddedCall(kind, declared, used, fill, ceil, run, x, border, constant)
 
 
 def _convolution(x, weight, bias, stride, padding, dilation, transposed, output_padding, groups):
@@ -116,12 +126,32 @@ def _convolution(x, weight, bias, stride, padding, dilation, transposed, output_
     stride, padding, dilation = _pair(stride), _pair(padding), _pair(dilation)
     kernel = weight.shape[-2:]
     if not transposed:
-        return _windowed(
-            "convolution", "zeros", x, kernel, stride, padding, dilation, False,
-            lambda p: aten.convolution(
+
+        def convolve(p: Tensor, stride=stride) -> Tensor:
+            return aten.convolution(
                 p, weight, bias, stride, (0, 0), dilation, False, (0, 0), groups
-            ),
-        )  # fmt: skip
+            )
+
+        def constant(p: Tensor) -> Tensor:
+            """Convolve one place without NaN, and find NaN a group of channels at a time."""
+            grouped = p.unflatten(1, (groups, -1))
+            nan = grouped.amax(2).isnan()
+            clean = (
+                nan.flatten(2)
+                .byte()
+                .argmin(2)[:, :, None, None]
+                .expand(-1, -1, grouped.shape[2], 1)
+            )
+            patch = [d * (k - 1) + 1 for d, k in zip(dilation, kernel)]
+            value = (
+                grouped.flatten(3).gather(3, clean).flatten(1, 2)[..., None].expand(-1, -1, *patch)
+            )
+            reached = F.max_pool2d(nan.to(p.dtype), tuple(kernel), stride, 0, dilation) > 0
+            out = convolve(value, (1, 1)).unflatten(1, (groups, -1))
+            return torch.where(reached[:, :, None], torch.nan, out).flatten(1, 2)
+
+        sizes = kernel, stride, padding, dilation
+        return _windowed("convolution", "zeros", x, *sizes, False, convolve, constant)
     # A transposed convolution sums over the cells around each output cell; at the border
     # some of them do not exist and count as zero. Adding `reach` cells and cropping
     # `reach * stride` outputs makes those missing cells explicit.
