@@ -39,8 +39,8 @@ class PaddedCall:
     input: Tensor
     #: What the input needs on each side for :attr:`run`; negative where cells are unused.
     border: Sides
-    #: The same as :attr:`run` on maps that are constant but for NaN, where that is cheaper.
-    constant: Callable[[Tensor], Tensor] | None = None
+    #: Run it on a map that is constant but for NaN; takes what puts a border around a map.
+    constant: Callable[[Callable[[Tensor], Tensor]], Tensor] | None = None
 
     @property
     def pads(self) -> bool:
@@ -49,11 +49,15 @@ class PaddedCall:
 
     def filled(self, rows: float, columns: float) -> object:
         """Run the operator cheaply, with one value in its borders above, below and beside."""
-        if not (self.pads or self.constant):
-            return NotImplemented
         left, right, top, bottom = self.border
-        padded = F.pad(self.input, (0, 0, top, bottom), value=rows)
-        return (self.constant or self.run)(F.pad(padded, (left, right, 0, 0), value=columns))
+
+        def surround(map_: Tensor) -> Tensor:
+            padded = F.pad(map_, (0, 0, top, bottom), value=rows)
+            return F.pad(padded, (left, right, 0, 0), value=columns)
+
+        if self.constant:
+            return self.constant(surround)
+        return self.run(surround(self.input)) if self.pads else NotImplemented
 
 
 class ModuleStack:
@@ -132,26 +136,19 @@ def _convolution(x, weight, bias, stride, padding, dilation, transposed, output_
                 p, weight, bias, stride, (0, 0), dilation, False, (0, 0), groups
             )
 
-        def constant(p: Tensor) -> Tensor:
-            """Convolve one place without NaN, and find NaN a group of channels at a time."""
-            grouped = p.unflatten(1, (groups, -1))
-            nan = grouped.amax(2).isnan()
-            clean = (
-                nan.flatten(2)
-                .byte()
-                .argmin(2)[:, :, None, None]
-                .expand(-1, -1, grouped.shape[2], 1)
-            )
-            patch = [d * (k - 1) + 1 for d, k in zip(dilation, kernel)]
-            value = (
-                grouped.flatten(3).gather(3, clean).flatten(1, 2)[..., None].expand(-1, -1, *patch)
-            )
-            reached = F.max_pool2d(nan.to(p.dtype), tuple(kernel), stride, 0, dilation) > 0
-            out = convolve(value, (1, 1)).unflatten(1, (groups, -1))
-            return torch.where(reached[:, :, None], torch.nan, out).flatten(1, 2)
+        def constant(surround: Callable[[Tensor], Tensor]) -> Tensor:
+            """Convolve one place without NaN; what NaN reaches, all channels share."""
+            worst = x.amax(1, keepdim=True)
+            reached = F.max_pool2d(surround(worst), tuple(kernel), stride, 0, dilation).isnan()
+            place = worst.isnan().flatten(1).byte().argmin(1)
+            value = x.flatten(2)[torch.arange(len(x)), :, place][..., None, None]
+            extent = [d * (k - 1) + 1 for d, k in zip(dilation, kernel)]
+            return torch.where(reached, torch.nan, convolve(value.expand(-1, -1, *extent), (1, 1)))
 
         sizes = kernel, stride, padding, dilation
-        return _windowed("convolution", "zeros", x, *sizes, False, convolve, constant)
+        return _windowed(
+            "convolution", "zeros", x, *sizes, False, convolve, None if groups > 1 else constant
+        )
     # A transposed convolution sums over the cells around each output cell; at the border
     # some of them do not exist and count as zero. Adding `reach` cells and cropping
     # `reach * stride` outputs makes those missing cells explicit.
