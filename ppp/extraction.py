@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ppp.errors import LayerError, PPPError, unknown
+from ppp.padding import channels_last
 
 Consume = Callable[[str, Tensor], None]
 
@@ -167,6 +168,27 @@ def copies(tap: Tap, x: Tensor) -> dict[str, Tensor]:
     return maps
 
 
+def layout(model: nn.Module, layers: Sequence[str], x: Tensor) -> torch.memory_format:
+    """Return channels last if a network gives bit-equal features in it, else its own format.
+
+    On a CPU, in single precision: it is faster with depthwise convolutions, of which alone
+    the features are the same.
+
+    Examples
+    --------
+    >>> layout(nn.Conv2d(3, 4, 3), [""], torch.rand(1, 3, 8, 8, dtype=torch.float64))
+    torch.contiguous_format
+    """
+    depthwise = any(isinstance(m, nn.Conv2d) and m.groups > 1 for m in model.modules())
+    if depthwise and x.device.type == "cpu" and x.dtype == torch.float32:
+        formats = torch.contiguous_format, torch.channels_last
+        with suppress(Exception):  # a network may need its maps in order
+            plainly, last = (extract(model, x.contiguous(memory_format=f), layers) for f in formats)
+            if all(torch.equal(map_, last[layer]) for layer, map_ in plainly.items()):
+                return torch.channels_last
+    return torch.contiguous_format
+
+
 def require_eval(model: nn.Module) -> None:
     """Refuse a model in train mode: batch statistics tie every cell to every pixel."""
     for name, module in model.named_modules():
@@ -189,6 +211,10 @@ def gather(map_: Tensor, rows: np.ndarray, columns: np.ndarray, shape: tuple[int
     Returns
     -------
     Tensor, shape (n, C, h, w)
+        In the memory format of the map.
     """
     height, width = shape
-    return torch.stack([map_[:, y : y + height, x : x + width] for y, x in zip(rows, columns)])
+    pieces = [map_[:, y : y + height, x : x + width] for y, x in zip(rows, columns)]
+    if channels_last(map_[None]):
+        return torch.stack([piece.movedim(0, 2) for piece in pieces]).movedim(3, 1)
+    return torch.stack(pieces)

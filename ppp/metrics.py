@@ -16,6 +16,7 @@ from scipy import special, stats
 from torch import Tensor
 
 from ppp.errors import PPPError
+from ppp.padding import channels_last
 
 #: float64 values that a processor core keeps in its cache.
 _CACHED = 2**18
@@ -43,6 +44,11 @@ class Moments:
 
     def update(self, samples: Tensor) -> Moments:
         """Add samples of shape (n, ...); returns itself."""
+        if channels_last(samples):
+            cells = Moments().update(samples.permute(0, 2, 3, 1))
+            return self.merge(
+                Moments(cells.n, cells.mean.permute(2, 0, 1), cells.m2.permute(2, 0, 1))
+            )
         n, shape = len(samples), samples.shape[1:]
         flat = samples.reshape(n, prod(shape))
         mean, m2 = flat.new_empty(2, flat.shape[1], dtype=torch.float64)
@@ -65,6 +71,10 @@ class Moments:
             self.mean.add_(delta, alpha=other.n / n)
             self.n = n
         return self
+
+    def contiguous(self) -> Moments:
+        """Return the same with its cells in order in memory: so all sums are bit-equal."""
+        return Moments(self.n, self.mean.contiguous(), self.m2.contiguous())
 
     @property
     def variance(self) -> Tensor:
@@ -334,7 +344,7 @@ def summarise(
     PPPError
         Fewer than two samples.
     """
-    pairs = [(d, s) for d, s in zip(differences, scales) if d.n]
+    pairs = [(d.contiguous(), s) for d, s in zip(differences, scales) if d.n]
     groups, scale_groups = [d for d, _ in pairs], [s for _, s in pairs]
     total, scale = merged(groups), merged(scale_groups)
     sigma = float(scale.variance.sqrt())

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ppp.certificate import Coverage, first_cells
 from ppp.completeness import Trial
 from ppp.errors import PictureError, PPPError
-from ppp.extraction import Tap, gather
+from ppp.extraction import Tap, gather, layout
 from ppp.inventory import input_channels, running
 from ppp.windows import Picture, size_needed
 
@@ -144,6 +144,13 @@ class OptimalPasses:
         self.limit, self.compare = limit, compare
         self.weight = next(model.parameters())
         self.count, self.tried = 0, False
+        noise = torch.randn(
+            1,
+            input_channels(model),
+            *coverage.input_size,
+            generator=torch.Generator().manual_seed(0),
+        )
+        self.layout = layout(model, layers, noise.to(self.weight))
 
     def batches(
         self, picture: Picture, size: int, ends: Sequence[int]
@@ -162,6 +169,7 @@ class OptimalPasses:
             y, bottom = self._extent(tops[part], 0, picture.pixels.shape[1])
             x, right = self._extent(lefts[part], 1, picture.pixels.shape[2])
             pixels = picture.pixels[None, :, y:bottom, x:right].to(self.weight.device)
+            pixels = pixels.contiguous(memory_format=self.layout)
             rows, columns = tops[part] - y, lefts[part] - x
             maps = self._pass(pixels, rows, columns)
             start, stops = 0, [*(end - done for end in ends), len(part)]
