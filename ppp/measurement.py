@@ -325,7 +325,6 @@ class _Sums:
             self.peak[layer] = max(self.peak[layer], _largest(cut))
             if self.optimal_features:
                 self.optimal_features[layer].merge(cells)
-        room = {layer: torch.empty_like(cut) for layer, cut in optimal.items()}
         for scheme, tap in self.taps.items():
 
             def consume(layer: str, output: Tensor, scheme: str = scheme) -> None:
@@ -335,16 +334,17 @@ class _Sums:
                         f"layer {layer!r} gives {tuple(output.shape[-2:])} cells on a window and "
                         f"{tuple(optimal[layer].shape[-2:])} in its coverage"
                     )
-                difference = torch.sub(output, optimal[layer], out=room[layer])
+                cells = Moments().update(output, optimal[layer])
                 box, clean = self.clean[layer]
-                clean = clean.to(difference.device)
-                if clean.any():
-                    inside = difference[:, :, *box]
-                    largest = inside.abs().amax((0, 1))[clean].max()
+                inside, clean = (..., *box), clean.to(output.device)
+                moments = [cells.mean[inside], cells.m2[inside]]
+                if any(bool(moment[:, clean].any()) for moment in moments):  # 0 if all D are
+                    largest = (output[inside] - optimal[layer][inside]).abs()[..., clean].max()
                     self.null[key] = float(np.maximum(self.null[key], float(largest)))
                     # 0 by the null test; its rounding noise would count as signal over noise
-                    inside.masked_fill_(clean, 0.0)
-                self.moments[key][self.group].update(difference)
+                    for moment in moments:
+                        moment.masked_fill_(clean, 0.0)
+                self.moments[key][self.group].merge(cells)
                 if self.features:
                     self.features[key].update(output)
 
