@@ -17,7 +17,6 @@ from scipy import special, stats
 from torch import Tensor
 
 from ppp.errors import PPPError
-from ppp.padding import channels_last
 
 #: float64 values that a processor core keeps in its cache.
 _CACHED = 2**17
@@ -45,10 +44,6 @@ class Moments:
 
     def update(self, samples: Tensor, less: Tensor | None = None) -> Moments:
         """Add samples of shape (n, ...), or their differences from `less`; returns itself."""
-        if channels_last(samples):
-            last = [None if x is None else x.movedim(1, 3) for x in (samples, less)]
-            cells = Moments().update(*last)
-            return self.merge(Moments(cells.n, cells.mean.movedim(2, 0), cells.m2.movedim(2, 0)))
         n, shape = len(samples), samples.shape[1:]
         flat = samples.reshape(n, prod(shape))
         mean, m2 = flat.new_empty(2, flat.shape[1], dtype=torch.float64)
@@ -73,10 +68,6 @@ class Moments:
             self.mean.add_(delta, alpha=other.n / n)
             self.n = n
         return self
-
-    def contiguous(self) -> Moments:
-        """Return the same with its cells in order in memory: so all sums are bit-equal."""
-        return Moments(self.n, self.mean.contiguous(), self.m2.contiguous())
 
     @property
     def variance(self) -> Tensor:
@@ -346,7 +337,7 @@ def summarise(
     PPPError
         Fewer than two samples.
     """
-    pairs = [(d.contiguous(), s) for d, s in zip(differences, scales) if d.n]
+    pairs = [(d, s) for d, s in zip(differences, scales) if d.n]
     groups, scale_groups = [d for d, _ in pairs], [s for _, s in pairs]
     total, scale = merged(groups), merged(scale_groups)
     sigma = float(scale.variance.sqrt())

@@ -187,7 +187,7 @@ def pad(
         padded = x.index_select(2, rows).index_select(3, columns)
     else:
         padded = _fill(x, sides, scheme, generator)
-    return padded.contiguous(memory_format=torch.channels_last) if channels_last(x) else padded
+    return padded.contiguous(memory_format=torch.channels_last) if _channels_last(x) else padded
 
 
 def _check_size(x: Tensor, sides: Sides, name: str) -> None:
@@ -244,15 +244,12 @@ def _empty(x: Tensor, sides: Sides) -> Tensor:
         (n, channels, top + height + bottom, left + width + right),
         dtype=x.dtype,
         device=x.device,
-        memory_format=torch.channels_last if channels_last(x) else torch.contiguous_format,
+        memory_format=torch.channels_last if _channels_last(x) else torch.contiguous_format,
     )
 
 
-def channels_last(x: Tensor) -> bool:
-    """Whether a batch of maps lies in memory with its channels last."""
-    return (
-        x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
-    )
+def _channels_last(x: Tensor) -> bool:
+    return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
 
 
 def _mirrored(size: int, before: int, after: int, device: torch.device) -> Tensor:

@@ -144,13 +144,7 @@ class OptimalPasses:
         self.limit, self.compare = limit, compare
         self.weight = next(model.parameters())
         self.count, self.tried = 0, False
-        noise = torch.randn(
-            1,
-            input_channels(model),
-            *coverage.input_size,
-            generator=torch.Generator().manual_seed(0),
-        )
-        self.layout = layout(model, layers, noise.to(self.weight))
+        self.layout = layout(model, layers, input_channels(model), coverage.input_size)
 
     def batches(
         self, picture: Picture, size: int, ends: Sequence[int]
@@ -177,6 +171,7 @@ class OptimalPasses:
                 stop = min(start + size, *(stop for stop in stops if stop > start))
                 b = slice(start, stop)
                 windows = gather(pixels[0], rows[b], columns[b], self.coverage.input_size)
+                windows = windows.contiguous(memory_format=self.layout)
                 yield (
                     windows,
                     {
