@@ -25,8 +25,6 @@ from ppp.extraction import Finished, Tap, copies
 from ppp.inventory import input_channels, running
 from ppp.truth import Truth
 
-#: Float error of a feature, in units of the layer's largest.
-_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 #: Pixels (or a layer's stride, if that is more) by which every layer must move.
 _LARGEST = 128
 
@@ -43,7 +41,8 @@ class Trial:
         rows, columns = (slice(o, o + size) for o, size in zip(place, coverage.input_size))
         window = picture[:, :, rows, columns]
         self.window = torch.cat([window, 0.5 * window.flip(0, 2, 3) + 0.25 * window.roll(1, 3)])
-        self.tolerance = _TOLERANCE.get(picture.dtype, 1e-4)
+        #: Float error of a feature, in units of the layer's largest.
+        self.tolerance = 1e-9 if picture.dtype == torch.float64 else 1e-4
 
     def recorded(self) -> AbstractContextManager[None]:
         """Keep true values while the larger picture runs, which the caller sees to."""
@@ -62,16 +61,18 @@ class Trial:
         height, width = cells.influence.shape
         return map_[:, y : y + height, x : x + width]
 
-    def differences(self, expected: dict[str, Tensor]) -> dict[str, Tensor | None]:
-        """Run the window with its true values; return each layer's differences by cell."""
+    def compare(
+        self, expected: dict[str, Tensor]
+    ) -> tuple[dict[str, Completeness], dict[str, Tensor | None]]:
+        """Run the window with its true values; return each layer's proof and differences by cell.
+
+        A proof that fails does not name the module yet.
+        """
         with self.truth.injected():
             maps = copies(self.tap, self.window)
-        return {layer: _differences(maps[layer][0], map_) for layer, map_ in expected.items()}
-
-    def proofs(self, differences: dict[str, Tensor | None]) -> dict[str, Completeness]:
-        """Return each layer's proof, without the module at which it fails."""
-        worst = {k: math.inf if d is None else float(d.max()) for k, d in differences.items()}
-        return {layer: Completeness(value, self.tolerance) for layer, value in worst.items()}
+        found = {layer: _differences(maps[layer][0], map_) for layer, map_ in expected.items()}
+        worst = {k: math.inf if d is None else float(d.max()) for k, d in found.items()}
+        return {k: Completeness(value, self.tolerance) for k, value in worst.items()}, found
 
     def verdict(self, expected: dict[str, Tensor]) -> dict[str, Completeness]:
         """Compare every layer; where one differs, name the module at which it begins.
@@ -81,8 +82,7 @@ class Trial:
         GridError
             The features differ in the middle of a map too: no padding can be the reason.
         """
-        differences = self.differences(expected)
-        proofs = self.proofs(differences)
+        proofs, differences = self.compare(expected)
         first = next((layer for layer, proof in proofs.items() if not proof.shown), None)
         if first is None:
             return proofs
@@ -212,7 +212,7 @@ def _moved(model: nn.Module, coverage: Coverage, step: tuple[int, int]) -> dict[
     """Return the proofs with another stride if all hold, none otherwise."""
     coverage.stride = step
     trial = on_noise(model, coverage)
-    proofs = trial.proofs(trial.differences(trial.larger()))
+    proofs, _ = trial.compare(trial.larger())
     return proofs if all(proof.shown for proof in proofs.values()) else {}
 
 

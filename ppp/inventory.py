@@ -261,7 +261,7 @@ class Site:
 
 @contextmanager
 def keyed(
-    stack: ModuleStack, work: Callable[[Key, PaddedCall], object], **others: Callable | None
+    stack: ModuleStack, work: Callable[[Key, PaddedCall], object], **others: Callable
 ) -> Iterator[None]:
     """Watch every call that could pad; ``work(key, call)`` may replace what it gives."""
     seen: Counter[tuple[str, str]] = Counter()

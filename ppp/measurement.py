@@ -322,7 +322,7 @@ class _Sums:
         for layer, cut in optimal.items():
             cells = Moments().update(cut)
             self.scales[layer][self.group].merge(_pooled(cells))
-            self.peak[layer] = max(self.peak[layer], _largest(cut))
+            self.peak[layer] = max(self.peak[layer], float(cut.abs().max()))
             if self.optimal_features:
                 self.optimal_features[layer].merge(cells)
         for scheme, tap in self.taps.items():
@@ -422,11 +422,6 @@ class _Sums:
                 checkpoints=tuple(self.marks[scheme, layer]),
             )
         return measurement
-
-
-def _largest(map_: Tensor) -> float:
-    """Return the largest absolute value."""
-    return max(abs(float(extreme)) for extreme in map_.aminmax())
 
 
 def _bounded(clean: np.ndarray) -> tuple[tuple[slice, slice], Tensor]:

@@ -116,6 +116,8 @@ def _axis(size: int, kernel: int, stride: int, padding: int, dilation: int, ceil
 
 
 def _windowed(kind, fill, x, kernel, stride, padding, dilation, ceil, run, constant=None):
+    kernel, padding, dilation = _pair(kernel), _pair(padding), _pair(dilation)
+    stride = _pair(stride, kernel)
     rows = _axis(x.shape[-2], kernel[0], stride[0], padding[0], dilation[0], ceil)
     columns = _axis(x.shape[-1], kernel[1], stride[1], padding[1], dilation[1], ceil)
     declared = columns[0], columns[0], rows[0], rows[0]
@@ -173,8 +175,6 @@ def _convolution(x, weight, bias, stride, padding, dilation, transposed, output_
 
 
 def _max_pool(x, kernel, stride=(), padding=0, dilation=1, ceil_mode=False):
-    kernel = _pair(kernel)
-    stride, padding, dilation = _pair(stride, kernel), _pair(padding), _pair(dilation)
     return _windowed(
         "max-pool", "-inf", x, kernel, stride, padding, dilation, ceil_mode,
         lambda p: aten.max_pool2d_with_indices(p, kernel, stride, (0, 0), dilation, False),
@@ -182,8 +182,6 @@ def _max_pool(x, kernel, stride=(), padding=0, dilation=1, ceil_mode=False):
 
 
 def _average_pool(x, kernel, stride=(), padding=0, ceil_mode=False, include=True, divisor=None):
-    kernel = _pair(kernel)
-    stride, padding = _pair(stride, kernel), _pair(padding)
     fill = "zeros" if include else "zeros, not counted"
     return _windowed(
         "average-pool", fill, x, kernel, stride, padding, (1, 1), ceil_mode,
@@ -193,7 +191,7 @@ def _average_pool(x, kernel, stride=(), padding=0, ceil_mode=False, include=True
 
 def _unfold(x, kernel, dilation, padding, stride):
     return _windowed(
-        "unfold", "zeros", x, _pair(kernel), _pair(stride), _pair(padding), _pair(dilation), False,
+        "unfold", "zeros", x, kernel, stride, padding, dilation, False,
         lambda p: aten.im2col(p, kernel, dilation, (0, 0), stride),
     )  # fmt: skip
 
@@ -266,16 +264,13 @@ _DESCRIBE = {
 }
 
 Replace = Callable[[PaddedCall], object]
-Before = Callable[[object, tuple], None]
-After = Callable[[object, tuple, object], object]
+Around = Callable[[Callable, tuple, Callable[[], object]], object]
 
 
 class _Operators(TorchDispatchMode):
-    def __init__(
-        self, replace: Replace, every: bool, before: Before | None, after: After | None
-    ) -> None:
+    def __init__(self, replace: Replace, every: bool, around: Around) -> None:
         super().__init__()
-        self.replace, self.every, self.before, self.after = replace, every, before, after
+        self.replace, self.every, self.around = replace, every, around
 
     def replaced(self, call: PaddedCall | None) -> object:
         """Return what takes the place of a call's result, NotImplemented if nothing does."""
@@ -285,12 +280,12 @@ class _Operators(TorchDispatchMode):
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         describe = _DESCRIBE.get(function)
-        out = self.replaced(describe(*args, **kwargs) if describe else None)
-        if out is NotImplemented:
-            if self.before:
-                self.before(function, args)
-            out = function(*args, **kwargs)
-        return self.after(function, args, out) if self.after else out
+
+        def run() -> object:
+            out = self.replaced(describe(*args, **kwargs) if describe else None)
+            return function(*args, **kwargs) if out is NotImplemented else out
+
+        return self.around(function, args, run)
 
 
 class _Functions(TorchFunctionMode):
@@ -323,19 +318,14 @@ class _Functions(TorchFunctionMode):
 
 @contextmanager
 def watch(
-    replace: Replace,
-    *,
-    every: bool = False,
-    before: Before | None = None,
-    after: After | None = None,
+    replace: Replace, *, every: bool = False, around: Around = lambda _function, _args, run: run()
 ) -> Iterator[None]:
     """Call ``replace(call)`` for every operator that pads, and use what it returns.
 
     Returning ``NotImplemented`` leaves the operator as it is. With `every`, operators that
-    could pad and do not at this size are seen too. ``before(function, args)`` sees every
-    operator that is about to run, ``after(function, args, out)`` every result, which it may
-    replace.
+    could pad and do not at this size are seen too. ``around(function, args, run)`` stands in
+    for every operator; ``run()`` gives its result, or what takes its place.
     """
-    operators = _Operators(replace, every, before, after)
+    operators = _Operators(replace, every, around)
     with _Functions(operators), operators:
         yield
