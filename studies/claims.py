@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from ppp.errors import DocumentError, ParameterError, first_words, unknown
@@ -21,6 +22,55 @@ CLAIMS = paths.data("claims.yaml")
 REPRODUCED, NOT_REPRODUCED = "reproduced", "not reproduced"
 INCONCLUSIVE, NOT_EVALUATED = "inconclusive", "not evaluated at these parameters"
 NOT_TESTED = "not tested yet"
+
+SUPPORTED, AGAINST, MIXED = "supported", "against", "mixed"
+UNDERPOWERED, NOT_EVALUABLE = "underpowered", "not evaluable here"
+
+
+@dataclass(frozen=True)
+class Amendment:
+    """A second test of a claim whose first one could not decide; it gives a grade.
+
+    Attributes
+    ----------
+    reason : str
+        Why the first test was amended.
+    known : str
+        What had been seen when this one was written.
+    uses : str
+        The photographs, scenes or networks that decide, which the first test did not use.
+    statistic, grades : str
+        What is computed, and how its rows are graded.
+    because : dict of str to str
+        The reason of each smallest effect of interest, by its name in `numbers`.
+    numbers : dict of str to float
+        Smallest effects of interest, ``delta`` and others, and constants of the test.
+    """
+
+    reason: str
+    known: str
+    uses: str
+    statistic: str
+    grades: str
+    because: Mapping[str, str]
+    numbers: Mapping[str, float]
+
+    def markdown(self) -> str:
+        """Return the test as a paragraph of text for a page."""
+        deltas = [
+            f"{name.replace('_', ' ')} = {value:g}"
+            + (f" ({self.because[name]})" if name in self.because else "")
+            for name, value in self.numbers.items()
+        ]
+        lines = {
+            "Why the test was amended": self.reason,
+            "Known when the amendment was written": self.known,
+            "Decided on": self.uses,
+            "Statistic": self.statistic,
+            "Smallest effect of interest": "; ".join(deltas),
+            "Grades": self.grades,
+        }
+        return "\n\n".join(f"*{name}.* {text}" for name, text in lines.items())
 
 
 @dataclass(frozen=True)
@@ -48,6 +98,8 @@ class Claim:
         Stem of the notebook that shows it.
     numbers : dict of str to float
         Thresholds and other constants of the test.
+    amended : Amendment or None
+        A second test.
     """
 
     id: str
@@ -63,6 +115,7 @@ class Claim:
     reason: str = ""
     chapter: str = ""
     numbers: Mapping[str, float] = field(default_factory=dict)
+    amended: Amendment | None = None
 
     @property
     def tested(self) -> bool:
@@ -133,12 +186,72 @@ def claims(path: str | Path = CLAIMS) -> dict[str, Claim]:
     result = {}
     try:
         for name, entry in listed.items():
-            numbers = {k: v for k, v in entry.items() if isinstance(v, int | float)}
-            texts = {k: " ".join(v.split()) for k, v in entry.items() if isinstance(v, str)}
-            result[name] = Claim(name, numbers=numbers, **texts)
+            texts, numbers = _texts_and_numbers(entry)
+            amended = _amendment(entry["amended"]) if "amended" in entry else None
+            result[name] = Claim(name, numbers=numbers, amended=amended, **texts)
     except (AttributeError, TypeError) as error:
         raise DocumentError(f"claims {path}: not as expected ({first_words(error)})") from None
     return result
+
+
+def _texts_and_numbers(entry: Mapping) -> tuple[dict[str, str], dict[str, float]]:
+    texts = {k: " ".join(v.split()) for k, v in entry.items() if isinstance(v, str)}
+    return texts, {k: v for k, v in entry.items() if isinstance(v, int | float)}
+
+
+def _amendment(entry: Mapping) -> Amendment:
+    texts, numbers = _texts_and_numbers(entry)
+    names = [name for name in texts if name.startswith("because")]
+    because = {name.replace("because", "delta"): texts.pop(name) for name in names}
+    return Amendment(**texts, because=because, numbers=numbers)
+
+
+def grades(rows: pd.DataFrame, delta: float, *, above: bool = True) -> pd.Series:
+    """Grade each row by where its interval lies beside the smallest effect of interest.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        Columns low and high; NaN where the quantity is undefined.
+    delta : float
+        The smallest effect of interest.
+    above : bool
+        Whether the claim says that the value lies above it, or below.
+
+    Returns
+    -------
+    Series of str
+        supported, against, underpowered, or not evaluable here.
+
+    Examples
+    --------
+    >>> rows = pd.DataFrame({"low": [0.6, 0.4, 0.1, np.nan], "high": [0.7, 0.6, 0.2, np.nan]})
+    >>> grades(rows, 0.5).tolist()
+    ['supported', 'underpowered', 'against', 'not evaluable here']
+    """
+    higher, lower = rows["low"] > delta, rows["high"] < delta
+    conditions = [
+        rows[["low", "high"]].isna().any(axis=1),
+        *((higher, lower) if above else (lower, higher)),
+    ]
+    named = np.select(conditions, [NOT_EVALUABLE, SUPPORTED, AGAINST], UNDERPOWERED)
+    return pd.Series(named, rows.index)
+
+
+def grade(rows: pd.Series) -> str:
+    """Return the grade of a claim from those of its rows.
+
+    Examples
+    --------
+    >>> grade(pd.Series(["supported", "underpowered"])), grade(pd.Series(["supported", "against"]))
+    ('underpowered', 'mixed')
+    """
+    seen = set(rows) - {NOT_EVALUABLE}
+    if not seen:
+        return NOT_EVALUABLE
+    if {SUPPORTED, AGAINST} <= seen or MIXED in seen:
+        return MIXED
+    return seen.pop() if len(seen) == 1 else UNDERPOWERED
 
 
 def claim(name: str) -> Claim:

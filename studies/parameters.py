@@ -255,7 +255,7 @@ PARAMETERS: dict[str, Parameter] = {
     "profile": Parameter(Choice(PROFILES, "profile"), "how much is computed"),
     "photos": Parameter(
         Folder("the photographs shipped with scikit-image"),
-        "folder of the photographs, or a fetched set: urban100",
+        "folder of the photographs, or a fetched set: debian, urban100",
     ),
     "photograph": Parameter(_NAME, "name of the one photograph that is shown"),
     "network": Parameter(_NAME, "the network"),

@@ -21,7 +21,9 @@ def claims(claims, data) -> None:
 
 
 @click.command(cls=Command)
-@click.argument("what", metavar="SET|LIST", help="urban100, or a file of lines URL [SHA256] [NAME]")
+@click.argument(
+    "what", metavar="SET|LIST", help="debian, urban100, or a file of lines URL [SHA256] [NAME]"
+)
 @click.option(
     "--to", metavar="FOLDER", help="default, for a set: the cache, where its name is known"
 )

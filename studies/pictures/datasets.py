@@ -15,11 +15,12 @@ from urllib.parse import unquote, urlsplit
 
 from ppp.errors import DataError, PictureError, PPPError, unknown
 from studies import paths
-from studies.pictures.downloads import SUMS, Item, download, missing, reason
+from studies.pictures.downloads import PACKAGE, SUMS, Item, download, missing, reason
 from studies.storage import documents
 
-SETS = ("urban100",)
-"""Known sets; the addresses of each are a list in the folder `data`."""
+SETS = ("debian", "urban100")
+"""Known sets; the addresses of each are a list in the folder `data`. debian: 37 photographs under
+free licences from packages of that system; urban100: 100 pictures of buildings."""
 
 Say = Callable[[str], None]
 """Takes a line about what was done."""
@@ -93,7 +94,7 @@ def read_list(path: str | Path) -> list[Item]:
     Raises
     ------
     DataError
-        With the number of the line: an address that is not http or https, a hash that is none,
+        With the number of the line: an address that is none, a hash that is none,
         a name that is not a plain visible one or comes twice. Or a list without any file, or
         that cannot be read.
 
@@ -121,8 +122,9 @@ def read_list(path: str | Path) -> list[Item]:
 
 def _item(url: str, sha256: str = "-", name: str = "") -> Item:
     address = urlsplit(url)
-    if address.scheme not in ("http", "https") or not address.hostname or address.port == 0:
-        raise ValueError(f"address {url!r}; expected http://... or https://...")
+    web = address.scheme in ("http", "https") and address.hostname and address.port != 0
+    if not web and not re.fullmatch(rf"{PACKAGE}[a-z0-9][a-z0-9.+-]+/.+", url):
+        raise ValueError(f"address {url!r}; expected http://..., https://... or deb:PACKAGE/FILE")
     if not re.fullmatch(r"-|[0-9a-fA-F]{64}", sha256):
         raise ValueError(f"SHA-256 {sha256!r}; expected 64 hexadecimal digits, or - for unknown")
     name = name or unquote(address.path.rpartition("/")[2])
@@ -170,7 +172,7 @@ def fetch(
     --------
     >>> fetch("urban101")
     Traceback (most recent call last):
-    ppp.errors.DataError: unknown set 'urban101'; did you mean 'urban100'? known: urban100, ...
+    ppp.errors.DataError: unknown set 'urban101'; did you mean 'urban100'? known: debian, ...
     """
     if type(jobs) is not int or not 1 <= jobs <= 64:
         raise DataError(f"jobs = {jobs!r}; expected an integer from 1 to 64")

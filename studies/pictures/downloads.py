@@ -3,6 +3,8 @@
 Pooch receives a file, tries again what may pass, and compares its SHA-256; what it is handed
 here is a downloader that refuses what is no file of the web, or too large.
 
+A file may also lie in a package of Debian (``deb:PACKAGE/FILE``), which ``apt-get`` downloads.
+
 A file whose SHA-256 is not known beforehand is *trusted on first use*: its hash is written to
 ``SHA256SUMS`` in the folder (``sha256sum -c SHA256SUMS`` reads it too), and every later download
 verifies against that. It says that a file has not changed since, not that it was right.
@@ -13,6 +15,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import subprocess
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -29,6 +32,10 @@ if TYPE_CHECKING:
     from requests import Response
 
 SUMS = "SHA256SUMS"
+RECEIVING = ".receiving"
+"""Within the folder, while files arrive."""
+PACKAGE = "deb:"
+"""Begins the address of a file in a package: ``deb:PACKAGE/FILE``."""
 
 _TIMEOUT = 30  # longest silence of a server, s
 _ATTEMPTS = 5  # of each file, before it counts as failed
@@ -121,14 +128,15 @@ class _Transfers:
 
     folder: Path
     sums: dict[str, str]  # name -> SHA-256
-    silent: dict[str, str] = field(default_factory=dict)  # host -> why it cannot be reached
+    silent: dict[str, str] = field(default_factory=dict)  # host or package -> why it fails
     stop: threading.Event = field(default_factory=threading.Event)
+    unpacking: threading.Lock = field(default_factory=threading.Lock)
 
     def receive(self, items: Sequence[Item], jobs: int) -> dict[Item, str]:
         """Receive files, and record the SHA-256 of each; return why which of them failed."""
         from tqdm import tqdm
 
-        place = self.folder / ".receiving"
+        place = self.folder / RECEIVING
         shutil.rmtree(place, ignore_errors=True)  # of a download that was killed
         place.mkdir()
         failed = {}
@@ -191,6 +199,9 @@ class _Transfers:
         """Write what an address gives into a file, in one attempt."""
         import requests
 
+        if url.startswith(PACKAGE):
+            return self._unpack(*url.removeprefix(PACKAGE).split("/", 1), path)
+
         with requests.Session() as session, open(path, "wb") as file:
             # Else requests would read all of a redirection's content, however large.
             session.get_redirect_target = lambda response: None
@@ -207,6 +218,27 @@ class _Transfers:
                         return
                     url = _onward(url, response.headers["Location"])
         raise _Refused(f"more than {_REDIRECTS} redirections")
+
+    def _unpack(self, package: str, inside: str, path: str) -> None:
+        """Write a file of a package; the first that asks for the package downloads it."""
+        place = self.folder / RECEIVING / f"{package}.package"
+        with self.unpacking:
+            if not place.exists() and package not in self.silent:
+                fresh = place.with_suffix(".fresh")
+                fresh.mkdir()
+                try:
+                    _run(["apt-get", "--quiet", "download", package], fresh)
+                    archives = [archive.name for archive in fresh.glob("*.deb")]
+                    _run(["dpkg-deb", "--extract", *archives, "files"], fresh)
+                    os.replace(fresh / "files", place)
+                except _Refused as error:
+                    self.silent[package] = str(error)
+        if package in self.silent:
+            raise _Refused(self.silent[package])
+        source = (place / inside).resolve()
+        if not source.is_relative_to(place.resolve()) or not source.is_file():
+            raise _Refused(f"package {package} of this release holds no such file")
+        shutil.copyfile(source, path)
 
     def _check(self, response: Response, known: bool) -> None:
         """Refuse an answer that is not the file as it is, or too large."""
@@ -231,6 +263,19 @@ class _Transfers:
             raise _Refused(f"is larger than {_MOST} bytes, the most that is taken")
         if self.stop.is_set():
             raise _Refused("stopped")
+
+
+def _run(command: list[str], folder: Path) -> None:
+    try:
+        subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)
+    except FileNotFoundError:
+        raise _Refused(
+            f"{command[0]} not found: packages are fetched on Debian or Ubuntu; elsewhere give a "
+            "folder of your own photographs"
+        ) from None
+    except subprocess.CalledProcessError as error:
+        last = error.stderr.strip().rpartition("\n")[2]
+        raise _Refused(f"{command[0]}: {shown(last)}") from None
 
 
 def _onward(url: str, target: str) -> str:

@@ -35,6 +35,33 @@ def test_an_entry_is_whole(name):
         assert f"**{name}: {{" in chapter, "its chapter shows its verdict"
     else:
         assert not entry.expected and not entry.chapter
+    deltas = {number for number in entry.amended.numbers if number.startswith("delta")}
+    assert deltas and deltas == set(entry.amended.because), "every smallest effect has its reason"
+    assert all(text in entry.amended.markdown() for text in entry.amended.because.values())
+
+
+@pytest.mark.parametrize(
+    ("seen", "expected"),
+    [
+        (["supported"] * 3, "supported"),
+        (["against", "not evaluable here"], "against"),
+        (["supported", "against", "underpowered"], "mixed"),
+        (["mixed", "supported"], "mixed"),
+        (["supported", "underpowered"], "underpowered"),
+        (["against", "underpowered"], "underpowered"),
+        (["not evaluable here"], "not evaluable here"),
+        ([], "not evaluable here"),
+    ],
+)
+def test_a_claim_is_graded_by_its_rows(seen, expected):
+    assert claims.grade(pd.Series(seen, dtype=object)) == expected
+
+
+def test_a_row_is_graded_on_both_sides():
+    rows = pd.DataFrame({"low": [1.0, -1.0, 0.0], "high": [2.0, 1.0, float("nan")]})
+    expected = ["supported", "underpowered", "not evaluable here"]
+    assert claims.grades(rows, 0.5).tolist() == expected
+    assert claims.grades(rows, 0.5, above=False).tolist() == ["against", *expected[1:]]
 
 
 def test_the_shipped_tables_give_the_expected_verdicts(verdicts):

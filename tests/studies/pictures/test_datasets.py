@@ -259,6 +259,21 @@ def test_urban100_is_the_pictures_of_one_commit():
     assert len({item.sha256 for item in items}) == 100
 
 
+def test_debian_names_the_author_and_licence_of_every_photograph():
+    text = (datasets._DATA / "debian.txt").read_text("utf-8")
+    licences = []
+    for line in text.split("#\n", 1)[1].splitlines():
+        if line.startswith("# "):
+            author, licence = line[2:].rsplit(", ", 1)
+            assert author
+        else:
+            licences.append(licence)
+    assert set(licences) == {"CC-BY-4.0", "CC-BY-SA-3.0", "CC-BY-SA-4.0", "CC0-1.0", "GPL-2+"}
+    items = read_list(datasets._DATA / "debian.txt")
+    assert len(items) == len(licences) == len({item.sha256 for item in items}) == 37
+    assert all(item.url.startswith("deb:") and item.sha256 for item in items)
+
+
 def test_a_list_is_read_with_hashes_names_and_comments(tmp_path):
     path = tmp_path / "list.txt"
     path.write_text(
@@ -279,6 +294,8 @@ def test_a_list_is_read_with_hashes_names_and_comments(tmp_path):
         ("file:///etc/passwd", "file:///etc/passwd"),
         ("ftp://a.org/a.png", "ftp://a.org/a.png"),
         ("/good/a.png", "/good/a.png"),
+        ("deb:--option/a.png", "deb:--option/a.png"),
+        ("deb:package", "deb:package"),
         ("http:///a.png", "http:///a.png"),
         ("http://a.org:99999/a.png", "Port"),
         ("http://a.org/a.png abc", "'abc'"),
@@ -468,6 +485,56 @@ def test_a_redirection_from_https_to_http_is_refused(url):
     assert downloads._onward(url, "//b.org/b.png").startswith("https://b.org/")
     with pytest.raises(downloads._Refused, match=r"http://b\.org/"):
         downloads._onward(url, "http://b.org/b.png")
+
+
+@pytest.fixture
+def packages(tmp_path, monkeypatch):
+    """Programs named apt-get and dpkg-deb that know one package; return the calls."""
+    programs = {
+        "apt-get": """
+            [ "$3" = wallpapers ] || { echo "E: Unable to locate package $3" >&2; exit 100; }
+            echo archive > wallpapers_1_all.deb""",
+        "dpkg-deb": """
+            [ "$2" = wallpapers_1_all.deb ] && mkdir -p "$3/usr"
+            echo one > "$3/usr/a.jpg"; echo two > "$3/usr/b.jpg"
+            ln -s /etc/passwd "$3/usr/c.jpg" """,
+    }
+    for name, text in programs.items():
+        path = tmp_path / "bin" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"#!/bin/sh\necho {name} >> {tmp_path}/calls\n{text}\n")
+        path.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin", prepend=os.pathsep)
+    return tmp_path / "calls"
+
+
+def test_files_of_a_package_are_fetched_with_one_download(get, packages):
+    lines = [f"deb:wallpapers/usr/{name}.jpg" for name in "ab"]
+    folder = get(*lines)
+    assert [(folder / f"{name}.jpg").read_text() for name in "ab"] == ["one\n", "two\n"]
+    assert packages.read_text().split() == ["apt-get", "dpkg-deb"]
+    assert not (folder / downloads.RECEIVING).exists()
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("deb:wallpaper/usr/a.jpg", "apt-get: 'E: Unable to locate package wallpaper'"),
+        ("deb:wallpapers/usr/d.jpg", "package wallpapers of this release holds no such file"),
+        ("deb:wallpapers/usr/c.jpg", "package wallpapers of this release holds no such file"),
+        ("deb:wallpapers/../../a.jpg", "package wallpapers of this release holds no such file"),
+        (f"deb:wallpapers/usr/a.jpg {'0' * 64}", "It is expected after the list"),
+    ],
+)
+def test_a_package_that_lacks_a_file_is_one_line(get, packages, line, words):
+    assert words in refused(get, line, error=DataError)
+    assert not (get.folder / "a.jpg").exists()
+
+
+def test_without_apt_get_a_line_says_so(get, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    said = refused(get, "deb:wallpapers/usr/a.jpg", error=DataError)
+    assert "apt-get not found: packages are fetched on Debian or Ubuntu" in said
 
 
 @pytest.fixture
