@@ -61,9 +61,7 @@ class Trial:
         height, width = cells.influence.shape
         return map_[:, y : y + height, x : x + width]
 
-    def compare(
-        self, expected: dict[str, Tensor]
-    ) -> tuple[dict[str, Completeness], dict[str, Tensor | None]]:
+    def compare(self, expected: dict[str, Tensor]) -> tuple[dict, dict]:
         """Run the window with its true values; return each layer's proof and differences by cell.
 
         A proof that fails does not name the module yet.
@@ -130,9 +128,8 @@ class Trial:
             maps = isinstance(out, Tensor) and out.ndim == 4 and out.is_floating_point()
             if maps and names.get(module):
                 channels = torch.arange(out.shape[1], dtype=out.dtype, device=out.device)
-                seen(
-                    names[module], torch.tensordot(channels.add(1).cos(), out[0].detach(), 1)[None]
-                )
+                added = torch.tensordot(channels.add(1).cos(), out[0].detach(), 1)
+                seen(names[module], added[None])
 
         with nn.modules.module.register_module_forward_hook(look):
             self.tap(x, lambda *_: None)
@@ -145,9 +142,8 @@ class Trial:
         for axis, place in enumerate(self.place):  # one cell more or less where a map is odd
             pixels = self.picture.shape[2 + axis] - self.coverage.input_size[axis]
             near = place * more[axis] / pixels
-            starts.append(
-                range(max(0, math.ceil(near - 1.5)), min(more[axis], int(near + 1.5)) + 1)
-            )
+            most = min(more[axis], int(near + 1.5))
+            starts.append(range(max(0, math.ceil(near - 1.5)), most + 1))
         parts = (whole[:, y : y + height, x : x + width] for y, x in itertools.product(*starts))
         found = [relative for p in parts if (relative := _differences(map_, p)) is not None]
         return min(found, key=lambda relative: float(relative.mean()), default=None)
@@ -201,9 +197,7 @@ def _at_some_stride(model: nn.Module, coverage: Coverage) -> dict[str, Completen
     except GridError:
         if not _moved(model, coverage, (y << most, x << most)):
             raise
-    pairs = sorted(
-        itertools.product(range(most + 1), repeat=2), key=lambda pair: (max(pair), sum(pair))
-    )
+    pairs = sorted(itertools.product(range(most + 1), repeat=2), key=lambda p: (max(p), sum(p)))
     steps = ((y << rows, x << columns) for rows, columns in pairs[1:])
     return next(filter(None, (_moved(model, coverage, step) for step in steps)))
 
@@ -223,12 +217,9 @@ def on_noise(model: nn.Module, coverage: Coverage) -> Trial:
     for axis, step in enumerate(coverage.stride):
         before = max([site.border[2 - 2 * axis] * site.stride[axis] for site in sites], default=0)
         place.append((math.ceil(before / step) // 2 * 2 + 1) * step)
-        needed = [
-            (site.size[axis] + site.border[3 - 2 * axis]) * site.stride[axis] for site in sites
-        ]
-        shape.append(math.ceil((place[axis] + max([coverage.tail[axis], *needed])) / step) * step)
+        ends = [(s.size[axis] + s.border[3 - 2 * axis]) * s.stride[axis] for s in sites]
+        shape.append(math.ceil((place[axis] + max([coverage.tail[axis], *ends])) / step) * step)
     weight = next(model.parameters())
-    noise = torch.randn(
-        1, input_channels(model), *shape, generator=torch.Generator().manual_seed(0)
-    )
+    shape = [1, input_channels(model), *shape]
+    noise = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     return Trial(model, coverage, noise.to(weight.dtype), tuple(place), fill=0.0)

@@ -77,7 +77,7 @@ def coverage(
         model = copy.deepcopy(model).cpu().float()
     probe = _Probe(model, layers)
     with plain():
-        influence = probe.run((height, width), border=(True, True))
+        influence = probe.run((height, width), (True, True))
         vertical, horizontal = probe.margins(0), probe.margins(1)
         covered = []
         for layer in probe.tap.layers:
@@ -98,23 +98,18 @@ class _Probe:
         self.model, self.tap = model, Tap(model, layers)
         self.channels = input_channels(model)
         self.stack = ModuleStack(model)
+        #: Where NaN spreads, and whether to look for it at every operator, which takes long.
         self.spreads, self.explain = "", False
         self.calls: dict[tuple[int, int], dict[Key, tuple]] = {}
         self.strips: dict[int, tuple[tuple[int, int], tuple[int, int]]] = {}
 
     def run(
-        self,
-        size: tuple[int, int],
-        *,
-        border: tuple[bool, bool],
-        line: int | None = None,
-        explain: bool = False,
+        self, size: tuple[int, int], border: tuple[bool, bool], line: int | None = None
     ) -> dict[str, np.ndarray]:
         """Return the NaN map of every layer: bool, (H_k, W_k).
 
         `border` says on which axes (rows, columns) padding is NaN, elsewhere it is zero;
-        `line` is the axis whose first line of pixels is NaN. `explain` looks at the result
-        of every operator, which takes several times as long.
+        `line` is the axis whose first line of pixels is NaN.
         """
         x = torch.zeros(1, self.channels, *size)
         if line is not None:
@@ -122,7 +117,6 @@ class _Probe:
         rows, columns = (torch.nan if nan else 0.0 for nan in border)
         maps: dict[str, np.ndarray] = {}
         calls: dict[Key, tuple] = {}
-        self.explain = explain
 
         def fill(key: Key, call: PaddedCall) -> object:
             calls[key] = tuple(call.input.shape[-2:]), call.border, call.pads
@@ -166,27 +160,28 @@ class _Probe:
         border = (axis == 0, axis == 1)
         found: dict[str, tuple[int, int, int, int]] = {}
         length, shortest = _SHORTEST, _strip(axis, _SHORTEST)
-        shorter = self.run(shortest, border=border)
+        shorter = self.run(shortest, border)
         # what the first axis needed is tried at once on the second
         first = max((sizes[1][0] for sizes in self.strips.values()), default=0)
         while length < _LARGEST and len(found) < len(self.tap.layers):
             length = max(length + min(length, 1024), first)
             size = _strip(axis, length)
             self.strips[axis] = shortest, size
-            longer = self.run(size, border=border)
+            longer = self.run(size, border)
             candidates = {}
             for layer in longer.keys() - found.keys():
                 nan = longer[layer].any(1 - axis)
                 stride = _stride(layer, length - _SHORTEST, len(nan) - shorter[layer].shape[axis])
                 if length % stride == 0 and not nan.all():
                     candidates[layer] = stride, nan
-            lines = candidates and self.run(size, border=(False, False), line=axis)
+            lines = candidates and self.run(size, (False, False), axis)
             for layer, (stride, nan) in candidates.items():
                 if not lines[layer].all(1 - axis).all():
                     found[layer] = (stride, *_bands(layer, nan), len(nan) - length // stride)
         if missing := [layer for layer in self.tap.layers if layer not in found]:
-            self.run(size, border=border, explain=True)
-            self.run(size, border=(False, False), line=axis, explain=True)
+            self.explain = True
+            self.run(size, border)
+            self.run(size, (False, False), axis)
             where = f"; every cell is reached from {self.spreads} on" if self.spreads else ""
             why = f" up to {_LARGEST} px{where}; choose a layer before it"
             raise _infinite(missing[0], why)

@@ -220,9 +220,8 @@ def _explicit(fill: str):
     def describe(x, amount, value=0.0):
         if x.ndim != 4:
             return None
-        name = fill
-        if fill == "constant":
-            name = "zeros" if value == 0 else f"constant({shortest(value)})"
+        constant = "zeros" if value == 0 else f"constant({shortest(value)})"
+        name = constant if fill == "constant" else fill
         if any(amount[4:]):  # channels, or rows of maps whose channels come last
             if any(amount[:2]) or not any(amount[2:4]) or any(amount[6:]):
                 return None

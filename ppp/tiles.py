@@ -144,7 +144,7 @@ class OptimalPasses:
         self.limit, self.compare = limit, compare
         self.weight = next(model.parameters())
         self.count, self.tried = 0, False
-        self.layout = layout(model, layers, input_channels(model), coverage.input_size)
+        self.layout = layout(model, layers, input_channels(model), *coverage.input_size)
 
     def batches(
         self, picture: Picture, size: int, ends: Sequence[int]

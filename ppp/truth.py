@@ -100,9 +100,8 @@ class Optimal:
         self.sites = tuple(truth.sites.values())
 
     def __repr__(self) -> str:
-        return (
-            f"Optimal({len(self.windows)} windows, {len(self.sites)} sites; {', '.join(self.maps)})"
-        )
+        maps = ", ".join(self.maps)
+        return f"Optimal({len(self.windows)} windows, {len(self.sites)} sites; {maps})"
 
     def features(
         self, true: Iterable[Site] | None = None, model: nn.Module | None = None
