@@ -147,10 +147,9 @@ def _convolution(x, weight, bias, stride, padding, dilation, transposed, output_
             extent = [d * (k - 1) + 1 for d, k in zip(dilation, kernel)]
             return torch.where(reached, torch.nan, convolve(value.expand(-1, -1, *extent), (1, 1)))
 
+        cheap = constant if x.shape[1] == weight.shape[1] else None  # not by groups of channels
         sizes = kernel, stride, padding, dilation
-        return _windowed(
-            "convolution", "zeros", x, *sizes, False, convolve, None if groups > 1 else constant
-        )
+        return _windowed("convolution", "zeros", x, *sizes, False, convolve, cheap)
     # A transposed convolution sums over the cells around each output cell; at the border
     # some of them do not exist and count as zero. Adding `reach` cells and cropping
     # `reach * stride` outputs makes those missing cells explicit.
