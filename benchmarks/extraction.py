@@ -11,10 +11,11 @@ import pstats
 from pathlib import Path
 
 import torch
+import torchvision
 from shared import alternate, report, small_network
 
 import ppp
-from ppp.extraction import Tap, gather
+from ppp.extraction import Tap, gather, layout
 from studies.networks import load_network
 from studies.pictures.plane import Scene
 
@@ -22,6 +23,7 @@ LAYERS = ("layer1", "layer2", "layer3", "layer4")
 SCHEMES = ("zeros", "reflect", "replicate", "circular", "randn")
 WINDOW, PICTURE = 224, 1024
 SMALL_WINDOWS = 512
+DEPTHWISE = {"mobilenet_v2": "features.17", "mnasnet1_0": "layers.14"}
 
 
 class Extraction:
@@ -113,6 +115,23 @@ def ratios(extraction: Extraction, repeats: int) -> dict[str, object]:
     return figures
 
 
+def depthwise(name: str, batch_size: int, repeats: int) -> dict[str, object]:
+    """Compare a network's passes with its channels first and last in memory."""
+    torch.manual_seed(0)
+    model = getattr(torchvision.models, name)(weights=None).eval()
+    x = torch.randn(batch_size, 3, WINDOW, WINDOW)
+    last = x.contiguous(memory_format=torch.channels_last)
+    work = {
+        k: lambda m=m: ppp.extract(model, m, DEPTHWISE[name])
+        for k, m in (("first", x), ("last", last))
+    }
+    spent = {k: s["processor"] for k, s in alternate(work, repeats).items()}
+    first, other = (ppp.extract(model, m, DEPTHWISE[name]) for m in (x, last))
+    equal = torch.equal(*(maps[DEPTHWISE[name]] for maps in (first, other)))
+    chosen = layout(model, [DEPTHWISE[name]], 3, WINDOW, WINDOW) == torch.channels_last
+    return {"last_to_first": spent["last"] / spent["first"], "bit_equal": equal, "chosen": chosen}
+
+
 def main() -> None:
     """Print the ratios as JSON; with --profile, where the time of a measurement goes."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -133,6 +152,7 @@ def main() -> None:
         pstats.Stats(profile).strip_dirs().sort_stats("tottime").print_stats(30)
         return
     figures = ratios(extraction, options.repeats)
+    figures["depthwise"] = {n: depthwise(n, options.batch_size, options.repeats) for n in DEPTHWISE}
     net, windows, _ = small_network(SMALL_WINDOWS)
     small = {"small": lambda: ppp.measure(net.model, windows, net.layers, "reflect", batch_size=32)}
     spent = alternate(small, options.repeats)["small"]["wall"]
