@@ -11,10 +11,11 @@ import pstats
 from pathlib import Path
 
 import torch
+import torchvision
 from shared import alternate, report, small_network
 
 import ppp
-from ppp.extraction import Tap, gather
+from ppp.extraction import Tap, gather, layout
 from studies.networks import load_network
 from studies.pictures.plane import Scene
 
@@ -22,6 +23,7 @@ LAYERS = ("layer1", "layer2", "layer3", "layer4")
 SCHEMES = ("zeros", "reflect", "replicate", "circular", "randn")
 WINDOW, PICTURE = 224, 1024
 SMALL_WINDOWS = 512
+DEPTHWISE = {"mobilenet_v2": "features.17", "mnasnet1_0": "layers.14"}
 
 
 class Extraction:
@@ -49,7 +51,12 @@ class Extraction:
             coverage=coverage, batch_size=self.batch_size,
         )  # fmt: skip
 
-    def bare(self) -> None:
+    def bare_picture(self) -> None:
+        """Run the optimal branch on the picture, and look at nothing."""
+        with torch.no_grad():
+            self.model(self.picture.pixels[None])
+
+    def bare_windows(self) -> None:
         """Run the algorithmic branches on the same batches and look at nothing."""
         places = self.picture.tops, self.picture.lefts
         with torch.no_grad():
@@ -77,12 +84,14 @@ def ratios(extraction: Extraction, repeats: int) -> dict[str, object]:
     known = extraction.coverage
     spent = alternate(
         {
-            "bare": extraction.bare,
+            "bare windows": extraction.bare_windows,
+            "bare picture": extraction.bare_picture,
             "five": extraction.measure,
             "five, coverage given": lambda: extraction.measure(coverage=known),
             "one": lambda: extraction.measure("reflect"),
             "one, coverage given": lambda: extraction.measure("reflect", coverage=known),
             "naive": extraction.naive,
+            "coverage": lambda: ppp.coverage(extraction.model, LAYERS, WINDOW),
         },
         repeats,
     )
@@ -93,14 +102,34 @@ def ratios(extraction: Extraction, repeats: int) -> dict[str, object]:
     for clock in ("wall", "processor"):
         s = {work: clocks[clock] for work, clocks in spent.items()}
         given = ", coverage given"
+        bare = s["bare windows"] + s["bare picture"]
         figures[clock] = {
-            "five_schemes_to_bare": s["five"] / s["bare"],
-            "five_schemes_to_bare_coverage_given": s[f"five{given}"] / s["bare"],
+            "five_schemes_to_bare": s["five"] / bare,
+            "five_schemes_to_bare_coverage_given": s[f"five{given}"] / bare,
+            "five_schemes_to_bare_windows": s["five"] / s["bare windows"],
+            "coverage_seconds": s["coverage"],
             "naive_to_one_scheme": s["naive"] * more / s["one"],
             "naive_to_one_scheme_coverage_given": s["naive"] * more / s[f"one{given}"],
-            "bare_seconds_per_window_and_scheme": s["bare"] / n / len(SCHEMES),
+            "bare_seconds_per_window_and_scheme": s["bare windows"] / n / len(SCHEMES),
         }
     return figures
+
+
+def depthwise(name: str, batch_size: int, repeats: int) -> dict[str, object]:
+    """Compare a network's passes with its channels first and last in memory."""
+    torch.manual_seed(0)
+    model = getattr(torchvision.models, name)(weights=None).eval()
+    x = torch.randn(batch_size, 3, WINDOW, WINDOW)
+    last = x.contiguous(memory_format=torch.channels_last)
+    work = {
+        k: lambda m=m: ppp.extract(model, m, DEPTHWISE[name])
+        for k, m in (("first", x), ("last", last))
+    }
+    spent = {k: s["processor"] for k, s in alternate(work, repeats).items()}
+    first, other = (ppp.extract(model, m, DEPTHWISE[name]) for m in (x, last))
+    equal = torch.equal(*(maps[DEPTHWISE[name]] for maps in (first, other)))
+    chosen = layout(model, [DEPTHWISE[name]], 3, WINDOW, WINDOW) == torch.channels_last
+    return {"last_to_first": spent["last"] / spent["first"], "bit_equal": equal, "chosen": chosen}
 
 
 def main() -> None:
@@ -123,6 +152,7 @@ def main() -> None:
         pstats.Stats(profile).strip_dirs().sort_stats("tottime").print_stats(30)
         return
     figures = ratios(extraction, options.repeats)
+    figures["depthwise"] = {n: depthwise(n, options.batch_size, options.repeats) for n in DEPTHWISE}
     net, windows, _ = small_network(SMALL_WINDOWS)
     small = {"small": lambda: ppp.measure(net.model, windows, net.layers, "reflect", batch_size=32)}
     spent = alternate(small, options.repeats)["small"]["wall"]

@@ -25,8 +25,6 @@ from ppp.extraction import Finished, Tap, copies
 from ppp.inventory import input_channels, running
 from ppp.truth import Truth
 
-#: Float error of a feature, in units of the layer's largest.
-_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 #: Pixels (or a layer's stride, if that is more) by which every layer must move.
 _LARGEST = 128
 
@@ -43,7 +41,8 @@ class Trial:
         rows, columns = (slice(o, o + size) for o, size in zip(place, coverage.input_size))
         window = picture[:, :, rows, columns]
         self.window = torch.cat([window, 0.5 * window.flip(0, 2, 3) + 0.25 * window.roll(1, 3)])
-        self.tolerance = _TOLERANCE.get(picture.dtype, 1e-4)
+        #: Float error of a feature, in units of the layer's largest.
+        self.tolerance = 1e-9 if picture.dtype == torch.float64 else 1e-4
 
     def recorded(self) -> AbstractContextManager[None]:
         """Keep true values while the larger picture runs, which the caller sees to."""
@@ -62,16 +61,16 @@ class Trial:
         height, width = cells.influence.shape
         return map_[:, y : y + height, x : x + width]
 
-    def differences(self, expected: dict[str, Tensor]) -> dict[str, Tensor | None]:
-        """Run the window with its true values; return each layer's differences by cell."""
+    def compare(self, expected: dict[str, Tensor]) -> tuple[dict, dict]:
+        """Run the window with its true values; return each layer's proof and differences by cell.
+
+        A proof that fails does not name the module yet.
+        """
         with self.truth.injected():
             maps = copies(self.tap, self.window)
-        return {layer: _differences(maps[layer][0], map_) for layer, map_ in expected.items()}
-
-    def proofs(self, differences: dict[str, Tensor | None]) -> dict[str, Completeness]:
-        """Return each layer's proof, without the module at which it fails."""
-        worst = {k: math.inf if d is None else float(d.max()) for k, d in differences.items()}
-        return {layer: Completeness(value, self.tolerance) for layer, value in worst.items()}
+        found = {layer: _differences(maps[layer][0], map_) for layer, map_ in expected.items()}
+        worst = {k: math.inf if d is None else float(d.max()) for k, d in found.items()}
+        return {k: Completeness(value, self.tolerance) for k, value in worst.items()}, found
 
     def verdict(self, expected: dict[str, Tensor]) -> dict[str, Completeness]:
         """Compare every layer; where one differs, name the module at which it begins.
@@ -81,8 +80,7 @@ class Trial:
         GridError
             The features differ in the middle of a map too: no padding can be the reason.
         """
-        differences = self.differences(expected)
-        proofs = self.proofs(differences)
+        proofs, differences = self.compare(expected)
         first = next((layer for layer, proof in proofs.items() if not proof.shown), None)
         if first is None:
             return proofs
@@ -130,9 +128,8 @@ class Trial:
             maps = isinstance(out, Tensor) and out.ndim == 4 and out.is_floating_point()
             if maps and names.get(module):
                 channels = torch.arange(out.shape[1], dtype=out.dtype, device=out.device)
-                seen(
-                    names[module], torch.tensordot(channels.add(1).cos(), out[0].detach(), 1)[None]
-                )
+                added = torch.tensordot(channels.add(1).cos(), out[0].detach(), 1)
+                seen(names[module], added[None])
 
         with nn.modules.module.register_module_forward_hook(look):
             self.tap(x, lambda *_: None)
@@ -145,9 +142,8 @@ class Trial:
         for axis, place in enumerate(self.place):  # one cell more or less where a map is odd
             pixels = self.picture.shape[2 + axis] - self.coverage.input_size[axis]
             near = place * more[axis] / pixels
-            starts.append(
-                range(max(0, math.ceil(near - 1.5)), min(more[axis], int(near + 1.5)) + 1)
-            )
+            most = min(more[axis], int(near + 1.5))
+            starts.append(range(max(0, math.ceil(near - 1.5)), most + 1))
         parts = (whole[:, y : y + height, x : x + width] for y, x in itertools.product(*starts))
         found = [relative for p in parts if (relative := _differences(map_, p)) is not None]
         return min(found, key=lambda relative: float(relative.mean()), default=None)
@@ -201,9 +197,7 @@ def _at_some_stride(model: nn.Module, coverage: Coverage) -> dict[str, Completen
     except GridError:
         if not _moved(model, coverage, (y << most, x << most)):
             raise
-    pairs = sorted(
-        itertools.product(range(most + 1), repeat=2), key=lambda pair: (max(pair), sum(pair))
-    )
+    pairs = sorted(itertools.product(range(most + 1), repeat=2), key=lambda p: (max(p), sum(p)))
     steps = ((y << rows, x << columns) for rows, columns in pairs[1:])
     return next(filter(None, (_moved(model, coverage, step) for step in steps)))
 
@@ -212,7 +206,7 @@ def _moved(model: nn.Module, coverage: Coverage, step: tuple[int, int]) -> dict[
     """Return the proofs with another stride if all hold, none otherwise."""
     coverage.stride = step
     trial = on_noise(model, coverage)
-    proofs = trial.proofs(trial.differences(trial.larger()))
+    proofs, _ = trial.compare(trial.larger())
     return proofs if all(proof.shown for proof in proofs.values()) else {}
 
 
@@ -223,12 +217,9 @@ def on_noise(model: nn.Module, coverage: Coverage) -> Trial:
     for axis, step in enumerate(coverage.stride):
         before = max([site.border[2 - 2 * axis] * site.stride[axis] for site in sites], default=0)
         place.append((math.ceil(before / step) // 2 * 2 + 1) * step)
-        needed = [
-            (site.size[axis] + site.border[3 - 2 * axis]) * site.stride[axis] for site in sites
-        ]
-        shape.append(math.ceil((place[axis] + max([coverage.tail[axis], *needed])) / step) * step)
+        ends = [(s.size[axis] + s.border[3 - 2 * axis]) * s.stride[axis] for s in sites]
+        shape.append(math.ceil((place[axis] + max([coverage.tail[axis], *ends])) / step) * step)
     weight = next(model.parameters())
-    noise = torch.randn(
-        1, input_channels(model), *shape, generator=torch.Generator().manual_seed(0)
-    )
+    shape = [1, input_channels(model), *shape]
+    noise = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     return Trial(model, coverage, noise.to(weight.dtype), tuple(place), fill=0.0)

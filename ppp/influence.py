@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import copy
-import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
@@ -23,8 +21,8 @@ from ppp.operators import ModuleStack, PaddedCall
 
 #: Pixels across a strip run: only the other axis is probed.
 _STRIP = 128
-#: Pixels along a strip run beyond which a margin counts as infinite.
-_LARGEST = 4096
+#: Pixels along the shortest strip, and the longest: beyond, a margin counts as infinite.
+_SHORTEST, _LARGEST = 256, 4096
 
 
 def coverage(
@@ -79,13 +77,13 @@ def coverage(
         model = copy.deepcopy(model).cpu().float()
     probe = _Probe(model, layers)
     with plain():
-        influence = probe.run((height, width), border=(True, True))
+        influence = probe.run((height, width), (True, True))
         vertical, horizontal = probe.margins(0), probe.margins(1)
         covered = []
         for layer in probe.tap.layers:
-            (y, top, bottom, rows), (x, left, right, columns) = vertical[layer], horizontal[layer]
-            sides, surplus = (left, right, top, bottom), (rows, columns)
-            covered.append(LayerCoverage(layer, influence[layer], (y, x), sides, surplus))
+            (y, *rows, more), (x, *columns, wider) = vertical[layer], horizontal[layer]
+            sides = (*columns, *rows)
+            covered.append(LayerCoverage(layer, influence[layer], (y, x), sides, (more, wider)))
         result = Coverage(covered, (height, width), sites=probe.sites((height, width)))
         proofs = prove(model, result)
     for layer, proof in proofs.items():
@@ -100,23 +98,18 @@ class _Probe:
         self.model, self.tap = model, Tap(model, layers)
         self.channels = input_channels(model)
         self.stack = ModuleStack(model)
-        self.spreads: str | None = None
+        #: Where NaN spreads, and whether to look for it at every operator, which takes long.
+        self.spreads, self.explain = "", False
         self.calls: dict[tuple[int, int], dict[Key, tuple]] = {}
         self.strips: dict[int, tuple[tuple[int, int], tuple[int, int]]] = {}
 
     def run(
-        self,
-        size: tuple[int, int],
-        *,
-        border: tuple[bool, bool],
-        line: int | None = None,
-        explain: bool = False,
+        self, size: tuple[int, int], border: tuple[bool, bool], line: int | None = None
     ) -> dict[str, np.ndarray]:
         """Return the NaN map of every layer: bool, (H_k, W_k).
 
         `border` says on which axes (rows, columns) padding is NaN, elsewhere it is zero;
-        `line` is the axis whose first line of pixels is NaN. `explain` looks at the result
-        of every operator, which takes several times as long.
+        `line` is the axis whose first line of pixels is NaN.
         """
         x = torch.zeros(1, self.channels, *size)
         if line is not None:
@@ -124,83 +117,74 @@ class _Probe:
         rows, columns = (torch.nan if nan else 0.0 for nan in border)
         maps: dict[str, np.ndarray] = {}
         calls: dict[Key, tuple] = {}
-        before_it: list[int] = []
 
         def fill(key: Key, call: PaddedCall) -> object:
             calls[key] = tuple(call.input.shape[-2:]), call.border, call.pads
-            if not call.pads:
-                return NotImplemented
-            left, right, top, bottom = call.border
-            padded = F.pad(call.input, (0, 0, top, bottom), value=rows)
-            return call.run(F.pad(padded, (left, right, 0, 0), value=columns))
+            return call.filled(rows, columns)
 
         def consume(layer: str, output: Tensor) -> None:
             maps[layer] = output.isnan().any(1).any(0).numpy()
-            before_it.append(len(calls))
+            self.calls[size] = dict(calls)
 
-        after = self._after if explain else None
-        with running(size), keyed(self.stack, fill, before=self._before, after=after):
+        with running(size), keyed(self.stack, fill, around=self._around):
             self.tap(x, consume)
-        self.calls[size] = dict(itertools.islice(calls.items(), before_it[-1]))
         return maps
 
-    def _before(self, function: object, args: tuple) -> None:
-        """Keep NaN from operators that other libraries bring: they may read anywhere by it."""
-        if getattr(function, "namespace", "aten") in ("aten", "prims"):
-            return
+    def _around(self, function: Callable, args: tuple, run: Callable[[], object]) -> object:
+        """Keep NaN from other libraries' operators, which may read anywhere by it.
+
+        Remember, if asked to explain, where a partly NaN input first became NaN everywhere.
+        """
+        foreign = getattr(function, "namespace", "aten") not in ("aten", "prims")
+        if not (foreign or self.explain):
+            return run()
         tensors = [a for a in tree_leaves(args) if isinstance(a, Tensor) and a.is_floating_point()]
-        if any(bool(a.isnan().any()) for a in tensors):
-            kind = type(self.stack.module).__name__
+        kind = type(self.stack.module).__name__
+        if foreign and any(bool(a.isnan().any()) for a in tensors):
             raise MarginError(
                 f"no finite margin can be shown from {self.stack.name!r} ({kind}, {function}) on: "
                 "an operator from outside PyTorch, which may read wherever its inputs point; "
                 "choose layers before it"
             )
-
-    def _after(self, function: object, args: tuple, out: object) -> object:
-        """Remember where a partly NaN input first became NaN everywhere."""
+        partly = any(a.ndim > 2 and a.isnan().any() and not a.isnan().all() for a in tensors)
+        out = run()
         result = out[0] if isinstance(out, tuple) and out else out  # norms return statistics too
-        if self.spreads is None and isinstance(result, Tensor) and result.is_floating_point():
-            maps = [
-                a for a in args if isinstance(a, Tensor) and a.is_floating_point() and a.ndim > 2
-            ]
-            partly = any(a.isnan().any() and not a.isnan().all() for a in maps)
-            if partly and result.numel() and result.isnan().all():
-                operator = str(function).removeprefix("aten.").rpartition(".")[0]
-                kind = type(self.stack.module).__name__
-                self.spreads = f"{self.stack.name!r} ({kind}, {operator})"
+        real = isinstance(result, Tensor) and result.is_floating_point() and result.numel()
+        if partly and real and not self.spreads and result.isnan().all():
+            operator = str(function).removeprefix("aten.").rpartition(".")[0]
+            self.spreads = f"{self.stack.name!r} ({kind}, {operator})"
         return out
 
     def margins(self, axis: int) -> dict[str, tuple[int, int, int, int]]:
         """Return layer -> (stride, touched cells before and after, surplus) on an axis."""
         border = (axis == 0, axis == 1)
         found: dict[str, tuple[int, int, int, int]] = {}
-        length, size = 256, _strip(axis, 256)
-        shorter = self.run(size, border=border)
+        length, shortest = _SHORTEST, _strip(axis, _SHORTEST)
+        shorter = self.run(shortest, border)
+        # what the first axis needed is tried at once on the second
+        first = max((sizes[1][0] for sizes in self.strips.values()), default=0)
         while length < _LARGEST and len(found) < len(self.tap.layers):
-            length, half = 2 * length, size
+            length = max(length + min(length, 1024), first)
             size = _strip(axis, length)
-            self.strips[axis] = half, size
-            longer = self.run(size, border=border)
-            lines = self.run(size, border=(False, False), line=axis)
-            for layer, map_ in longer.items():
-                if layer in found:
-                    continue
-                nan, reached = map_.any(1 - axis), lines[layer].all(1 - axis)
-                stride = _stride(layer, length // 2, len(nan) - shorter[layer].shape[axis])
-                if length % stride == 0 and not nan.all() and not reached.all():
-                    surplus = len(nan) - length // stride
-                    found[layer] = (stride, *_bands(layer, nan), surplus)
-            shorter = longer
-        for layer in self.tap.layers:
-            if layer not in found:
-                self.run(size, border=border, explain=True)
-                self.run(size, border=(False, False), line=axis, explain=True)
-                where = f"; every cell is reached from {self.spreads} on" if self.spreads else ""
-                raise MarginError(
-                    f"layer {layer!r} has no finite margin up to {_LARGEST} px{where}; "
-                    "choose a layer before it"
-                )
+            self.strips[axis] = shortest, size
+            longer = self.run(size, border)
+            candidates = {}
+            for layer in longer.keys() - found.keys():
+                nan = longer[layer].any(1 - axis)
+                stride = _stride(layer, length - _SHORTEST, len(nan) - shorter[layer].shape[axis])
+                if length % stride == 0 and not nan.all():
+                    candidates[layer] = stride, nan
+            lines = candidates and self.run(size, (False, False), axis)
+            for layer, (stride, nan) in candidates.items():
+                if not lines[layer].all(1 - axis).all():
+                    found[layer] = (stride, *_bands(layer, nan), len(nan) - length // stride)
+        if missing := [layer for layer in self.tap.layers if layer not in found]:
+            self.explain = True
+            self.run(size, border)
+            self.run(size, (False, False), axis)
+            where = f"; every cell is reached from {self.spreads} on" if self.spreads else ""
+            why = f" up to {_LARGEST} px{where}; choose a layer before it"
+            raise _infinite(missing[0], why)
         return found
 
     def sites(self, size: tuple[int, int]) -> tuple[Site, ...]:
@@ -229,19 +213,19 @@ def _strip(axis: int, length: int) -> tuple[int, int]:
     return (length, _STRIP) if axis == 0 else (_STRIP, length)
 
 
+def _infinite(layer: str, why: str) -> MarginError:
+    return MarginError(f"layer {layer!r} has no finite margin{why}")
+
+
 def _stride(layer: str, pixels: int, cells: int) -> int:
     if cells <= 0 or pixels % cells:
-        raise MarginError(
-            f"layer {layer!r} has no finite margin: its map grows by {cells} cells for "
-            f"{pixels} px more input, which is no whole stride (resized to a fixed size?)"
-        )
+        grows = f": its map grows by {cells} cells for {pixels} px more input"
+        raise _infinite(layer, f"{grows}, which is no whole stride (resized to a fixed size?)")
     return pixels // cells
 
 
 def _bands(layer: str, nan: np.ndarray) -> tuple[int, int]:
     clean = np.flatnonzero(~nan)
     if nan[clean[0] : clean[-1] + 1].any():
-        raise MarginError(
-            f"layer {layer!r} has no finite margin: padding reaches the middle of its map"
-        )
+        raise _infinite(layer, ": padding reaches the middle of its map")
     return int(clean[0]), len(nan) - 1 - int(clean[-1])

@@ -119,6 +119,7 @@ def audit(model: nn.Module, input_size: int | tuple[int, int]) -> Audit:
 
     The network runs once on zeros while its operators are watched, so a padding that is
     written as a function call inside a ``forward`` is found too, circular ones included.
+    Convolutions are not worked out: their maps are constant.
 
     Parameters
     ----------
@@ -152,6 +153,8 @@ def audit(model: nn.Module, input_size: int | tuple[int, int]) -> Audit:
 
     def record(call: PaddedCall) -> object:
         nonlocal entered, padded
+        if not call.pads:
+            return call.filled(0.0, 0.0)
         padded += call.input.nbytes
         site = _site(call, stack)
         if site.kind == "same" and entered == stack.entered:  # the odd cell, then the rest
@@ -165,10 +168,10 @@ def audit(model: nn.Module, input_size: int | tuple[int, int]) -> Audit:
             found[seen[0]] = replace(found[seen[0]], calls=found[seen[0]].calls + 1)
         else:
             found.append(site)
-        return NotImplemented
+        return call.filled(0.0, 0.0) if call.constant else NotImplemented
 
     channels, weight = input_channels(model), next(model.parameters())
-    with plain(), running(shape), stack.watching(), watch(record, after=held):
+    with plain(), running(shape), stack.watching(), watch(record, every=True, around=held):
         model(torch.zeros(1, channels, *shape, device=weight.device, dtype=weight.dtype))
     listed = Audit(found)
     listed.runs, listed.outputs = stack.runs, stack.outputs
@@ -270,7 +273,7 @@ class Site:
 
 @contextmanager
 def keyed(
-    stack: ModuleStack, work: Callable[[Key, PaddedCall], object], **others: Callable | None
+    stack: ModuleStack, work: Callable[[Key, PaddedCall], object], **others: Callable
 ) -> Iterator[None]:
     """Watch every call that could pad; ``work(key, call)`` may replace what it gives."""
     seen: Counter[tuple[str, str]] = Counter()

@@ -304,7 +304,6 @@ class _Sums:
             self.peak[layer] = torch.stack(cut.aminmax()).abs().max().clamp_min(self.peak[layer])
             if self.features:
                 self.features["optimal", layer].merge(cells)
-        room = {layer: torch.empty_like(cut) for layer, cut in optimal.items()}
         for scheme, tap in self.taps.items():
 
             def consume(layer: str, output: Tensor, scheme: str = scheme) -> None:
@@ -314,15 +313,21 @@ class _Sums:
                         f"layer {layer!r} gives {tuple(output.shape[-2:])} cells on a window and "
                         f"{tuple(optimal[layer].shape[-2:])} in its coverage"
                     )
-                difference = torch.sub(output, optimal[layer], out=room[layer])
+                cells = Moments().update(output, optimal[layer])
                 box, clean = self.clean[layer]
-                if clean.numel():
-                    inside = difference[:, :, *box]
-                    largest = inside.abs().amax((0, 1)).where(clean, 0.0).max()
+                inside = (..., *box)
+                moments = [cells.mean[inside], cells.m2[inside]]
+                # all 0 if every D is; a GPU is not asked, which would be waited for
+                if clean.numel() and (
+                    clean.device.type != "cpu" or any(m[:, clean].any() for m in moments)
+                ):
+                    differences = (output[inside] - optimal[layer][inside]).abs()
+                    largest = differences.amax((0, 1)).where(clean, 0.0).max()
                     self.null[key] = largest.clamp_min(self.null[key])
                     # 0 by the null test; its rounding noise would count as signal over noise
-                    inside.masked_fill_(clean, 0.0)
-                self.moments[key][self.group].update(difference)
+                    for moment in moments:
+                        moment.masked_fill_(clean, 0.0)
+                self.moments[key][self.group].merge(cells)
                 if self.features:
                     self.features[key].update(output)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 from math import prod
 
 import numpy as np
@@ -19,7 +20,7 @@ from torch import Tensor
 from ppp.errors import PPPError
 
 #: float64 values that a processor core keeps in its cache.
-_CACHED = 2**18
+_CACHED = 2**17
 
 
 @dataclass
@@ -42,15 +43,17 @@ class Moments:
     mean: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
     m2: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
 
-    def update(self, samples: Tensor) -> Moments:
-        """Add samples of shape (n, ...); returns itself."""
+    def update(self, samples: Tensor, less: Tensor | None = None) -> Moments:
+        """Add samples of shape (n, ...), or their differences from `less`; returns itself."""
         n, shape = len(samples), samples.shape[1:]
         flat = samples.reshape(n, prod(shape))
         mean, m2 = flat.new_empty(2, flat.shape[1], dtype=torch.float64)
         # Piece by piece: whole maps in float64 would leave the cache, ten times slower.
         step = max(1, _CACHED // max(1, n)) if flat.device.type == "cpu" else prod(shape)
-        for piece, centre, spread in zip(*(x.split(step, -1) for x in (flat, mean, m2))):
-            piece = piece.to(torch.float64, copy=True)
+        others = repeat(0) if less is None else less.reshape(n, prod(shape)).split(step, -1)
+        pieces = (x.split(step, -1) for x in (flat, mean, m2))
+        for piece, centre, spread, other in zip(*pieces, others):
+            piece = (piece - other).to(torch.float64)
             torch.mean(piece, 0, out=centre)
             torch.sum(piece.sub_(centre).square_(), 0, out=spread)
         return self.merge(Moments(n, mean.view(shape), m2.view(shape)))

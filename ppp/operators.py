@@ -41,11 +41,25 @@ class PaddedCall:
     input: Tensor
     #: What the input needs on each side for :attr:`run`; negative where cells are unused.
     border: Sides
+    #: Run it on a map that is constant but for NaN; takes what puts a border around a map.
+    constant: Callable[[Callable[[Tensor], Tensor]], Tensor] | None = None
 
     @property
     def pads(self) -> bool:
         """Whether it pads at this size; watched with ``every``, other calls are seen too."""
         return max(self.declared + self.used) > 0 or self.ceil_mode
+
+    def filled(self, rows: float, columns: float) -> object:
+        """Run the operator cheaply, with one value in its borders above, below and beside."""
+        left, right, top, bottom = self.border
+
+        def surround(map_: Tensor) -> Tensor:
+            padded = F.pad(map_, (0, 0, top, bottom), value=rows)
+            return F.pad(padded, (left, right, 0, 0), value=columns)
+
+        if self.constant:
+            return self.constant(surround)
+        return self.run(surround(self.input)) if self.pads else NotImplemented
 
 
 class ModuleStack:
@@ -105,13 +119,15 @@ def _axis(size: int, kernel: int, stride: int, padding: int, dilation: int, ceil
     return padding, max(0, after), after
 
 
-def _windowed(kind, fill, x, kernel, stride, padding, dilation, ceil, run) -> PaddedCall:
+def _windowed(kind, fill, x, kernel, stride, padding, dilation, ceil, run, constant=None):
+    kernel, padding, dilation = _pair(kernel), _pair(padding), _pair(dilation)
+    stride = _pair(stride, kernel)
     rows = _axis(x.shape[-2], kernel[0], stride[0], padding[0], dilation[0], ceil)
     columns = _axis(x.shape[-1], kernel[1], stride[1], padding[1], dilation[1], ceil)
     declared = columns[0], columns[0], rows[0], rows[0]
     used = columns[0], columns[1], rows[0], rows[1]
     border = columns[0], columns[2], rows[0], rows[2]
-    return PaddedCall(kind, declared, used, fill, ceil, run, x, border)
+    return PaddedCall(kind, declared, used, fill, ceil, run, x, border, constant)
 
 
 def _convolution(x, weight, bias, stride, padding, dilation, transposed, output_padding, groups):
@@ -120,12 +136,24 @@ def _convolution(x, weight, bias, stride, padding, dilation, transposed, output_
     stride, padding, dilation = _pair(stride), _pair(padding), _pair(dilation)
     kernel = weight.shape[-2:]
     if not transposed:
-        return _windowed(
-            "convolution", "zeros", x, kernel, stride, padding, dilation, False,
-            lambda p: aten.convolution(
+
+        def convolve(p: Tensor, stride=stride) -> Tensor:
+            return aten.convolution(
                 p, weight, bias, stride, (0, 0), dilation, False, (0, 0), groups
-            ),
-        )  # fmt: skip
+            )
+
+        def constant(surround: Callable[[Tensor], Tensor]) -> Tensor:
+            """Convolve one place without NaN; what NaN reaches, all channels share."""
+            worst = x.amax(1, keepdim=True)
+            reached = F.max_pool2d(surround(worst), tuple(kernel), stride, 0, dilation).isnan()
+            place = worst.isnan().flatten(1).byte().argmin(1)
+            value = x.flatten(2)[torch.arange(len(x)), :, place][..., None, None]
+            extent = [d * (k - 1) + 1 for d, k in zip(dilation, kernel)]
+            return torch.where(reached, torch.nan, convolve(value.expand(-1, -1, *extent), (1, 1)))
+
+        cheap = constant if x.shape[1] == weight.shape[1] else None  # not by groups of channels
+        sizes = kernel, stride, padding, dilation
+        return _windowed("convolution", "zeros", x, *sizes, False, convolve, cheap)
     # A transposed convolution sums over the cells around each output cell; at the border
     # some of them do not exist and count as zero. Adding `reach` cells and cropping
     # `reach * stride` outputs makes those missing cells explicit.
@@ -150,8 +178,6 @@ def _convolution(x, weight, bias, stride, padding, dilation, transposed, output_
 
 
 def _max_pool(x, kernel, stride=(), padding=0, dilation=1, ceil_mode=False):
-    kernel = _pair(kernel)
-    stride, padding, dilation = _pair(stride, kernel), _pair(padding), _pair(dilation)
     return _windowed(
         "max-pool", "-inf", x, kernel, stride, padding, dilation, ceil_mode,
         lambda p: aten.max_pool2d_with_indices(p, kernel, stride, (0, 0), dilation, False),
@@ -159,8 +185,6 @@ def _max_pool(x, kernel, stride=(), padding=0, dilation=1, ceil_mode=False):
 
 
 def _average_pool(x, kernel, stride=(), padding=0, ceil_mode=False, include=True, divisor=None):
-    kernel = _pair(kernel)
-    stride, padding = _pair(stride, kernel), _pair(padding)
     fill = "zeros" if include else "zeros, not counted"
     return _windowed(
         "average-pool", fill, x, kernel, stride, padding, (1, 1), ceil_mode,
@@ -170,7 +194,7 @@ def _average_pool(x, kernel, stride=(), padding=0, ceil_mode=False, include=True
 
 def _unfold(x, kernel, dilation, padding, stride):
     return _windowed(
-        "unfold", "zeros", x, _pair(kernel), _pair(stride), _pair(padding), _pair(dilation), False,
+        "unfold", "zeros", x, kernel, stride, padding, dilation, False,
         lambda p: aten.im2col(p, kernel, dilation, (0, 0), stride),
     )  # fmt: skip
 
@@ -199,9 +223,8 @@ def _explicit(fill: str):
     def describe(x, amount, value=0.0):
         if x.ndim != 4:
             return None
-        name = fill
-        if fill == "constant":
-            name = "zeros" if value == 0 else f"constant({shortest(value)})"
+        constant = "zeros" if value == 0 else f"constant({shortest(value)})"
+        name = constant if fill == "constant" else fill
         if any(amount[4:]):  # channels, or rows of maps whose channels come last
             if any(amount[:2]) or not any(amount[2:4]) or any(amount[6:]):
                 return None
@@ -243,16 +266,13 @@ _DESCRIBE = {
 }
 
 Replace = Callable[[PaddedCall], object]
-Before = Callable[[object, tuple], None]
-After = Callable[[object, tuple, object], object]
+Around = Callable[[Callable, tuple, Callable[[], object]], object]
 
 
 class _Operators(TorchDispatchMode):
-    def __init__(
-        self, replace: Replace, every: bool, before: Before | None, after: After | None
-    ) -> None:
+    def __init__(self, replace: Replace, every: bool, around: Around) -> None:
         super().__init__()
-        self.replace, self.every, self.before, self.after = replace, every, before, after
+        self.replace, self.every, self.around = replace, every, around
 
     def replaced(self, call: PaddedCall | None) -> object:
         """Return what takes the place of a call's result, NotImplemented if nothing does."""
@@ -262,12 +282,12 @@ class _Operators(TorchDispatchMode):
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         describe = _DESCRIBE.get(function)
-        out = self.replaced(describe(*args, **kwargs) if describe else None)
-        if out is NotImplemented:
-            if self.before:
-                self.before(function, args)
-            out = function(*args, **kwargs)
-        return self.after(function, args, out) if self.after else out
+
+        def run() -> object:
+            out = self.replaced(describe(*args, **kwargs) if describe else None)
+            return function(*args, **kwargs) if out is NotImplemented else out
+
+        return self.around(function, args, run)
 
 
 class _Functions(TorchFunctionMode):
@@ -300,17 +320,15 @@ class _Functions(TorchFunctionMode):
 
 @contextmanager
 def watch(
-    replace: Replace, *, every: bool = False, before: Before | None = None,
-    after: After | None = None,
-) -> Iterator[None]:  # fmt: skip
+    replace: Replace, *, every: bool = False, around: Around = lambda _function, _args, run: run()
+) -> Iterator[None]:
     """Call ``replace(call)`` for every operator that pads, and use what it returns.
 
     Returning ``NotImplemented`` leaves the operator as it is. With `every`, operators that
-    could pad and do not at this size are seen too. ``before(function, args)`` sees every
-    operator that is about to run, ``after(function, args, out)`` every result, which it may
-    replace.
+    could pad and do not at this size are seen too. ``around(function, args, run)`` stands in
+    for every operator; ``run()`` gives its result, or what takes its place.
     """
-    operators = _Operators(replace, every, before, after)
+    operators = _Operators(replace, every, around)
     with _Functions(operators), operators:
         yield
 
@@ -329,7 +347,7 @@ class Held:
     Examples
     --------
     >>> held = Held()
-    >>> with watch(lambda call: NotImplemented, after=held):
+    >>> with watch(lambda call: NotImplemented, around=held):
     ...     x = torch.zeros(100)
     ...     _ = x + 1 + 1
     >>> held.peak
@@ -340,7 +358,8 @@ class Held:
         self.alive, self.peak = WeakIdKeyDictionary(), 0
         self.alive.update((tensor.untyped_storage(), 0) for tensor in others)
 
-    def __call__(self, function: object, args: tuple, out: object) -> object:
+    def __call__(self, function: Callable, args: tuple, run: Callable[[], object]) -> object:
+        out = run()
         for tensor in tree_leaves(out):
             if isinstance(tensor, Tensor):
                 storage = tensor.untyped_storage()

@@ -17,8 +17,8 @@ from torch import Tensor
 from ppp.certificate import Coverage, first_cells
 from ppp.completeness import Trial
 from ppp.errors import PictureError, PPPError, shown
-from ppp.extraction import Tap, gather
-from ppp.inventory import Audit, running
+from ppp.extraction import Tap, gather, layout
+from ppp.inventory import Audit, input_channels, running
 from ppp.windows import Picture, size_needed
 
 
@@ -203,6 +203,7 @@ class OptimalPasses:
     def __init__(self, model, layers, coverage: Coverage, limit: Bound, compare) -> None:
         self.tap, self.coverage = Tap(model, layers, to_the_end=False), coverage
         self.limit, self.compare, self.weight = limit, compare, next(model.parameters())
+        self.layout = layout(model, layers, input_channels(model), *coverage.input_size)
         left, right, top, bottom = coverage.margin
         after = coverage.tail[0] + bottom, coverage.tail[1] + right
         #: Stride, and pixels needed before a window and from its first one on; by axis.
@@ -227,6 +228,7 @@ class OptimalPasses:
             y, bottom = self._extent(tops[part], 0, picture.pixels.shape[1])
             x, right = self._extent(lefts[part], 1, picture.pixels.shape[2])
             pixels = picture.pixels[None, :, y:bottom, x:right].to(self.weight.device)
+            pixels = pixels.contiguous(memory_format=self.layout)
             rows, columns = tops[part] - y, lefts[part] - x
             with _mapped(len(parts) > 1):
                 maps = self._pass(pixels, rows, columns)
@@ -237,7 +239,8 @@ class OptimalPasses:
                         layer: gather(map_, i[b], j[b], self.coverage[layer].influence.shape)
                         for layer, (map_, i, j) in maps.items()
                     }
-                    yield gather(pixels[0], rows[b], columns[b], self.coverage.input_size), cuts
+                    windows = gather(pixels[0], rows[b], columns[b], self.coverage.input_size)
+                    yield windows.contiguous(memory_format=self.layout), cuts
             done += len(part)
             del maps, cuts  # before the next tile
 

@@ -38,8 +38,8 @@ class Truth:
         def record(key: Key, call: PaddedCall) -> object:
             if key in self.sites:
                 self._keep(self.sites[key], call.input[0])
-            if fill is None or not call.pads:
-                return NotImplemented
+            if fill is None or call.fill == "zeros" or not call.pads:
+                return NotImplemented  # as the network does by itself, the fastest
             return call.run(F.pad(call.input, call.border, value=fill))
 
         return keyed(ModuleStack(self.model), record)
@@ -68,12 +68,12 @@ class Truth:
         keys = self.sites if chosen is None else {site.key for site in chosen}
 
         def inject(key: Key, call: PaddedCall) -> object:
-            values, ring = self.values.get(key, (None, ())) if key in keys else (None, ())
-            if values is None or call.input.shape[-2:] != self.sites[key].size:
+            if key not in keys or key not in self.values:
                 return NotImplemented
-            if call.input.shape[1] != values.shape[1] or len(call.input) < len(values):
+            (values, ring), (n, *shape) = self.values[key], call.input.shape
+            if shape != [values.shape[1], *self.sites[key].size] or n < len(values):
                 return NotImplemented
-            rows = [i if i < len(values) else 0 for i in range(len(call.input))]
+            rows = [i if i < len(values) else 0 for i in range(n)]
             whole = F.pad(values[rows], [need - held for need, held in zip(call.border, ring)])
             inside = F.pad(call.input, [min(0, need) for need in call.border])
             left, _, top, _ = (max(0, need) for need in call.border)
@@ -100,9 +100,8 @@ class Optimal:
         self.sites = tuple(truth.sites.values())
 
     def __repr__(self) -> str:
-        return (
-            f"Optimal({len(self.windows)} windows, {len(self.sites)} sites; {', '.join(self.maps)})"
-        )
+        maps = ", ".join(self.maps)
+        return f"Optimal({len(self.windows)} windows, {len(self.sites)} sites; {maps})"
 
     def features(
         self, true: Iterable[Site] | None = None, model: nn.Module | None = None

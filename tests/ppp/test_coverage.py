@@ -144,6 +144,43 @@ def test_the_influence_map_is_what_padding_can_change(name):
     np.testing.assert_array_equal(changed, found.influence)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"kernel_size": 3, "padding": 1},
+        {"kernel_size": (5, 3), "padding": (0, 2), "stride": (1, 3), "bias": False},
+        {"kernel_size": 3, "padding": 4, "dilation": (2, 4), "stride": 2},
+        {"kernel_size": 1, "stride": 3},
+        {"kernel_size": 3, "padding": 1, "groups": 2},
+        {"kernel_size": 7, "padding": 0, "groups": 6},
+    ],
+)
+@torch.no_grad()
+def test_nan_reaches_through_a_convolution_what_it_reaches_when_worked_out(options):
+    torch.manual_seed(0)
+    conv = Conv(6, 12, **options).eval()
+    constant = torch.randn(3, 6, 1, 1).repeat(1, 1, 17, 14)
+    constant[0, 2, 5, 6] = constant[1, :, 0] = constant[1, 4, :, 9] = torch.nan
+    constant[2, 0] = torch.nan  # one channel everywhere
+    found = []
+    with watch(lambda call: found.append(call) or NotImplemented, every=True):
+        conv(constant)
+    (call,) = found
+    left, right, top, bottom = call.border
+    for rows, columns in ((torch.nan, torch.nan), (torch.nan, 0.0), (0.0, 0.0)):
+        padded = F.pad(F.pad(constant, (0, 0, top, bottom), value=rows), (left, right, 0, 0))
+        padded[..., : max(0, left)] = padded[..., padded.shape[3] - max(0, right) :] = columns
+        worked_out, cheap = call.run(padded), call.filled(rows, columns)
+        if cheap is NotImplemented:
+            assert not call.pads and call.constant is None
+            continue
+        assert torch.equal(cheap.isnan(), worked_out.isnan())
+        inner = ~worked_out.isnan()
+        if not any(call.declared):
+            torch.testing.assert_close(cheap[inner], worked_out[inner])
+    assert (call.constant is None) == (conv.groups > 1)
+
+
 @pytest.mark.parametrize("axis", [0, 1])
 @pytest.mark.parametrize("name", networks())
 @torch.no_grad()

@@ -4,11 +4,12 @@ import checks
 import pytest
 import torch
 from torch import nn
-from toys import noise, unchanged
+from toys import LAYERS, noise, unchanged
 
 import ppp
+from ppp import extraction, tiles
 from ppp.errors import LayerError, PPPError
-from ppp.extraction import Tap
+from ppp.extraction import Tap, layout
 
 Sequential, Conv = nn.Sequential, nn.Conv2d
 
@@ -155,3 +156,57 @@ def test_an_error_of_the_consumer_is_not_swallowed():
     with pytest.raises(ZeroDivisionError):
         Tap(model, ["conv"])(torch.zeros(1, 3, 8, 8), consume)
     assert unchanged(model, {})
+
+
+# --- channels last --------------------------------------------------------------------------
+
+
+class Viewed(nn.Module):
+    """Works on maps that lie in order only."""
+
+    def forward(self, x):
+        return x.view(len(x), -1).view_as(x)
+
+
+@pytest.mark.parametrize("apart", [0.0, 1e-7])
+def test_channels_come_last_only_where_every_bit_stays(monkeypatch, apart):
+    model = Sequential(Conv(3, 6, 3, padding=1, groups=3)).eval()
+    formats = []
+
+    def extracted(_model, x, layers):
+        formats.append(x.is_contiguous(memory_format=torch.channels_last))
+        return {layers[0]: torch.full((1, 6, 8, 8), 1.0 + apart * formats[-1])}
+
+    monkeypatch.setattr(extraction, "extract", extracted)
+    expected = torch.contiguous_format if apart else torch.channels_last
+    assert layout(model, ["0"], 3, 8, 8) == expected and formats == [False, True]
+
+
+@pytest.mark.parametrize("scheme", ["own", "reflect", "circular", "randn"])
+def test_a_measurement_is_the_same_with_channels_last(monkeypatch, model, windows, scheme):
+    found, formats = [], [torch.contiguous_format, torch.channels_last]
+    inputs = []
+    for format_ in formats:
+        monkeypatch.setattr(tiles, "layout", lambda *_, last=format_: last)
+        with nn.modules.module.register_module_forward_pre_hook(lambda _, x: inputs.append(x[0])):
+            found.append(ppp.measure(model, windows, LAYERS, scheme))
+        last = [x.is_contiguous(memory_format=torch.channels_last) for x in inputs]
+        assert any(last) == (format_ == torch.channels_last)
+        inputs.clear()
+    for one, other in zip(*(result.values() for result in found)):
+        torch.testing.assert_close(one.pattern, other.pattern, rtol=1e-4, atol=1e-6)
+        assert other.null_test.passed == one.null_test.passed
+        assert other.snr.value == pytest.approx(one.snr.value, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        Sequential(Conv(3, 8, 3)),
+        Sequential(Conv(3, 6, 3, groups=3)).double(),
+        Sequential(Conv(3, 6, 3, groups=3), Viewed()),
+    ],
+)
+def test_other_networks_keep_their_maps_in_order(model):
+    layers = [str(len(model) - 1)]
+    assert layout(model.eval(), layers, 3, 64, 64) == torch.contiguous_format

@@ -62,6 +62,13 @@ def test_any_split_equals_one_pass(seed, sizes):
         np.testing.assert_allclose(got.variance, samples.numpy().var(0, ddof=1), rtol=1e-9)
 
 
+@pytest.mark.parametrize("cells", [(3, 4), (40, 200, 30)])
+def test_differences_are_those_of_the_maps(cells):
+    samples, less = (normal(5, *cells, seed=seed).float() for seed in (0, 1))
+    found, expected = Moments().update(samples, less), Moments().update(samples - less)
+    assert torch.equal(found.mean, expected.mean) and torch.equal(found.m2, expected.m2)
+
+
 def test_merging_leaves_the_parts_alone():
     parts = [moments(normal(5, 2, seed=i)) for i in range(4)]
     before = [(p.n, p.mean.clone(), p.m2.clone()) for p in parts]
