@@ -364,7 +364,6 @@ class Held:
             if isinstance(tensor, Tensor):
                 storage = tensor.untyped_storage()
                 self.alive.setdefault(storage, storage.nbytes())
-        copied = function is aten.convolution.default
-        now = sum(self.alive.values()) + (args[0].nbytes + out.nbytes if copied else 0)
-        self.peak = max(self.peak, now)
+        copied = args[0].nbytes + out.nbytes if function is aten.convolution.default else 0
+        self.peak = max(self.peak, sum(self.alive.values()) + copied)
         return out
