@@ -6,6 +6,7 @@ import socket
 import struct
 import zlib
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
