@@ -327,7 +327,7 @@ class _Sums:
                 moments = [cells.mean[inside], cells.m2[inside]]
                 # all 0 if every D is; a GPU is not asked, which would be waited for
                 if clean.numel() and (
-                    clean.device.type != "cpu" or any(m[:, clean].any() for m in moments)
+                    clean.device.type != "cpu" or any(m.any(0)[clean].any() for m in moments)
                 ):
                     differences = (output[inside] - optimal[layer][inside]).abs()
                     largest = differences.amax((0, 1)).where(clean, 0.0).max()
