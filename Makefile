@@ -6,6 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 export PYTHONUTF8 := 1
+# Libraries are compiled once, not whenever a process loads them.
+unexport PYTHONDONTWRITEBYTECODE
 # They reach the shell through the environment, so that no character of theirs means anything to it.
 export PROFILE
 export VARIANT
@@ -21,8 +23,8 @@ serve: $(INSTALLED)
 	  echo "No pages yet: run 'make book PROFILE=$$PROFILE' first." >&2; exit 2; }
 	$(BIN)/python -m http.server --bind 127.0.0.1 --directory "build/$$PROFILE/html" 8000
 
-# Two workers with two threads each: threads that wait must sleep, or they take the other's core.
-PYTEST := OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+# Two workers with one thread each: threads of the one would only wait for those of the other.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test: $(INSTALLED)
 	$(PYTEST)

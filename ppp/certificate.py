@@ -190,12 +190,9 @@ class Coverage(dict[str, LayerCoverage]):
     """
 
     def __init__(
-        self,
-        layers: Sequence[LayerCoverage],
-        input_size: tuple[int, int],
-        stride: tuple[int, int] | None = None,
-        sites: tuple[Site, ...] | None = None,
-    ) -> None:
+        self, layers: Sequence[LayerCoverage], input_size: tuple[int, int],
+        stride: tuple[int, int] | None = None, sites: tuple[Site, ...] | None = None,
+    ) -> None:  # fmt: skip
         super().__init__((layer.layer, layer) for layer in layers)
         self.input_size = input_size
         y, x = zip(*(layer.stride for layer in layers))

@@ -15,7 +15,7 @@ from torch import nn
 from ppp import display
 from ppp.errors import PPPError, first_line
 from ppp.extraction import plain, require_eval
-from ppp.operators import ModuleStack, PaddedCall, watch
+from ppp.operators import Held, ModuleStack, PaddedCall, watch
 from ppp.padding import Sides
 from ppp.swapping import Pad2d, PaddedConv2d, current_scheme, refusal
 
@@ -62,10 +62,20 @@ class PaddingSite:
 
 
 class Audit(tuple[PaddingSite, ...]):
-    """The padding sites of a network, in the order in which they run."""
+    """The padding sites of a network, in the order in which they run.
 
-    #: How often each module ran.
+    Attributes
+    ----------
+    runs, outputs : Counter of str
+        How often each module ran, and the bytes of the map that it gave last.
+    peak, padded : int
+        Bytes that the pass held at most, beside the weights, and of all maps that are padded.
+    """
+
     runs: Counter[str]
+    outputs: Counter[str]
+    peak: int
+    padded: int
 
     def __repr__(self) -> str:
         kinds = Counter(site.kind for site in self).items()
@@ -139,12 +149,13 @@ def audit(model: nn.Module, input_size: int | tuple[int, int]) -> Audit:
     require_eval(model)
     found: list[PaddingSite] = []
     stack = ModuleStack(model)
-    entered = -1
+    entered, padded, held = -1, 0, Held(model.state_dict().values())
 
     def record(call: PaddedCall) -> object:
-        nonlocal entered
+        nonlocal entered, padded
         if not call.pads:
             return call.filled(0.0, 0.0)
+        padded += call.input.nbytes
         site = _site(call, stack)
         if site.kind == "same" and entered == stack.entered:  # the odd cell, then the rest
             odd = found.pop()
@@ -160,10 +171,12 @@ def audit(model: nn.Module, input_size: int | tuple[int, int]) -> Audit:
         return call.filled(0.0, 0.0) if call.constant else NotImplemented
 
     channels, weight = input_channels(model), next(model.parameters())
-    with plain(), running(shape), stack.watching(), watch(record, every=True):
+    watched = watch(record, every=True, around=held)
+    with plain(), running(shape), stack.watching(), watched:
         model(torch.zeros(1, channels, *shape, device=weight.device, dtype=weight.dtype))
     listed = Audit(found)
-    listed.runs = stack.runs
+    listed.runs, listed.outputs = stack.runs, stack.outputs
+    listed.peak, listed.padded = held.peak, padded
     return listed
 
 

@@ -21,7 +21,7 @@ from ppp.padding import Scheme
 from ppp.results import Checkpoint, LayerResult, Measurement, NullTest
 from ppp.resumption import Kept, network_fingerprint
 from ppp.swapping import POOLS, with_generator, with_padding
-from ppp.tiles import OptimalPasses, bound
+from ppp.tiles import Bound, OptimalPasses
 from ppp.windows import Picture, Windows
 
 #: Name of the scheme "as the network is": nothing is swapped.
@@ -29,23 +29,13 @@ OWN = "own"
 
 
 def measure(
-    model: nn.Module,
-    windows: Windows,
-    layers: Sequence[str],
-    schemes: str | Scheme | Sequence[str | Scheme] | None = None,
-    *,
-    coverage: Coverage | None = None,
-    batch_size: int = 8,
-    groups: int = 10,
-    confidence: float = 0.95,
-    checkpoints: Sequence[int] = (),
-    distributions: bool = False,
-    pools: str = "keep",
-    seed: int = 0,
-    memory: int | None = None,
-    keep: str | Path | None = None,
-    progress: Callable[[int], object] | None = None,
-) -> Measurement:
+    model: nn.Module, windows: Windows, layers: Sequence[str],
+    schemes: str | Scheme | Sequence[str | Scheme] | None = None, *,
+    coverage: Coverage | None = None, batch_size: int = 8, groups: int = 10,
+    confidence: float = 0.95, checkpoints: Sequence[int] = (), distributions: bool = False,
+    pools: str = "keep", seed: int = 0, memory: float | None = None,
+    keep: str | Path | None = None, progress: Callable[[int], object] | None = None,
+) -> Measurement:  # fmt: skip
     """Measure PPP of every layer under every scheme in one pass over the windows.
 
     Per picture, the network runs once on the picture (its optimal features, shared by all
@@ -81,11 +71,14 @@ def measure(
     seed : int
         Of randn's draws.
     memory : int, optional
-        Bytes that an optimal pass may use, estimated by :func:`ppp.tiles.pass_bytes`; the
-        picture itself and the batches of windows come on top. A picture that needs more
-        is done in tiles, and its windows are then taken tile by tile (between two
-        checkpoints, if there are any inside it). Results are the same up to float error;
-        only randn's draws fall on other windows, so that its results differ by chance.
+        Bytes that the measurement may add to the process, by default a quarter of the machine's
+        memory (a GPU's; or of the process's control group's limit), math.inf for no bound. It
+        is kept by an estimate (:func:`ppp.tiles.Bound`): batches shrink to two windows, and a
+        picture that needs more is done in tiles, its windows tile by tile (between two
+        checkpoints, if there are any inside it). Then results are the same up to float error,
+        but randn's draws fall on other windows, so that its results differ by chance. Pictures,
+        a coverage that is not given, and PyTorch's own code and caches come on top.
+        ``provenance["memory_use"]`` says which bound held, and what it came to.
     keep : path-like, optional
         A folder in which finished pictures are kept. The same call goes on where it was
         broken off, at whatever moment; the result is bit for bit that of an unbroken run
@@ -149,13 +142,14 @@ def measure(
     inventory = audit(model, windows.size)
     if twice := [layer for layer in layers if inventory.runs[layer] > 1]:
         raise runs_twice(twice[0])
-    branches, generators = _branches(model, schemes, inventory, pools, seed, windows.size)
-    limit = None if memory is None else bound(model, layers, coverage, memory)
+    branches, generators, audits = _branches(model, schemes, inventory, pools, seed, windows.size)
+    weight = next(model.parameters())
+    passes = [inventory, *audits.values()]
+    limit = Bound(memory, model, passes, coverage, layers, groups, batch_size, distributions)
     sums = _Sums(model, branches, generators, layers, coverage, groups, distributions, limit)
     sums.compare({k: proof for k in layers if (proof := coverage[k].completeness)})
-    weight = next(model.parameters())
     settings = {"window_px": list(windows.size), "seed": seed, "pools": pools}
-    settings |= {"batch_size": batch_size, "memory": memory}
+    settings |= {"batch_size": limit.batch, "memory": limit.memory}
     settings |= {"device": str(weight.device), "torch": str(torch.__version__)}
     folder = None
     if keep is not None:
@@ -170,11 +164,12 @@ def measure(
             if folder and folder.skips(picture):
                 report(len(picture.tops))
                 continue
-            for window_batch, optimal in sums.batches(picture, batch_size, marks):
+            for window_batch, optimal in sums.batches(picture, marks):
                 sums.step(window_batch, optimal)
                 if sums.n in marks:
                     sums.mark(confidence)
                 report(len(window_batch))
+                del window_batch, optimal  # before the next tile
             if folder:
                 folder.save(sums, picture)
         if folder:
@@ -184,18 +179,15 @@ def measure(
         _check_marks(marks, sums.n)
         result = sums.result(confidence)
     result.audit, result.coverage = inventory, coverage
-    result.provenance = {
-        "windows": sums.n,
-        "pictures": list(sums.pictures),
-        "groups": min(groups, len(sums.pictures)),
-        **settings,
-        "tiles": sums.optimal.count,
-        "dtype": str(weight.dtype),
-        "threads": torch.get_num_threads(),
-        "not_swapped": [f"{s.module}: {s.kind}" for s in inventory.unswappable(pools=True)],
-        "completeness": {layer: str(proof) for layer, proof in sums.proofs.items()},
-        **{f"{name}_before": state for name, state in kernels.items()},
-    }
+    passes, seen = sums.optimal, min(groups, len(sums.pictures))
+    held = limit.held(passes.largest, seen)
+    made = {"windows": sums.n, "pictures": list(sums.pictures), "groups": seen, **settings}
+    made |= {"tiles": passes.count, "memory_estimate": held, "dtype": str(weight.dtype)}
+    made["memory_use"] = limit.said(held, passes.tiled)
+    made["threads"] = torch.get_num_threads()
+    made["not_swapped"] = [f"{s.module}: {s.kind}" for s in inventory.unswappable(pools=True)]
+    made["completeness"] = {layer: str(proof) for layer, proof in sums.proofs.items()}
+    result.provenance = made | {f"{name}_before": state for name, state in kernels.items()}
     return result
 
 
@@ -206,18 +198,20 @@ def _check_marks(marks: Sequence[int], n: int) -> None:
 
 def _branches(
     model, schemes, inventory: Audit, pools: str, seed: int, size: tuple[int, int]
-) -> tuple[dict[str, nn.Module], dict[str, torch.Generator]]:
-    """Return the network under each scheme, and the source of its random padding."""
+) -> tuple[dict[str, nn.Module], dict[str, torch.Generator], dict[str, Audit]]:
+    """Return the network under each scheme, the source of its random padding, its audits."""
     listed = [schemes] if schemes is None or isinstance(schemes, str | Scheme) else list(schemes)
     if not listed:
         raise PPPError("no scheme given; expected at least one, or None for the network's own")
     device = next(model.parameters()).device
     branches: dict[str, nn.Module] = {}
     generators: dict[str, torch.Generator] = {}
+    audits: dict[str, Audit] = {}
     for scheme in listed:
         generator = torch.Generator(device=device).manual_seed(seed)
         if scheme is None or scheme == OWN:
             branches[OWN], generators[OWN] = with_generator(model, generator), generator
+            audits[OWN] = inventory
             continue
         for site in inventory.unswappable(pools=pools == "swap"):
             if site.kind != "interpolation":
@@ -230,7 +224,7 @@ def _branches(
         name = str(Scheme.parse(scheme))
         branches[name] = with_padding(model, scheme, generator=generator, pools=pools)
         draws = generator.get_state()
-        swapped = audit(branches[name], size)
+        audits[name] = swapped = audit(branches[name], size)
         generator.set_state(draws)
         for site in swapped:
             pooled = site.kind in ("max-pool", "average-pool", "ceil_mode", "interpolation")
@@ -241,7 +235,7 @@ def _branches(
                     "with schemes=None"
                 )
         generators[name] = generator
-    return branches, generators
+    return branches, generators, audits
 
 
 def _check_picture(picture: Picture, size: tuple[int, int]) -> None:
@@ -264,9 +258,7 @@ def _check_picture(picture: Picture, size: tuple[int, int]) -> None:
 class _Sums:
     """The state of a measurement: moments per group of pictures, extremes, checkpoints."""
 
-    def __init__(
-        self, model, branches, generators, layers, coverage, groups, distributions, limit
-    ) -> None:
+    def __init__(self, model, branches, generators, layers, coverage, groups, both, limit) -> None:
         self.generators, self.coverage = generators, coverage
         self.optimal = OptimalPasses(model, layers, coverage, limit, self.compare)
         self.taps = {
@@ -275,8 +267,8 @@ class _Sums:
         keys = [(name, layer) for name in branches for layer in layers]
         self.moments = {key: [Moments() for _ in range(groups)] for key in keys}
         self.scales = {layer: [Moments() for _ in range(groups)] for layer in layers}
-        self.features = {key: Moments() for key in keys} if distributions else {}
-        self.optimal_features = {layer: Moments() for layer in layers} if distributions else {}
+        names = [*keys, *(("optimal", layer) for layer in layers)] if both else []
+        self.features = {key: Moments() for key in names}
         device = self.optimal.weight.device
         self.clean = {k: _bounded(~self.coverage[k].influence, device) for k in layers}
         self.null = dict.fromkeys(keys, 0.0)
@@ -286,11 +278,11 @@ class _Sums:
         self.pictures: dict[str, int] = {}
         self.groups, self.n = groups, 0
 
-    def batches(self, picture: Picture, size: int, marks: Sequence[int]):
+    def batches(self, picture: Picture, marks: Sequence[int]):
         """Turn to a picture, whose group follows from its name's first place."""
         self.group = self.pictures.setdefault(picture.name, len(self.pictures)) % self.groups
         ends = [m - self.n for m in marks if 0 < m - self.n < len(picture.tops)]
-        return self.optimal.batches(picture, size, ends)
+        return self.optimal.batches(picture, ends)
 
     def compare(self, proofs: dict[str, Completeness]) -> None:
         """Take in a proof of each layer; refuse swapped schemes where it fails."""
@@ -310,8 +302,8 @@ class _Sums:
             cells = Moments().update(cut)
             self.scales[layer][self.group].merge(_pooled(cells))
             self.peak[layer] = torch.stack(cut.aminmax()).abs().max().clamp_min(self.peak[layer])
-            if self.optimal_features:
-                self.optimal_features[layer].merge(cells)
+            if self.features:
+                self.features["optimal", layer].merge(cells)
         for scheme, tap in self.taps.items():
 
             def consume(layer: str, output: Tensor, scheme: str = scheme) -> None:
@@ -346,8 +338,7 @@ class _Sums:
     def parts(self, group: int | None) -> dict[str, Moments]:
         """Return the moments of one group of pictures, or those of all pictures, by name."""
         if group is None:
-            features = {f"{s} {layer}": moments for (s, layer), moments in self.features.items()}
-            return features | {f"optimal {k}": m for k, m in self.optimal_features.items()}
+            return {f"{s} {layer}": moments for (s, layer), moments in self.features.items()}
         found = {f"{s} {layer}": parts[group] for (s, layer), parts in self.moments.items()}
         return found | {f"scale {layer}": parts[group] for layer, parts in self.scales.items()}
 
@@ -355,7 +346,7 @@ class _Sums:
         """Return what else there is to the state, as JSON takes it."""
         return {
             "windows": self.n,
-            "tiles": self.optimal.count,
+            "tiles": [self.optimal.count, self.optimal.tiled, self.optimal.largest],
             "pictures": list(self.pictures),
             "null": [float(largest) for largest in self.null.values()],
             "peak": [float(largest) for largest in self.peak.values()],
@@ -364,7 +355,8 @@ class _Sums:
 
     def set_counts(self, counts: dict) -> None:
         """Put back what `counts` returned."""
-        self.n, self.optimal.count = counts["windows"], counts["tiles"]
+        self.n = counts["windows"]
+        self.optimal.count, self.optimal.tiled, self.optimal.largest = counts["tiles"]
         self.pictures = {name: order for order, name in enumerate(counts["pictures"])}
         self.null = dict(zip(self.null, counts["null"]))
         self.peak = dict(zip(self.peak, counts["peak"]))
@@ -379,7 +371,7 @@ class _Sums:
             summary = summarise(groups, self.scales[layer], confidence=confidence, floor=floor)
             maps, share = [merged(seen).mean.abs(), floor], float("nan")
             if self.features:
-                first, second = self.features[scheme, layer], self.optimal_features[layer]
+                first, second = (self.features[name, layer] for name in (scheme, "optimal"))
                 maps += [first.mean, second.mean]
                 share = float(separated(first, second).double().mean())
             arrays = [cells.mean(0).cpu().numpy() for cells in maps]
@@ -402,16 +394,12 @@ class _Sums:
             total = merged(groups)
             summary = summarise(groups, self.scales[layer], confidence=confidence)
             measurement[scheme, layer] = LayerResult(
-                **vars(summary),
-                scheme=scheme,
-                layer=layer,
+                **vars(summary), scheme=scheme, layer=layer, null_test=null,
                 pattern=total.mean.float().cpu().numpy(),
                 deviation=total.variance.sqrt().float().cpu().numpy(),
-                influence=self.coverage[layer].influence,
-                null_test=null,
-                completeness=self.proofs[layer],
+                influence=self.coverage[layer].influence, completeness=self.proofs[layer],
                 checkpoints=tuple(self.marks[scheme, layer]),
-            )
+            )  # fmt: skip
         return measurement
 
 

@@ -6,6 +6,7 @@ PPP_k = E[D_k] over scenes [paper, Figure 1]. The two metrics follow the paper's
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
@@ -13,7 +14,7 @@ from math import prod
 
 import numpy as np
 import torch
-from scipy import special, stats
+from scipy import special
 from torch import Tensor
 
 from ppp.errors import PPPError
@@ -79,10 +80,7 @@ class Moments:
 
 def merged(parts: Sequence[Moments]) -> Moments:
     """Return the moments of all parts together; the parts stay as they are."""
-    total = Moments()
-    for part in parts:
-        total.merge(part)
-    return total
+    return functools.reduce(Moments.merge, parts, Moments())
 
 
 def leave_one_out(parts: Sequence[Moments]) -> Iterator[Moments]:
@@ -220,7 +218,7 @@ def unbiased_power(means: Tensor, confidence: float = 0.95) -> Estimate:
     pair = float((rest**2).sum() / 2 / (groups * (groups - 3) / 2))
     single = max(0.0, float((effect**2).sum()) / (groups - 1) - pair / (groups - 2))
     error = np.sqrt(4 * single / groups + 2 * pair / (groups * (groups - 1)))
-    half = float(stats.t.ppf((1 + confidence) / 2, groups - 1) * error)
+    half = float(special.stdtrit(groups - 1, (1 + confidence) / 2) * error)
     return Estimate(value, value - half, value + half)
 
 
@@ -243,7 +241,7 @@ def significant(moments: Moments, rate: float = 0.05) -> Tensor:
     tensor([ True, False, False, False])
     """
     score = _score(moments.mean, moments.variance / moments.n)
-    return _discoveries(lambda p: score >= stats.t.isf(p / 2, moments.n - 1), rate)
+    return _discoveries(lambda p: score >= abs(special.stdtrit(moments.n - 1, p / 2)), rate)
 
 
 def separated(first: Moments, second: Moments, rate: float = 0.05) -> Tensor:
@@ -308,12 +306,9 @@ def noise_floor(groups: Sequence[Moments], flips: int = 8, seed: int = 0) -> Ten
 
 
 def summarise(
-    differences: Sequence[Moments],
-    scales: Sequence[Moments],
-    *,
-    confidence: float = 0.95,
+    differences: Sequence[Moments], scales: Sequence[Moments], *, confidence: float = 0.95,
     floor: Tensor | None = None,
-) -> Summary:
+) -> Summary:  # fmt: skip
     """Compute every metric of one layer from the moments of its groups of pictures.
 
     Parameters
@@ -359,21 +354,14 @@ def summarise(
     best = power.value if np.isfinite(power.value) else power_windows
     floor_ratio = (floor / variance.sqrt()).masked_fill_(floor == 0, 0.0)
     return Summary(
-        n=total.n,
-        groups=len(groups),
-        mae=mae_interval,
-        mae_raw=float(total.mean.abs().mean()),
+        n=total.n, groups=len(groups), sigma=sigma, mae=mae_interval, snr=snr_interval,
+        mae_raw=float(total.mean.abs().mean()), snr_floor=float(floor_ratio.mean()),
         mae_floor=float(floor.mean()) / sigma if sigma > 0 else float("nan"),
-        snr=snr_interval,
         snr_db=float(20 * np.log10(snr)) if snr > 0 else float("-inf"),
-        snr_floor=float(floor_ratio.mean()),
-        power=power,
-        power_windows=power_windows,
-        noise_power=noise_power,
+        power=power, power_windows=power_windows, noise_power=noise_power,
         share=best / (best + noise_power) if best + noise_power else 0.0,
-        sigma=sigma,
         detected=float(significant(total).double().mean()),
-    )
+    )  # fmt: skip
 
 
 def jackknife(value: float, left_out: Sequence[float], confidence: float) -> Estimate:
@@ -404,5 +392,5 @@ def jackknife(value: float, left_out: Sequence[float], confidence: float) -> Est
         return Estimate(value, float("nan"), float("nan"))
     groups = len(parts)
     error = np.sqrt((groups - 1) / groups * np.square(parts - parts.mean()).sum())
-    half = float(stats.t.ppf((1 + confidence) / 2, groups - 1) * error)
+    half = float(special.stdtrit(groups - 1, (1 + confidence) / 2) * error)
     return Estimate(value, value - half, value + half)

@@ -10,7 +10,7 @@ so is :func:`ppp.padding.pad`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -19,6 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakIdKeyDictionary
 
 from ppp.padding import Scheme, Sides, check_amount, pad, shortest
 
@@ -67,6 +69,7 @@ class ModuleStack:
         self._names = {module: name for name, module in model.named_modules()}
         self._running: list[nn.Module] = []
         self.runs: Counter[str] = Counter()
+        self.outputs: Counter[str] = Counter()
         self.entered = 0
 
     def _enter(self, module: nn.Module, _inputs: object) -> None:
@@ -74,7 +77,8 @@ class ModuleStack:
         self.runs[self._names[module]] += 1
         self.entered += 1
 
-    def _leave(self, *_: object) -> None:
+    def _leave(self, module: nn.Module, _inputs: object, output: object) -> None:
+        self.outputs[self._names[module]] = getattr(output, "nbytes", 0)
         self._running.pop()
 
     @contextmanager
@@ -327,3 +331,40 @@ def watch(
     operators = _Operators(replace, every, around)
     with _Functions(operators), operators:
         yield
+
+
+class Held:
+    """The most bytes that tensors hold at once while operators are watched.
+
+    A convolution counts its input and its output twice: kernels copy them into an order of
+    their own.
+
+    Parameters
+    ----------
+    others : iterable of Tensor
+        What was there before and does not count: the weights.
+
+    Examples
+    --------
+    >>> held = Held()
+    >>> with watch(lambda call: NotImplemented, around=held):
+    ...     x = torch.zeros(100)
+    ...     _ = x + 1 + 1
+    >>> held.peak
+    1200
+    """
+
+    def __init__(self, others: Iterable[Tensor] = ()) -> None:
+        self.alive, self.peak = WeakIdKeyDictionary(), 0
+        self.alive.update((tensor.untyped_storage(), 0) for tensor in others)
+
+    def __call__(self, function: Callable, args: tuple, run: Callable[[], object]) -> object:
+        out = run()
+        for tensor in tree_leaves(out):
+            if isinstance(tensor, Tensor):
+                storage = tensor.untyped_storage()
+                self.alive.setdefault(storage, storage.nbytes())
+        copied = function is aten.convolution.default
+        now = sum(self.alive.values()) + (args[0].nbytes + out.nbytes if copied else 0)
+        self.peak = max(self.peak, now)
+        return out

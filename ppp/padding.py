@@ -121,12 +121,9 @@ def check_amount(amount: int | Sequence[int]) -> Sides:
 
 
 def pad(
-    x: Tensor,
-    amount: int | Sequence[int],
-    scheme: str | Scheme,
-    *,
+    x: Tensor, amount: int | Sequence[int], scheme: str | Scheme, *,
     generator: torch.Generator | None = None,
-) -> Tensor:
+) -> Tensor:  # fmt: skip
     """Pad the two last axes of a batch of maps.
 
     Parameters
@@ -191,9 +188,7 @@ def pad(
 
 
 def _check_size(x: Tensor, sides: Sides, name: str) -> None:
-    limit = {"reflect": 1, "symmetric": 0, "circular": 0}.get(name)
-    if limit is None:
-        return
+    limit = {"reflect": 1, "symmetric": 0, "circular": 0}.get(name, -math.inf)
     height, width = ("height", x.shape[2], max(sides[2:])), ("width", x.shape[3], max(sides[:2]))
     for axis, size, largest in (width, height):
         if largest > size - limit:
@@ -240,12 +235,9 @@ def _empty(x: Tensor, sides: Sides) -> Tensor:
     """Return a padded map without its values, in the memory format of `x`."""
     left, right, top, bottom = sides
     n, channels, height, width = x.shape
-    return torch.empty(
-        (n, channels, top + height + bottom, left + width + right),
-        dtype=x.dtype,
-        device=x.device,
-        memory_format=torch.channels_last if _channels_last(x) else torch.contiguous_format,
-    )
+    order = torch.channels_last if _channels_last(x) else torch.contiguous_format
+    shape = n, channels, top + height + bottom, left + width + right
+    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=order)
 
 
 def _channels_last(x: Tensor) -> bool:
@@ -280,18 +272,14 @@ def _fill(x: Tensor, sides: Sides, scheme: Scheme, generator: torch.Generator | 
     variance = (cells - mean).square().mean(axes)  # ten times as fast as torch.var_mean
     mean = mean.view(n, channels)
     padded = _empty(x, sides)
-    padded[:, :, top : top + height, left : left + width] = x
-    strips = (
-        padded[:, :, :top, :],
-        padded[:, :, top + height :, :],
-        padded[:, :, top : top + height, :left],
-        padded[:, :, top : top + height, left + width :],
-    )
+    rows = padded[:, :, top : top + height]
+    rows[..., left : left + width] = x
+    strips = padded[:, :, :top], padded[:, :, top + height :], rows[..., :left]
     # sqrt has no gradient at 0, where a dead channel would turn every gradient into NaN
     varies = variance > 0
     spread = (variance.where(varies, 1.0).sqrt() * varies)[:, :, None, None]
     centre = mean[:, :, None, None]
-    for strip in strips:
+    for strip in (*strips, rows[..., left + width :]):
         if scheme.name == "mean":
             strip.copy_(centre.expand_as(strip))
         else:

@@ -159,10 +159,10 @@ class Measurement(dict[tuple[str, str], LayerResult]):
         rows = []
         for (scheme, layer), result in self.items():
             null = result.null_test
-            row = {"scheme": scheme, "layer": layer} | flat(result)
-            row |= {"clean_cells": null.cells, "null_largest": null.largest}
-            row |= {"null_relative": null.relative, "completeness": str(result.completeness)}
-            rows.append(row | {"completeness_relative": result.completeness.relative})
+            row = {"scheme": scheme, "layer": layer, **flat(result), "clean_cells": null.cells}
+            row |= {"null_largest": null.largest, "null_relative": null.relative}
+            proof = str(result.completeness), result.completeness.relative
+            rows.append(row | dict(zip(PROOF, proof)))
         return pd.DataFrame(rows)
 
     def __repr__(self) -> str:
@@ -295,11 +295,8 @@ def _digest(text: str, arrays: dict[str, np.ndarray]) -> str:
 def flat(summary: Summary) -> dict[str, float]:
     """Return a summary as columns: an estimate gives name, name_low and name_high."""
     row: dict[str, float] = {}
-    for entry in fields(Summary):
-        value = getattr(summary, entry.name)
-        if isinstance(value, Estimate):
-            row |= {entry.name: value.value, f"{entry.name}_low": value.low}
-            row[f"{entry.name}_high"] = value.high
-        else:
-            row[entry.name] = value
+    for name in (entry.name for entry in fields(Summary)):
+        value = getattr(summary, name)
+        values = vars(value).values() if isinstance(value, Estimate) else [value]
+        row |= zip((name, f"{name}_low", f"{name}_high"), values)
     return row

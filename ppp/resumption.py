@@ -28,7 +28,7 @@ from ppp.metrics import Moments
 from ppp.windows import Picture
 
 #: Of the files; raised whenever another version could not read them.
-_FORMAT = 3
+_FORMAT = 4
 _STATE = "state.json"
 _ENTRIES = ("measurement", "finished", "files", "counts")
 _SHARED = "shared"
@@ -73,9 +73,7 @@ class Kept:
         self.folder = Path(folder)
         self.measurement = json.loads(json.dumps({"format": _FORMAT, **measurement}))
         self.finished: list[str] = []
-        self.files: dict[str, dict[str, str]] = {}
-        self.counts: dict[str, object] = {}
-        self.turn = 0
+        self.files, self.counts, self.turn = {}, {}, 0
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             names = [path.name for path in self.folder.iterdir()]
@@ -114,28 +112,25 @@ class Kept:
     def restore(self, run: Any) -> None:
         """Put the state kept last into a measurement that has just begun."""
         device = next(iter(run.generators.values())).device
-        for part in self.files:
-            tensors = self._tensors(part)
+        for part, kept in self.files.items():
+            path = self.folder / kept["file"]
+            try:
+                content = path.read_bytes()
+                if digest(content) != kept["sha256"]:
+                    raise ValueError("its digest is another")
+                tensors = load(content)
+            except (OSError, ValueError, SafetensorError) as error:
+                raise self._damaged(path, error) from None
             shared = part == _SHARED
             named = run.parts(None if shared else int(part.rpartition("-")[2]))
             for name, moments in named.items():
                 moments.n = int(tensors[f"{name} n"])
                 moments.mean = tensors[f"{name} mean"].to(device)
                 moments.m2 = tensors[f"{name} m2"].to(device)
-            for scheme, generator in run.generators.items() if shared else ():
-                generator.set_state(tensors[f"{scheme} draws"])
+            for scheme in run.generators if shared else ():
+                run.generators[scheme].set_state(tensors[f"{scheme} draws"])
         if self.files:
             run.set_counts(self.counts)
-
-    def _tensors(self, part: str) -> dict[str, Tensor]:
-        path = self.folder / self.files[part]["file"]
-        try:
-            content = path.read_bytes()
-            if digest(content) != self.files[part]["sha256"]:
-                raise ValueError("its digest is another")
-            return load(content)
-        except (OSError, ValueError, SafetensorError) as error:
-            raise self._damaged(path, error) from None
 
     def skips(self, picture: Picture) -> bool:
         """Whether the next picture is finished already; it must be the same as then."""
@@ -183,10 +178,7 @@ class Kept:
 
     def _clear(self) -> None:
         """Remove what a killed run left, and what has been replaced."""
-        named = {entry["file"] for entry in self.files.values()}
-        for path in self.folder.iterdir():
-            if _OURS.fullmatch(path.name) and path.name not in named:
-                path.unlink(missing_ok=True)
+        _remove(self.folder, {_STATE, *(entry["file"] for entry in self.files.values())})
 
     def _damaged(self, path: Path, error: Exception) -> ResumptionError:
         reason = first_words(error, 120)
@@ -209,11 +201,15 @@ def discard(folder: str | Path) -> None:
     >>> folder.exists()
     False
     """
-    for path in Path(folder).glob("*"):
-        if path.name == _STATE or _OURS.fullmatch(path.name):
-            path.unlink(missing_ok=True)
+    _remove(Path(folder), set())
     with contextlib.suppress(OSError):
         Path(folder).rmdir()
+
+
+def _remove(folder: Path, but: set[str]) -> None:
+    for path in folder.glob("*"):
+        if path.name not in but and (path.name == _STATE or _OURS.fullmatch(path.name)):
+            path.unlink(missing_ok=True)
 
 
 def _packed(named: dict[str, Moments]) -> Iterator[tuple[str, Tensor]]:

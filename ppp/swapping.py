@@ -35,13 +35,9 @@ class Pad2d(nn.Module):
     """
 
     def __init__(
-        self,
-        amount: int | Sides,
-        scheme: str | Scheme,
-        *,
-        generator: torch.Generator | None = None,
-        site: str = "",
-    ) -> None:
+        self, amount: int | Sides, scheme: str | Scheme, *,
+        generator: torch.Generator | None = None, site: str = "",
+    ) -> None:  # fmt: skip
         super().__init__()
         self.amount, self.scheme = amount, Scheme.parse(scheme)
         self.generator, self.site = generator, site
@@ -189,12 +185,9 @@ def current_scheme(module: nn.Module) -> Scheme | None:
 
 
 def with_padding(
-    model: nn.Module,
-    scheme: str | Scheme,
-    *,
-    generator: torch.Generator | None = None,
+    model: nn.Module, scheme: str | Scheme, *, generator: torch.Generator | None = None,
     pools: str = "keep",
-) -> nn.Module:
+) -> nn.Module:  # fmt: skip
     """Return a copy of `model` that pads with `scheme`.
 
     The copy shares the parameters of the original (no memory, and training either trains

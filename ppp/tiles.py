@@ -1,136 +1,197 @@
-"""Optimal passes: over a picture, or over tiles of it so that each stays within a bound."""
+"""Optimal passes: over a picture, or over tiles of it so that memory stays within a bound."""
 
 from __future__ import annotations
 
+import ctypes
+import math
+import os
+import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ppp.certificate import Coverage, first_cells
 from ppp.completeness import Trial
-from ppp.errors import PictureError, PPPError
+from ppp.errors import PictureError, PPPError, shown
 from ppp.extraction import Tap, gather, layout
-from ppp.inventory import input_channels, running
+from ppp.inventory import Audit, input_channels, running
 from ppp.windows import Picture, size_needed
 
 
-@dataclass(frozen=True)
-class Bound:
-    """What one optimal pass may use, in bytes and in pixels.
+def machine(device: torch.device, root: str | Path = "/") -> float:
+    """Return the bytes of memory there are: a GPU's, or what this process may use at most.
 
-    Attributes
-    ----------
-    need : (height, width)
-        Pixels of one window with its surroundings.
-    pixels : int
-        Most input pixels of one pass.
+    That is the machine's, or the limit of a control group around the process where it is
+    lower; infinity where the system does not tell.
+
+    Examples
+    --------
+    >>> machine(torch.device("cpu")) > 2**20
+    True
     """
-
-    need: tuple[int, int]
-    pixels: int
-
-    def area(self, tops: np.ndarray, lefts: np.ndarray) -> int:
-        """Return the pixels that windows at these offsets need together."""
-        return int((self.need[0] + np.ptp(tops)) * (self.need[1] + np.ptp(lefts)))
-
-    def tiles(self, tops: np.ndarray, lefts: np.ndarray) -> list[np.ndarray]:
-        """Put windows into tiles, each within the bound.
-
-        What is too large is halved along its longer side, and so is what would cost more
-        pixels than its windows one by one.
-
-        Parameters
-        ----------
-        tops, lefts : ndarray of int, shape (n,)
-            Offsets of the windows in one picture (px).
-
-        Returns
-        -------
-        list of ndarray of int
-            Indices of the windows of each tile; each window once. A single tile keeps the
-            order that the windows are given in.
-
-        Examples
-        --------
-        >>> bound = Bound((20, 20), 900)
-        >>> bound.tiles(np.array([0, 90, 4, 92]), np.array([0, 90, 4, 90]))
-        [array([0, 2]), array([1, 3])]
-        """
-
-        def halved(part: np.ndarray) -> list[np.ndarray]:
-            single = self.need[0] * self.need[1]
-            if self.area(tops[part], lefts[part]) <= min(self.pixels, len(part) * single):
-                return [part]
-            longer = max(tops[part], lefts[part], key=np.ptp)
-            first, second = np.array_split(part[np.argsort(longer, kind="stable")], 2)
-            return halved(first) + halved(second)
-
-        every = np.arange(len(tops))
-        return [every] if self.area(tops, lefts) <= self.pixels else halved(every)
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    found, groups = [math.inf], Path(root, "proc/self/cgroup")
+    with suppress(AttributeError, OSError, ValueError):  # no such call, or name
+        found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    for line in groups.read_text().splitlines() if groups.exists() else ():
+        _, kind, group = line.split(":", 2)  # of the second version of groups without a kind
+        name = {"": "memory.max", "memory": "memory.limit_in_bytes"}.get(kind, "")
+        for part in (PurePosixPath(group), *PurePosixPath(group).parents):
+            with suppress(OSError, ValueError):  # no such file, or "max"
+                limit = Path(root, "sys/fs/cgroup", kind, *part.parts[1:], name)
+                found.append(int(limit.read_text()))
+    return min(found)
 
 
-def bound(model: nn.Module, layers: Sequence[str], coverage: Coverage, memory: int) -> Bound:
-    """Turn bytes into pixels, by one pass over one window with its surroundings.
+class Bound:
+    """The bound on a measurement's memory, and what keeps it: small batches, pictures in tiles.
+
+    Everything is estimated from passes over one window in which operators were watched. An
+    allocator may hold more than is asked for.
 
     Parameters
     ----------
-    model, layers, coverage
+    memory, model, coverage, layers, distributions
         As in :func:`ppp.measure`.
-    memory : int
-        Bytes that one optimal pass may use.
+    audits : sequence of Audit
+        Of the network as it is, and of the network under each scheme.
+    groups : int
+        Most groups of pictures.
+    batch : int
+        Windows per batch that are wished for.
+
+    Attributes
+    ----------
+    memory : int or None
+        Bytes that the measurement may add to the process, None without a bound.
+    batch : int
+        Windows per batch.
+    need : (height, width)
+        Pixels of one window with its surroundings.
+    pixels : float
+        Most input pixels of one optimal pass.
 
     Raises
     ------
     PPPError
         No number of bytes, or too few for one window.
-
-    Examples
-    --------
-    >>> import ppp
-    >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, padding=1)).eval()
-    >>> bound(net, ["0"], ppp.coverage(net, ["0"], 16), 200_000)
-    Bound(need=(18, 18), pixels=2380)
     """
-    if type(memory) is not int or memory < 1:
-        raise PPPError(f"memory is {memory!r}; expected bytes, a positive integer, or None")
-    need = size_needed(coverage.input_size, coverage)
-    least = pass_bytes(model, layers, need)
-    if memory < least:
-        raise PPPError(
-            f"memory of {memory} bytes is too small: one window with its surroundings, "
-            f"{need[0]} x {need[1]} px, needs {least} bytes; give at least that, or fewer layers"
+
+    def __init__(
+        self, memory: float | None, model, audits: Sequence[Audit], coverage: Coverage, layers,
+        groups: int, batch: int, distributions: bool,
+    ) -> None:  # fmt: skip
+        if memory not in (None, math.inf) and (type(memory) is not int or memory < 1):
+            raise PPPError(
+                f"memory is {shown(memory)}; expected bytes, a positive integer, None for a "
+                "quarter of the machine's, or math.inf for no bound"
+            )
+        weight, schemes = next(model.parameters()), len(audits) - 1
+        maps = [audits[0].outputs[layer] for layer in layers]
+        every, largest = (8 / weight.element_size() * size for size in (sum(maps), max(maps)))
+        # throughout: sums and results; true values of the trial; sums and change of a batch
+        self.fixed = (schemes + 2 * distributions * (schemes + 1)) * every + audits[0].padded
+        self.fixed, self.group, self.cells = self.fixed + 5 * largest, 2 * schemes * every, largest
+        self.window = max(found.peak for found in audits) + 2 * sum(maps)
+        area = math.prod(coverage.input_size)
+        self.kept, self.working = sum(maps) / area, audits[0].peak / area
+        self.need, self.batch, self.source = size_needed(coverage.input_size, coverage), 1, "given"
+        own, whole = math.prod(self.need), machine(weight.device)
+        least = self.held(own, groups)
+        if memory is None:
+            memory = max(whole / 4, least)
+            self.source = f"a quarter of {_mib(whole)}, or the least that it takes"
+        if memory < least:
+            raise PPPError(
+                f"memory of {memory} bytes is too small: the sums and one window with its "
+                f"surroundings, {self.need[0]} x {self.need[1]} px, need {least} bytes; give at "
+                "least that, or fewer layers, schemes or groups"
+            )
+        room = memory - self.fixed - groups * self.group
+        most = min(batch * self.window, room / 2, room - self.kept * own)
+        self.batch = max(min(2, batch), int(most // self.window))
+        beside = (room - self.window * max(2, self.batch)) / self.kept
+        self.pixels = min(room / (self.kept + self.working), beside)
+        self.memory = None if memory == math.inf else int(memory)
+
+    def held(self, pixels: float, groups: int) -> int:
+        """Return the bytes held at once with passes over so many pixels, and groups of pictures."""
+        batch = self.window * max(2, self.batch)  # the trial is of two windows
+        at_work = self.kept * pixels + max(self.working * pixels, batch)
+        closing = 2 * (groups + 6) * self.cells
+        return math.ceil(self.fixed + groups * self.group + max(closing, at_work))
+
+    def said(self, held: int, tiled: int) -> str:
+        """Say what was held, under which bound, and what the bound changed."""
+        limit = f"at most {_mib(self.memory)}, {self.source}" if self.memory else "no bound"
+        tiles = "tiles: equal up to float error, but for randn's draws" if tiled else "tiles"
+        return (
+            f"{_mib(held)} by estimate ({limit}), beside coverage, pictures and PyTorch's own "
+            f"caches; batches of {self.batch} windows, {tiled} pictures in {tiles}"
         )
-    return Bound(need, memory * need[0] * need[1] // least)
 
 
-def pass_bytes(model: nn.Module, layers: Sequence[str], size: tuple[int, int]) -> int:
-    """Estimate the bytes that one optimal pass over an input of this size uses.
+def _mib(amount: float) -> str:
+    return f"{amount / 2**20:,.0f} MiB"
 
-    The input, the maps of all layers of interest, which are kept, and twice the largest
-    input and output of a module without submodules: once for themselves, once for what
-    else is alive beside them (a residual branch, an operator's own workspace). It is an
-    estimate: an allocator may hold more than is asked for.
+
+def tiles(
+    tops: np.ndarray, lefts: np.ndarray, need: tuple[int, int], pixels: float
+) -> list[np.ndarray]:
+    """Put windows into tiles, each within the bound.
+
+    What is too large is halved along its longer side, and so is what would cost more
+    pixels than its windows one by one.
+
+    Parameters
+    ----------
+    tops, lefts : ndarray of int, shape (n,)
+        Offsets of the windows in one picture (px).
+    need : (height, width)
+        Pixels of one window with its surroundings.
+    pixels : float
+        Most pixels of a tile.
+
+    Returns
+    -------
+    list of ndarray of int
+        Indices of the windows of each tile; each window once. A single tile keeps the
+        order that the windows are given in.
 
     Examples
     --------
-    >>> net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, padding=1)).eval()
-    >>> pass_bytes(net, ["0"], (10, 10)) == 4 * 100 * (3 + 4 + 2 * (3 + 4))
-    True
+    >>> tiles(np.array([0, 90, 4, 92]), np.array([0, 90, 4, 90]), (20, 20), 900)
+    [array([0, 2]), array([1, 3])]
     """
-    weight = next(model.parameters())
-    x = torch.zeros(1, input_channels(model), *size, dtype=weight.dtype, device=weight.device)
-    kept, largest = [x.nbytes], [0]
+    height, width = need
 
-    def seen(module: nn.Module, inputs: tuple, output: object) -> None:
-        if not any(module.children()):
-            largest.append(sum(t.nbytes for t in (*inputs, output) if isinstance(t, Tensor)))
+    def halved(part: np.ndarray, most: float) -> list[np.ndarray]:
+        rows, columns = tops[part], lefts[part]
+        if (height + np.ptp(rows)) * (width + np.ptp(columns)) <= min(pixels, most):
+            return [part]
+        order = part[np.argsort(max(rows, columns, key=np.ptp), kind="stable")]
+        halves = np.array_split(order, 2)
+        return [tile for half in halves for tile in halved(half, len(half) * height * width)]
 
-    with nn.modules.module.register_module_forward_hook(seen):
-        Tap(model, layers)(x, lambda _layer, output: kept.append(output.nbytes))
-    return sum(kept) + 2 * max(largest)
+    return halved(np.arange(len(tops)), math.inf)
+
+
+@contextmanager
+def _mapped(wanted: bool) -> Iterator[None]:
+    """Have glibc give back what is free, and meanwhile each larger block as soon as it is."""
+    library = ctypes.CDLL(None) if wanted and sys.platform == "linux" else None
+    threshold = getattr(library, "mallopt", lambda *_: 0)  # another C library has none
+    if threshold(-3, 2**20):
+        library.malloc_trim(0)
+    try:
+        yield
+    finally:
+        threshold(-3, 2**25)  # where glibc's own comes to with large maps
 
 
 class OptimalPasses:
@@ -139,48 +200,49 @@ class OptimalPasses:
     ``compare`` is called with the proof of completeness that a window of the first tile gives.
     """
 
-    def __init__(self, model, layers, coverage: Coverage, limit: Bound | None, compare) -> None:
+    def __init__(self, model, layers, coverage: Coverage, limit: Bound, compare) -> None:
         self.tap, self.coverage = Tap(model, layers, to_the_end=False), coverage
-        self.limit, self.compare = limit, compare
-        self.weight = next(model.parameters())
-        self.count, self.tried = 0, False
+        self.limit, self.compare, self.weight = limit, compare, next(model.parameters())
+        left, right, top, bottom = coverage.margin
+        after = coverage.tail[0] + bottom, coverage.tail[1] + right
+        #: Stride, and pixels needed before a window and from its first one on; by axis.
+        self.reach = list(zip(coverage.stride, (top, left), after))
+        #: Passes, pictures that took several, and the pixels of the largest pass.
+        self.count, self.tiled, self.largest, self.tried = 0, 0, 0, False
         self.layout = layout(model, layers, input_channels(model), *coverage.input_size)
 
-    def batches(
-        self, picture: Picture, size: int, ends: Sequence[int]
-    ) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+    def batches(self, picture: Picture, ends: Sequence[int]) -> Iterator[tuple[Tensor, dict]]:
         """Yield a picture's windows with each layer's optimal features of them, (n, C, H, W).
 
-        A batch holds `size` windows at most; none reaches over the numbers of windows in `ends`.
+        No batch is larger than the bound's, nor reaches over the numbers of windows in `ends`.
         """
         tops, lefts = np.asarray(picture.tops), np.asarray(picture.lefts)
         self._check(picture, tops, lefts)
-        parts, done = [np.arange(len(tops))], 0
-        if self.limit and self.limit.area(tops, lefts) > self.limit.pixels:
-            between = np.split(parts[0], ends)
-            parts = [p[tile] for p in between for tile in self.limit.tiles(tops[p], lefts[p])]
+        bound, batch = (self.limit.need, self.limit.pixels), self.limit.batch
+        parts, done = tiles(tops, lefts, *bound), 0
+        if len(parts) > 1:
+            self.tiled += 1
+            between = np.split(np.arange(len(tops)), ends)
+            parts = [p[tile] for p in between for tile in tiles(tops[p], lefts[p], *bound)]
         for part in parts:
             y, bottom = self._extent(tops[part], 0, picture.pixels.shape[1])
             x, right = self._extent(lefts[part], 1, picture.pixels.shape[2])
             pixels = picture.pixels[None, :, y:bottom, x:right].to(self.weight.device)
             pixels = pixels.contiguous(memory_format=self.layout)
             rows, columns = tops[part] - y, lefts[part] - x
-            maps = self._pass(pixels, rows, columns)
-            start, stops = 0, [*(end - done for end in ends), len(part)]
-            while start < len(part):
-                stop = min(start + size, *(stop for stop in stops if stop > start))
-                b = slice(start, stop)
-                windows = gather(pixels[0], rows[b], columns[b], self.coverage.input_size)
-                windows = windows.contiguous(memory_format=self.layout)
-                yield (
-                    windows,
-                    {
+            with _mapped(len(parts) > 1):
+                maps = self._pass(pixels, rows, columns)
+            inside = [end - done for end in ends if done < end < done + len(part)]
+            for piece in np.split(np.arange(len(part)), inside):
+                for b in np.split(piece, range(batch, len(piece), batch)):
+                    cuts = {
                         layer: gather(map_, i[b], j[b], self.coverage[layer].influence.shape)
                         for layer, (map_, i, j) in maps.items()
-                    },
-                )
-                start = stop
+                    }
+                    x = gather(pixels[0], rows[b], columns[b], self.coverage.input_size)
+                    yield x.contiguous(memory_format=self.layout), cuts
             done += len(part)
+            del maps, cuts  # before the next tile
 
     def _check(self, picture: Picture, tops: np.ndarray, lefts: np.ndarray) -> None:
         """Refuse pixels of another type, misaligned windows and narrow surroundings.
@@ -194,15 +256,12 @@ class OptimalPasses:
             )
         name = f"layers {list(self.coverage)} of picture {picture.name!r}"
         for axis, (word, offsets) in enumerate((("vertical", tops), ("horizontal", lefts))):
-            stride = self.coverage.stride[axis]
-            before, after = self.coverage.margin[2 - 2 * axis : 4 - 2 * axis]
-            needed = -(-before // stride), -(-(self.coverage.tail[axis] + after) // stride)
+            stride, before, after = self.reach[axis]
+            needed = -(-before // stride), -(-after // stride)
             _, stop = self._extent(offsets, axis, picture.pixels.shape[1 + axis])
             first_cells(name, word, offsets, stride, needed, stop // stride)
 
-    def _pass(
-        self, pixels: Tensor, tops: np.ndarray, lefts: np.ndarray
-    ) -> dict[str, tuple[Tensor, np.ndarray, np.ndarray]]:
+    def _pass(self, pixels: Tensor, tops: np.ndarray, lefts: np.ndarray) -> dict[str, tuple]:
         """Run the network; return each layer's map, and the windows' first cells in it."""
         maps: dict[str, tuple[Tensor, np.ndarray, np.ndarray]] = {}
 
@@ -221,12 +280,12 @@ class OptimalPasses:
                 self.compare(trial.verdict({k: trial.cut(k, m) for k, (m, *_) in maps.items()}))
                 self.tried = True
         self.count += 1
+        self.largest = max(self.largest, pixels[0, 0].numel())
         return maps
 
     def _extent(self, offsets: np.ndarray, axis: int, size: int) -> tuple[int, int]:
         """Return where the needed part of a picture starts and ends: multiples of the stride."""
-        stride = self.coverage.stride[axis]
-        before, after = self.coverage.margin[2 - 2 * axis : 4 - 2 * axis]
+        stride, before, after = self.reach[axis]
         start = max(0, (int(offsets.min()) - before) // stride * stride)
-        stop = -(-(int(offsets.max()) + self.coverage.tail[axis] + after) // stride) * stride
+        stop = -(-(int(offsets.max()) + after) // stride) * stride
         return start, min(stop, size - (size - start) % stride)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Protocol
 
 import numpy as np
@@ -67,11 +68,9 @@ class Windows:
     """
 
     def __init__(
-        self,
-        pictures: Sequence[Picture] | Callable[[], Iterable[Picture]],
-        size: int | tuple[int, int],
-        n: int | None = None,
-    ) -> None:
+        self, pictures: Sequence[Picture] | Callable[[], Iterable[Picture]],
+        size: int | tuple[int, int], n: int | None = None,
+    ) -> None:  # fmt: skip
         self.size = input_shape(size)
         self._pictures = pictures
         self._n = n if callable(pictures) else sum(len(p.tops) for p in pictures)
@@ -86,17 +85,6 @@ class Windows:
 
     def __repr__(self) -> str:
         return f"Windows({self._n or 'a number'} of {self.size[0]} x {self.size[1]} px)"
-
-
-class _Scene:
-    """A tensor as a source of windows."""
-
-    def __init__(self, name: str, array: Tensor) -> None:
-        self.name, self.array = name, array
-        self.height, self.width = array.shape[-2:]
-
-    def pixels(self) -> Tensor:
-        return self.array
 
 
 def size_needed(size: int | tuple[int, int], coverage: Coverage) -> tuple[int, int]:
@@ -118,15 +106,10 @@ def size_needed(size: int | tuple[int, int], coverage: Coverage) -> tuple[int, i
 
 
 def cut_windows(
-    pictures: Iterable[Source] | Mapping[str, Tensor],
-    size: int | tuple[int, int],
-    coverage: Coverage,
-    *,
-    per_picture: int,
-    seed: int,
-    transform: Callable[[Tensor], Tensor] | None = None,
-    interleave: bool = False,
-) -> Windows:
+    pictures: Iterable[Source] | Mapping[str, Tensor], size: int | tuple[int, int],
+    coverage: Coverage, *, per_picture: int, seed: int,
+    transform: Callable[[Tensor], Tensor] | None = None, interleave: bool = False,
+) -> Windows:  # fmt: skip
     """Choose aligned windows with wide enough surroundings, at random, in every picture.
 
     Parameters
@@ -168,7 +151,7 @@ def cut_windows(
     shape = input_shape(size)
     tail = _tail(shape, coverage)
     if isinstance(pictures, Mapping):
-        pictures = [_Scene(name, array) for name, array in pictures.items()]
+        pictures = [_scene(name, array) for name, array in pictures.items()]
     if per_picture < 1:
         raise PictureError(f"per_picture is {per_picture}; expected at least one window")
     left, right, top, bottom = coverage.margin
@@ -203,6 +186,11 @@ def cut_windows(
                     yield Picture(source.name, pixels, tops[start:stop], lefts[start:stop])
 
     return Windows(read, shape, sum(len(tops) for _, tops, _ in chosen))
+
+
+def _scene(name: str, array: Tensor) -> Source:
+    height, width = array.shape[-2:]
+    return SimpleNamespace(name=name, height=height, width=width, pixels=lambda: array)
 
 
 def _tail(shape: tuple[int, int], coverage: Coverage) -> tuple[int, int]:

@@ -150,7 +150,7 @@ class Study:
             path = place / f"{name}.csv"
             files.write_table(path, headed(head, {name: result})[name], digits=None)
             digests[name] = sha256(path)
-        facts = head | {"seconds": round(seconds, 1)} | _versions() | {"tables": digests}
+        facts = head | {"seconds": round(seconds, 1)} | versions() | {"tables": digests}
         files.write(place / _RECORD, (json.dumps(facts, indent=1) + "\n").encode())
 
     def read(self, run: Any, folder: str | Path, name: str) -> pd.DataFrame:
@@ -313,7 +313,8 @@ def joined(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
     return pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True)
 
 
-def _versions() -> dict[str, object]:
+def versions() -> dict[str, object]:
+    """Return what a result depends on beside its settings: packages, machine, threads."""
     return {
         "torch": torch.__version__,
         "numpy": np.__version__,

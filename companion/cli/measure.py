@@ -25,7 +25,7 @@ from companion.cli.options import WHOLE, Command, output, print_table
 @click.option("--device", default="cpu", help="cpu, the default, or cuda")
 @click.option("--batch-size", type=WHOLE, default=8, help="windows a pass; default: 8")
 @click.option(
-    "--memory", metavar="BYTES", help="bound of a pass over a whole photograph, such as 2G"
+    "--memory", metavar="BYTES", help="bound, as 2G, or inf; default: a quarter of the machine's"
 )
 @output("folder that is made; default: runs/measure-NAME-DIGEST")
 def measure(output, force, **settings) -> None:
@@ -38,5 +38,6 @@ def measure(output, force, **settings) -> None:
 
     output = output or request.output()
     measured = run.measure(request, output, force=force)
+    print(f"memory    {measured.measurement.provenance['memory_use']}")
     print_table(report.rows(measured.measurement))
     print(f"report    {output / 'report.html'}")

@@ -39,7 +39,7 @@ class Request:
     seed: int = 0
     device: str = "cpu"
     batch_size: int = 8
-    memory: int | None = None
+    memory: float | None = None
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any]) -> Request:
@@ -65,7 +65,7 @@ class Request:
         check_whole("seed", given["seed"], 0)
         _check_device(given["device"])
         layers = _names("layers", given["layers"])
-        memory = given["memory"]
+        memory = math.inf if given["memory"] == "inf" else given["memory"]
         checked = {
             "network": str(given["network"]),
             "weights": str(given["weights"]),
@@ -73,7 +73,7 @@ class Request:
             "schemes": tuple(dict.fromkeys(map(_scheme, _names("schemes", given["schemes"])))),
             "mean": _three("mean", given["mean"]),
             "std": _three("std", given["std"], positive=True),
-            "memory": None if memory is None else read_bytes("--memory", memory),
+            "memory": memory if memory in (None, math.inf) else read_bytes("--memory", memory),
         }
         return cls(**given | checked)
 

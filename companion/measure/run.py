@@ -94,7 +94,8 @@ def _measure(request: Request, output: Path, states: Path) -> Measured:
     network.model.to(request.device)
     versions = results.footer()
     # All that decides the values, the code of a network's files too: other code begins anew.
-    made_of = [network.provenance, weights_sha256, [p.sha256 for p in used], versions]
+    files = [p.sha256 for p in used]
+    made_of = [network.provenance, weights_sha256, files, versions, str(request.memory)]
     kept = states / notebooks.digest({"of": plain([asdict(request), *made_of])})
     return Measured(
         request=request,

@@ -324,7 +324,7 @@ def _logit(share: float) -> float:
 
 def _shares(rows: pd.DataFrame, order: int) -> pd.Series:
     formula = "dissimilar ~ (" + " + ".join(f"C({name})" for name in FACTORS) + f") ** {order}"
-    squares = anova_lm(ols(formula, rows).fit(), typ=2)["sum_sq"]
+    squares = anova_lm(ols(formula, rows).fit("qr"), typ=2)["sum_sq"]
     squares.index = [
         term.replace("C(", "").replace(")", "").replace(":", " × ") for term in squares.index
     ]

@@ -115,6 +115,20 @@ class Training(Run):
     seed: int
 
 
+def condition_of(data: RedGreen, protocol: Protocol) -> str | None:
+    """Name the condition whose networks learn from these images in this way, if there is one.
+
+    Examples
+    --------
+    >>> condition_of(RedGreen(1), bhv.PUBLISHED), condition_of(RedGreen(0.9), bhv.PUBLISHED)
+    ('canvas-1', None)
+    """
+    for name, condition in CONDITIONS.items():
+        if condition.data == data and protocol.shares_training(condition.protocols("V")[0]):
+            return name
+    return None
+
+
 def full_design() -> list[Training]:
     """List the trainings of every condition."""
     return [

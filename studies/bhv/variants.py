@@ -207,6 +207,11 @@ class Protocol:
         names = ("training", "validation", "test")
         return {name: PUBLISHED_SEED + step * index for index, name in enumerate(names)}
 
+    def shares_training(self, other: Protocol) -> bool:
+        """Tell whether both train networks alike, and differ at most in which they keep."""
+        kept = {name: getattr(self, name) for name in ("split", "epochs", "patience", "enough")}
+        return replace(other, **kept) == self
+
 
 SPLITS = ("leaked", "independent")
 PUBLISHED = Protocol()
@@ -311,7 +316,7 @@ def train(
     if not protocols:
         raise ParameterError("no protocol given; expected at least one")
     first = protocols[0]
-    if any(replace(p, **_kept_by(first)) != first for p in protocols):
+    if not all(first.shares_training(p) for p in protocols):
         raise ParameterError("protocols that share a training may differ in what is kept alone")
     around = surroundings(name)
     images, labels = data.images(first.n_train, PUBLISHED_SEED, surroundings=around)
@@ -338,10 +343,6 @@ def train(
                 one.offer(row["epoch"], row[f"{one.protocol.split}_loss"], model)
         log.append(row)
     return [one.restored() for one in kept], pd.DataFrame(log)
-
-
-def _kept_by(protocol: Protocol) -> dict[str, object]:
-    return {name: getattr(protocol, name) for name in ("split", "epochs", "patience", "enough")}
 
 
 def _epoch(model, optimiser, images: Tensor, labels: Tensor, order: Tensor, batch: int) -> dict:

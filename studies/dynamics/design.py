@@ -123,6 +123,8 @@ class Observer:
         Windows for the re-estimated statistics.
     patterns_at : sequence of int
         Steps at which the patterns are kept, with re-estimated statistics.
+    ends : bool
+        Whether the first and the last step have more rows than the others.
     """
 
     def __init__(
@@ -133,8 +135,10 @@ class Observer:
         n_test: int = 512,
         n_statistics: int = 256,
         patterns_at: Sequence[int] = (),
+        ends: bool = True,
     ) -> None:
         self.settings, self.n_scenes, self.n_test = settings, n_scenes, n_test
+        self.ends = ends
         self.n_statistics, self.patterns_at = n_statistics, tuple(patterns_at)
 
     @cached_property
@@ -151,15 +155,16 @@ class Observer:
     def __call__(self, step: int, model: nn.Module) -> Observation:
         """Return the rows of one step and, at some steps, the patterns."""
         own, rows, tensors = self.settings.padding, [], {}
-        ends = step in (0, self.settings.steps)
-        tested = [own, *PADDINGS] if ends or own == OPTIMAL else [own]
-        tested = list(dict.fromkeys([*tested, OPTIMAL] if ends else tested))
+        at_end = step in (0, self.settings.steps)
+        more = at_end and self.ends
+        tested = [own, *PADDINGS] if more or own == OPTIMAL else [own]
+        tested = list(dict.fromkeys([*tested, OPTIMAL] if more else tested))
         first = self.settings.first_scene
         estimated = with_batch_statistics(model, self.n_statistics, first_scene=first)
         kinds = {"running": model, "re-estimated": estimated}
-        for name in kinds if ends else ("re-estimated",):
+        for name in kinds if more else ("re-estimated",):
             network, head = kinds[name], {"batch_norm": name}
-            quality = self.quality(network, tested, self.n_test if ends else self.n_test // 2)
+            quality = self.quality(network, tested, self.n_test if at_end else self.n_test // 2)
             measurement = self.measured(network, [p for p in tested if p != OPTIMAL])
             for padding, (accuracy, loss) in quality.items():
                 head |= {"test_padding": padding, "accuracy": accuracy, "loss": loss}
@@ -273,7 +278,7 @@ def live(
     n_test: int = 512,
     progress: bool = False,
 ) -> pd.DataFrame:
-    """Train the first steps of a zoo run again, now, and measure them.
+    """Train the first steps of a zoo run again, now, and measure them under the run's own padding.
 
     Parameters
     ----------
@@ -289,8 +294,9 @@ def live(
     Returns
     -------
     DataFrame
-        As :func:`trajectories`. On the machine type and number of threads that the zoo was
-        trained with, the same numbers as there; elsewhere rounding makes them drift apart.
+        As :func:`trajectories`, with re-estimated statistics alone. On the machine type and number
+        of threads that the zoo was trained with, the same numbers as there; elsewhere rounding
+        makes them drift apart.
     """
     settings = Settings(family, padding, seed)
     run = train(
@@ -300,7 +306,7 @@ def live(
         until=until,
         n_test=1,
         progress=progress,
-        observe=Observer(settings, n_scenes=n_scenes, n_test=n_test),
+        observe=Observer(settings, n_scenes=n_scenes, n_test=n_test, ends=False),
         observe_at=sorted({step for step in STEPS if step < until} | {until}),
     )
     return _frame(run)

@@ -18,13 +18,13 @@ except ValueError as error:
         f"matplotlib cannot be used: {first_words(error)}; take MPLBACKEND out of the environment"
     ) from None
 
-from studies.figures.frames import bands, curves, forest, heatmap, paired, strips
+from studies.figures.frames import bands, curves, forest, heatmap, paired, predictions, strips
 from studies.figures.maps import border_and_inside, gallery, growth_maps, influence_maps, surfaces
 from studies.figures.page import as_html, save, show
 from studies.figures.style import CLEAN, MARKERS, PALETTE, SCALE, TOUCHED, use_style
 
 __all__ = [
     "CLEAN", "MARKERS", "PALETTE", "SCALE", "TOUCHED", "as_html", "bands", "border_and_inside",
-    "curves", "forest", "gallery", "growth_maps", "heatmap", "influence_maps", "paired", "save",
-    "show", "strips", "surfaces", "use_style",
+    "curves", "forest", "gallery", "growth_maps", "heatmap", "influence_maps", "paired",
+    "predictions", "save", "show", "strips", "surfaces", "use_style",
 ]  # fmt: skip

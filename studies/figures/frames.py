@@ -527,6 +527,62 @@ def forest(
 
 
 @style.styled
+def predictions(
+    frame: pd.DataFrame,
+    x: str,
+    y: str,
+    predicted: str,
+    *,
+    col: str,
+    live: pd.DataFrame | None = None,
+    ylabel: str | None = None,
+) -> Figure:
+    """Draw what was measured as dots beside the line of what a model predicts, on log axes.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        The shipped points, a row each.
+    x, y, predicted : str
+        Columns of numbers above 0: the coordinate, what was measured, what the model says.
+    col : str
+        Column that deals the rows to panels; each panel has its own x axis.
+    live : DataFrame, optional
+        Points measured now, drawn as large open diamonds.
+    ylabel : str, optional
+        In place of the name `y`.
+
+    Examples
+    --------
+    >>> frame = pd.DataFrame({"n": [8, 64], "s": [1.0, 8.0], "model": [1.0, 10.0], "of": "n"})
+    >>> predictions(frame, "n", "s", "model", col="of").ppp_alt
+    's by n, measured and predicted, in 1 panel. n, measured: 1 (predicted 1) at 8, \
+8 (predicted 10) at 64.'
+    """
+    frames = {"measured": frame} | ({} if live is None else {"measured now": live})
+    for one in frames.values():
+        _require(one, x, y, predicted, col)
+    panels = _levels(frame, col)
+    fig, axes = _panels(panels, 2, 2.5, "", ylabel or y, sharex=False)
+    diamond = {"color": "black", "marker": "d", "markersize": 9, "markerfacecolor": "none"}
+    words, handles = [], {}
+    for (ax, panel), (kind, rows) in product(zip(axes, panels), frames.items()):
+        rows = rows[rows[col] == panel].sort_values(x)
+        look = diamond if kind != "measured" else style.look(0)
+        (handles[kind],) = ax.plot(rows[x], rows[y], **look, linestyle="", label=kind, zorder=3)
+        if kind == "measured":
+            line = {"color": style.PALETTE[1], "label": "predicted"}
+            (handles["predicted"],) = ax.plot(rows[x], rows[predicted], **line)
+            _scales(ax, rows[x], True, True, most=8)
+        values = rows[[y, predicted, x]].itertuples(index=False)
+        text = ", ".join("{} (predicted {}) at {}".format(*map(number, row)) for row in values)
+        words += [f"{panel}, {kind}: {text}"] * bool(text)
+    _legend(fig, axes, len(panels), [*handles.values()], None)
+    head = f"{ylabel or y} by {x}, measured and predicted, in {counted(len(panels), 'panel')}"
+    return described(fig, head, words)
+
+
+@style.styled
 def heatmap(
     frame: pd.DataFrame,
     *,
@@ -706,7 +762,12 @@ def _cells(
 
 
 def _panels(
-    titles: Sequence[object], per_row: int, height: float, xlabel: str, ylabel: str
+    titles: Sequence[object],
+    per_row: int,
+    height: float,
+    xlabel: str,
+    ylabel: str,
+    sharex: bool = True,
 ) -> tuple[Figure, list[Axes]]:
     """Return axes with shared scales and titles; those beyond are left to the caller."""
     n = len(titles)
@@ -715,7 +776,7 @@ def _panels(
     fig = style.new_figure(
         style.WIDTH * (0.86 if n == 1 else 1), 4.2 if n == 1 else rows * height + 0.8
     )
-    axes = list(fig.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).flat)
+    axes = list(fig.subplots(rows, columns, squeeze=False, sharex=sharex, sharey=True).flat)
     for ax in axes[max(0, n - columns) : n]:
         ax.tick_params(labelbottom=True)  # also above an empty place
         ax.set_xlabel(xlabel)

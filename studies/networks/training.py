@@ -12,6 +12,7 @@ import copy
 import csv
 import io
 import json
+import math
 import pickle
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -242,7 +243,7 @@ def train(
         work.observe(observe)
     title = f"{family} {padding} seed {seed}"
     if work.step < stop:
-        data = _TrainingSet(settings, work.model.surroundings, title if progress else "")
+        data = _TrainingSet(settings, work.model.surroundings, title if progress else "", stop)
     bar = tqdm(total=stop, initial=work.step, desc=title, unit="step", disable=not progress)
     with bar:
         while work.step < stop:
@@ -356,30 +357,44 @@ class _Work:
 
 
 class _TrainingSet:
-    """The training windows of one seed, eight bits a channel as a camera gives them."""
+    """The training windows of one seed, eight bits a channel as a camera gives them.
 
-    def __init__(self, settings: Settings, surroundings: tuple[int, int], title: str) -> None:
+    Those that no step before `stop` asks for are not rendered.
+    """
+
+    def __init__(
+        self, settings: Settings, surroundings: tuple[int, int], title: str, stop: float = math.inf
+    ) -> None:
         self.settings, self.surroundings = settings, surroundings
         self.around = max(surroundings)  # the same on every side, so that a turn keeps them
         size = PLANE_WINDOW + 2 * self.around
         self.pixels = torch.empty(settings.n_train, 3, size, size, dtype=torch.uint8)
         self.labels = torch.empty(settings.n_train, dtype=torch.int64)
-        first = settings.first_scene
+        needed = np.ones(settings.n_train, bool)
+        if stop <= settings.epoch:
+            needed[self._drawn(0)[0][stop * settings.batch :]] = False
         starts = range(0, settings.n_train, 256)
         for start in tqdm(starts, f"{title}: rendering", disable=not title, leave=False):
-            part = slice(start, min(start + 256, settings.n_train))
-            pixels, self.labels[part] = _rendered(
-                first + start, part.stop - start, settings.seed, (self.around, self.around)
-            )
-            self.pixels[part] = pixels.mul_(255).round_().byte()
+            mine = needed[start : start + 256]
+            if mine.any():
+                scene, around = settings.first_scene + start, (self.around, self.around)
+                pixels, labels = _rendered(scene, len(mine), settings.seed, around, mine)
+                chosen = torch.from_numpy(start + np.flatnonzero(mine))
+                self.pixels[chosen] = pixels.mul_(255).round_().byte()
+                self.labels[chosen] = labels
+
+    def _drawn(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """Draw the order of the windows in an epoch, and how each of its batches is turned."""
+        draw = np.random.default_rng([self.settings.seed, epoch, 1])
+        order = draw.permutation(self.settings.n_train)
+        return order, draw.integers(8, size=self.settings.epoch)
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
         """Return the batch after `step` steps: a function of the settings alone."""
         settings = self.settings
         epoch, position = divmod(step, settings.epoch)
-        draw = np.random.default_rng([settings.seed, epoch, 1])
-        order = draw.permutation(settings.n_train)
-        turn = int(draw.integers(8, size=settings.epoch)[position])
+        order, turns = self._drawn(epoch)
+        turn = int(turns[position])
         chosen = torch.from_numpy(order[position * settings.batch :][: settings.batch])
         pixels = self.pixels[chosen]
         if turn & 1:
@@ -606,13 +621,15 @@ def windows(
 _kept_windows = lru_cache(maxsize=32)(windows)  # nobody writes into these
 
 
-def _rendered(first_scene: int, n: int, seed: int, surroundings) -> tuple[Tensor, Tensor]:
-    """Render windows as :func:`windows` does, in [0, 1]."""
+def _rendered(
+    first_scene: int, n: int, seed: int, surroundings, which: slice | np.ndarray = slice(None)
+) -> tuple[Tensor, Tensor]:
+    """Render windows as :func:`windows` does, or those of them in `which`, in [0, 1]."""
     before, after = surroundings
-    scenes = np.arange(first_scene, first_scene + n)
+    scenes = np.arange(first_scene, first_scene + n)[which]
     shapes = scenes % len(SHAPES)
     draw = np.random.default_rng([seed, first_scene])
-    tops, lefts = draw.integers(-_SPAN, _SPAN, (2, n)) - before
+    tops, lefts = draw.integers(-_SPAN, _SPAN, (2, n))[:, which] - before
     pixels = render_windows(scenes, shapes, tops, lefts, before + PLANE_WINDOW + after)
     return pixels, torch.from_numpy(shapes)
 

@@ -1,17 +1,14 @@
 """What the paper would cost on the scale of ImageNet: work, time, disk and money.
 
 Work is counted, in floating-point operations (FLOP). Time on a graphics card is work over a
-rate that others published (``data/costs.yaml``); nothing here runs on one. What this machine
-can measure, it measures: seconds a pass, and what a measurement of PPP adds to its passes.
+rate that others published (``data/costs.yaml``); nothing here runs on one.
 """
 
 from __future__ import annotations
 
 import functools
 import math
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +18,6 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.resnet import Bottleneck, ResNet
 
-import ppp
 from ppp.errors import ParameterError, unknown
 from studies import networks, paths
 from studies.bhv import variants
@@ -247,7 +243,7 @@ def work(design: Design, overhead: tuple[float, float] = (1.0, 1.0)) -> pd.DataF
     ----------
     design : Design
     overhead : (low, high)
-        What a measurement of PPP costs over its bare passes, see :func:`measure_overhead`.
+        What a measurement of PPP costs over its bare passes, as of the cost curve.
 
     Returns
     -------
@@ -412,132 +408,3 @@ def rough(value: float) -> str:
     """
     number = float(f"{value:.2g}")
     return f"{number:,.0f}" if abs(number) >= 10 else f"{number:g}"
-
-
-# ---------------------------------------------------------------------------- measured
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _seconds(call: Callable[[], object]) -> float:
-    """Return processor seconds: what else runs on the machine counts little."""
-    began = time.process_time()
-    call()
-    return time.process_time() - began
-
-
-@_one_thread()
-def measure_passes(names: Sequence[str], batch: int, repeats: int) -> pd.DataFrame:
-    """Time forward passes and training steps (SGD with momentum) on one core of this machine.
-
-    Parameters
-    ----------
-    names : sequence of str
-        Networks, as for :func:`build`.
-    batch : int
-        Images in a pass.
-    repeats : int
-        Passes that are timed, after one that is not.
-
-    Returns
-    -------
-    DataFrame
-        ``network``, ``pass``, ``batch``, ``flop`` (of an image), ``seconds`` (of an image: the
-        median), ``low``, ``high`` (fastest and slowest), ``flop_per_second``.
-
-    Raises
-    ------
-    PPPError
-        A number below 1, or an unknown network.
-    """
-    for name, value in (("batch", batch), ("repeats", repeats)):
-        check_whole(name, value, 1)
-    rows = []
-    x = torch.rand(batch, 3, WINDOW, WINDOW, generator=torch.Generator().manual_seed(0))
-    labels = torch.zeros(batch, dtype=torch.long)
-    for name in names:
-        counted = flop(name)
-        model = build(name).eval()
-        optimiser = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
-
-        def forward(model: nn.Module = model) -> None:
-            with torch.inference_mode():
-                model(x)
-
-        def step(model: nn.Module = model, optimiser: torch.optim.SGD = optimiser) -> None:
-            out = model.train()(x)
-            optimiser.zero_grad()
-            nn.functional.cross_entropy(getattr(out, "logits", out), labels).backward()
-            optimiser.step()
-
-        for kind, call, one in (("forward", forward, counted[0]), ("training", step, counted[1])):
-            call()
-            seconds = np.array([_seconds(call) for _ in range(repeats)]) / batch
-            middle, low, high = (float(f(seconds)) for f in (np.median, np.min, np.max))
-            rows.append((name, kind, batch, one, middle, low, high, one / middle))
-    columns = ["network", "pass", "batch", "flop", "seconds", "low", "high", "flop_per_second"]
-    return pd.DataFrame(rows, columns=columns)
-
-
-@_one_thread()
-def measure_overhead(windows: int, repeats: int, name: str = "resnet18") -> pd.DataFrame:
-    """Time a measurement of PPP on one core, beside the bare passes it cannot do without.
-
-    Windows of one picture of noise, all layers of interest, the network's own padding, the
-    coverage known. The passes: over every window, and over the picture.
-
-    Parameters
-    ----------
-    windows : int
-        At least 2.
-    repeats : int
-        How often all of these are timed, in turn.
-    name : str
-        A ResNet or VGG of torchvision.
-
-    Returns
-    -------
-    DataFrame
-        A row a repeat: ``measured``, ``windows``, ``picture`` (s), ``ratio`` of the first to the
-        sum of the others, ``per_window`` of the first to the passes over windows alone.
-    """
-    check_whole("windows", windows, 2)
-    check_whole("repeats", repeats, 1)
-    net = networks.load_network(name, "random")
-    reach = ppp.coverage(net.model, list(net.layers), net.window)
-    stride = reach.stride[0]
-    side = max(ppp.size_needed(net.window, reach)) + stride
-    first = -(-max(reach.margin) // stride) * stride
-    places = [first if side - first - net.window >= max(reach.margin) else first - stride] * windows
-    draw = torch.Generator().manual_seed(0)
-    picture, batch = (
-        torch.rand(n, 3, s, s, generator=draw) for n, s in ((1, side), (windows, net.window))
-    )
-    cut = ppp.Windows([ppp.Picture("noise", picture[0], places, places)], net.window)
-
-    def bare(x: torch.Tensor) -> None:
-        with torch.inference_mode():
-            for part in x.split(8):
-                net.model(part)
-
-    calls = {
-        "measured": lambda: ppp.measure(net.model, cut, list(net.layers), coverage=reach),
-        "windows": lambda: bare(batch),
-        "picture": lambda: bare(picture),
-    }
-    for call in calls.values():
-        call()
-    turns = [{key: _seconds(call) for key, call in calls.items()} for _ in range(repeats)]
-    rows = pd.DataFrame(turns)
-    return rows.assign(
-        ratio=rows["measured"] / (rows["windows"] + rows["picture"]),
-        per_window=rows["measured"] / rows["windows"],
-    )

@@ -125,19 +125,3 @@ def test_an_exit_code_is_passed_on_without_a_signal(waiting):
     child.kill()
     command.wait(10)
     assert command.wait(1) == 0 and command.stderr.read() == ""
-
-
-def test_the_wheel_without_the_tooling_names_the_readme(tmp_path):
-    """The library alone has no command; it says where that is."""
-    import shutil
-
-    from studies.paths import ROOT
-
-    shutil.copytree(ROOT / "ppp", tmp_path / "ppp", ignore=shutil.ignore_patterns("__pycache__"))
-    script = "import runpy; runpy.run_module('ppp', run_name='__main__')"
-    done = subprocess.run(  # -S: no installed package, so no checkout either
-        [sys.executable, "-S", "-c", script], cwd=tmp_path, env={}, capture_output=True, text=True
-    )
-    assert done.returncode == 2 and done.stdout == ""
-    assert done.stderr.startswith("ppp: ") and done.stderr.count("\n") == 1
-    assert "README" in done.stderr

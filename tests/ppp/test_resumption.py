@@ -116,7 +116,7 @@ def test_broken_off_again_and_again(whole, tmp_path):
         {"distributions": True},
         {"groups": 1},
         {"groups": 10, "schemes": "randn", "batch_size": 100},
-        {"memory": 150_000},
+        {"memory": 800_000},
         {"pools": "swap"},
     ],
     ids=lambda options: next(iter(options)),

@@ -13,6 +13,7 @@ from checks import refused
 
 from ppp.errors import ParameterError
 from studies.jobs import run
+from studies.paths import ROOT
 
 
 def until(true, seconds: float = 120) -> None:
@@ -101,9 +102,19 @@ def test_results_come_as_they_finish_and_leaving_the_loop_ends_all(tmp_path):
     assert not workers() and not (tmp_path / "begun-wait-4").exists()
 
 
-@pytest.mark.slow
+@pytest.fixture
+def quick(tmp_path, monkeypatch):
+    """Let new processes find a PyTorch that is loaded at once; none computes with it here."""
+    folder = tmp_path / "stand-in"
+    folder.mkdir()
+    (folder / "torch.py").write_text("get_num_threads, set_num_threads = int, int\n")
+    monkeypatch.syspath_prepend(folder)
+    path = [str(folder), str(ROOT / "tests" / "helpers"), os.environ.get("PYTHONPATH", "")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path))
+
+
 @pytest.mark.parametrize("end", ["fail", "killed"])
-def test_a_failed_task_and_a_killed_process_end_the_others(tmp_path, end):
+def test_a_failed_task_and_a_killed_process_end_the_others(tmp_path, quick, end):
     results = run(partial(work, folder=tmp_path), ["wait", end], jobs=2)
     if end == "fail":
         with pytest.raises(KeyError, match="fail"):
@@ -129,18 +140,15 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="sends a signal")
 @pytest.mark.parametrize("name", ["SIGINT", pytest.param("SIGKILL", marks=pytest.mark.nightly)])
-def test_an_interrupted_or_killed_program_leaves_no_process_behind(tmp_path, name):
-    script, helpers = tmp_path / "script.py", Path(__file__).parents[1] / "helpers"
+def test_an_interrupted_or_killed_program_leaves_no_process_behind(tmp_path, quick, name):
+    script = tmp_path / "script.py"
     script.write_text(SCRIPT.format(tests=str(Path(__file__).parent), folder=str(tmp_path)))
     begun = [tmp_path / "begun-wait", tmp_path / "begun-a"]  # of one at work, and one without
-    path = os.pathsep.join([str(helpers), os.environ.get("PYTHONPATH", "")])
     with subprocess.Popen(
-        [sys.executable, str(script)], stderr=subprocess.PIPE, text=True, start_new_session=True,
-        env={**os.environ, "PYTHONPATH": path},
-    ) as process:  # fmt: skip
+        [sys.executable, str(script)], stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
         try:
             there = [tmp_path / "done", *begun]
             until(lambda: process.poll() is not None or all(path.exists() for path in there))

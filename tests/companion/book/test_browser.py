@@ -198,9 +198,11 @@ def test_page_in_the_browser(browser, name):
     with Visit(browser, name) as visit:
         formulas_are_set(visit.page)
         pictures_are_there(visit.page)
-        assert not violations(visit.page, name, RULES)
-        visit.theme("dark")
-        assert not violations(visit.page, name, ["color-contrast"])
+        assert not violations(visit.page, name, RULES, **{"color-contrast": {"enabled": False}})
+        for theme in ("light", "dark"):
+            visit.theme(theme)
+            assert visit.page.evaluate(ONE_OF_EACH_LOOK) > 0
+            assert not violations(visit.page, name, ["color-contrast"], "[data-look]"), theme
         # Figures are drawn on white: a light card lies behind, no filter changes their colours.
         cards = visit.page.evaluate(
             "[...document.querySelectorAll('article figure img')].map(one => {"
@@ -212,6 +214,21 @@ def test_page_in_the_browser(browser, name):
         wide = visit.page.evaluate("document.documentElement.scrollWidth")
         assert wide <= 360, f"{wide} px wide on a phone of 360 px: {too_wide(visit.page)}"
         assert not visit.trouble
+
+
+@pytest.mark.slow
+def test_text_without_contrast_is_found(browser):
+    """One paragraph among many, one word of it, and what lies over something else."""
+    with Visit(browser, "intro.html") as visit:
+        for place in ("p:last-of-type", "p:first-of-type a", "p {position: absolute} p"):
+            pale = visit.page.add_style_tag(
+                content=f"article {place} {{color: #fafafa !important}}"
+            )
+            visit.page.evaluate(ONE_OF_EACH_LOOK)
+            assert violations(visit.page, "intro.html", ["color-contrast"], "[data-look]"), place
+            pale.evaluate("one => one.remove()")
+        visit.page.evaluate(ONE_OF_EACH_LOOK)
+        assert not violations(visit.page, "intro.html", ["color-contrast"], "[data-look]")
 
 
 def formulas_are_set(page):
@@ -238,13 +255,36 @@ def pictures_are_there(page):
     assert not gone
 
 
-def violations(page, name, rules):
+# Marks one element of each look among those that hold text: two that agree in size, weight and
+# colour, and lie on the same backgrounds, have the same contrast. One that leaves the flow may
+# lie on anything: each is marked. It says how many there are.
+ONE_OF_EACH_LOOK = """(() => {
+  const looks = new Set();
+  const walk = (one, behind, leaves) => {
+    const style = getComputedStyle(one);
+    const own = [style.backgroundColor, style.backgroundImage, style.opacity].join(" ");
+    if (own !== "rgba(0, 0, 0, 0) none 1") behind += "|" + own;
+    leaves ||= ["absolute", "fixed", "sticky"].includes(style.position);
+    const look = [style.color, style.fontSize, style.fontWeight, style.textShadow, behind].join();
+    const text = [...one.childNodes].some(node => node.nodeType === 3 && node.data.trim());
+    const marked = text && one.checkVisibility() && (leaves || !looks.has(look));
+    if (marked) looks.add(look);
+    one.toggleAttribute("data-look", marked);
+    for (const child of one.children) walk(child, behind, leaves);
+  };
+  walk(document.querySelector("article"), "", false);
+  return document.querySelectorAll("[data-look]").length;
+})()"""
+
+
+def violations(page, name, rules, where="article", **changed):
     """Return what axe-core finds by these rules or families of rules."""
     axe_playwright = pytest.importorskip("axe_playwright_python.sync_playwright")
     # Its preloading would be refused: it reads style sheets again, by a request.
     options = {"runOnly": rules, "resultTypes": ["violations"], "preload": False}
+    options["rules"] = changed
     # Code has the same colours on every page, and thousands of pieces: one page stands for all.
-    context = {"include": [["article"]]}
+    context = {"include": [[where]]}
     if name != CODE_PAGE:
         context["exclude"] = [[".highlight"]]
     found = axe_playwright.Axe().run(page, context=context, options=options)

@@ -1,9 +1,12 @@
 """What is released: notebooks that install what they need, citations, an archive with hashes."""
 
 import json
+import os
 import shutil
+import site
 import subprocess
 import sys
+import venv
 import zipfile
 
 import nbformat
@@ -58,7 +61,10 @@ def commit(root):
 
 @pytest.mark.slow
 def test_the_install_cell_installs(tmp_path):
-    """In a fresh environment, from a small repository in the place of the real one."""
+    """In an environment without the library, from a small repository in the place of the real one.
+
+    It takes pip and setuptools from this one, whose editable checkout it does not see.
+    """
     repository = tmp_path / "repository"
     (repository / "ppp").mkdir(parents=True)
     (repository / "ppp" / "__init__.py").write_text("here = True\n")
@@ -67,11 +73,15 @@ def test_the_install_cell_installs(tmp_path):
         '[project]\nname = "ppp-companion"\nversion = "1"\n[tool.setuptools]\npackages = ["ppp"]\n'
     )
     commit(repository)
-    code = release.INSTALL.format(name=release.NAME, repository=repository.as_uri())
-    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    code = release.install(repository.as_uri())
+    venv.create(tmp_path / "venv", symlinks=True)
+    (packages,) = tmp_path.glob("venv/lib/python*/site-packages")
+    (packages / "shared.pth").write_text("\n".join(site.getsitepackages()))
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
     done = subprocess.run(
-        [tmp_path / "venv" / "bin" / "python", "-Ec", f"{code}\nimport ppp\nprint(ppp.here)"],
+        [tmp_path / "venv" / "bin" / "python", "-c", f"{code}\nimport ppp\nprint(ppp.here)"],
         cwd=tmp_path,
+        env=environment | {"PIP_NO_INDEX": "1", "PIP_NO_BUILD_ISOLATION": "0"},  # 0: without it
         capture_output=True,
         text=True,
     )
@@ -79,7 +89,7 @@ def test_the_install_cell_installs(tmp_path):
 
 
 def test_the_install_cell_says_what_is_missing(tmp_path):
-    code = release.INSTALL.format(name=release.NAME, repository="")
+    code = release.install("")
     lines = ["import importlib.util", "importlib.util.find_spec = lambda name: None", code]
     done = subprocess.run(
         [sys.executable, "-c", "\n".join(lines)], cwd=tmp_path, capture_output=True, text=True

@@ -1,8 +1,6 @@
 """`ppp study NAME`, and the earlier names of these commands."""
 
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -188,16 +186,3 @@ def test_earlier_names_of_zoo_verify_and_of_help_work(capsys, tmp_path):
     with pytest.raises(click.exceptions.Exit):
         command("--help", of=cli.ALIASES["bhv"])
     assert "--condition" in capsys.readouterr().out
-
-
-def test_the_commands_are_listed_without_torch():
-    script = """
-import sys, click
-from companion.cli.study import study
-try:
-    study.make_context("ppp study", ["--help"])
-except click.exceptions.Exit:
-    print("torch" in sys.modules)
-"""
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert done.stdout.endswith("False\n") and "survey" in done.stdout, done.stderr

@@ -173,6 +173,19 @@ def test_the_command_in_the_report_gives_the_same_bytes(here):
     assert {name: Path("out", name).read_bytes() for name in FILES} == before
 
 
+def test_the_bound_on_memory_is_told(here, capsys):
+    """In the output, in the report and in the document; inf lifts it, and is in the command."""
+    assert own("--output", "out") == 0 and own("--memory", "inf", "--output", "free") == 0
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("memory ")]
+    for folder, line, words in zip(
+        ("out", "free"), said, ("a quarter of", "(no bound)"), strict=True
+    ):
+        told = json.loads(Path(folder, "measurement.json").read_text())
+        use = told["provenance"]["memory_use"]
+        assert words in use and use in line and use in Page(f"{folder}/report.html").text
+        assert ("--memory inf" in told["command"]) is (folder == "free")
+
+
 def test_without_an_output_the_folder_is_named_after_the_settings(here, undrawn):
     assert own() == 0 and own("--seed", 1, "--batch-size", 4) == 0
     found = names("runs")
@@ -358,6 +371,8 @@ def test_an_edited_network_begins_anew(here, monkeypatch, edited):
         ("net.py:make_net --std 1,2,0", "--std '1,2,0': expected three numbers above 0"),
         ("net.py:make_net --device gpu", "--device 'gpu' cannot be used"),
         ("net.py:make_net --memory lots", "--memory 'lots': expected bytes above 0"),
+        ("net.py:make_net --memory=-1", "--memory '-1': expected bytes above 0"),
+        ("net.py:make_net --memory 2Q", "--memory '2Q': expected bytes above 0, such as 2G"),
     ],
 )
 def test_bad_input_is_told_in_one_line(here, capsys, arguments, words):

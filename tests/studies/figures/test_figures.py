@@ -345,6 +345,29 @@ def test_forest():
     assert texts == ["raw", "trained", "noise floor"]
 
 
+def test_predictions_have_dots_a_line_and_an_axis_for_each_panel():
+    frame = pd.DataFrame(
+        {"of": ["n", "n", "side"], "x": [64, 8, 640], "s": [4.0, 0.5, 1.0], "p": [8.0, 0.25, 2.0]}
+    )
+    live = frame[:1].assign(s=3.0)
+    fig = figures.predictions(frame, "x", "s", "p", col="of", live=live, ylabel="ratio")
+    first, second = fig.axes
+    assert [ax.get_title() for ax in fig.axes] == ["n", "side"]
+    dots, line, now = first.lines
+    assert dots.get_linestyle() == "None" and dots.get_xdata().tolist() == [8, 64]
+    assert dots.get_ydata().tolist() == [0.5, 4] and line.get_ydata().tolist() == [0.25, 8]
+    assert now.get_ydata().tolist() == [3] and second.lines[2].get_ydata().tolist() == []
+    assert first.get_xlim() != second.get_xlim() and first.get_ylim() == second.get_ylim()
+    assert first.get_xscale() == first.get_yscale() == "log"
+    assert [t.get_text() for t in fig.legends[0].texts] == ["measured", "predicted", "measured now"]
+    assert "n, measured: 0.5 (predicted 0.25) at 8, 4 (predicted 8) at 64." in fig.ppp_alt.replace(
+        ";", "."
+    )
+    assert "n, measured now: 3 (predicted 8) at 64" in fig.ppp_alt
+    with pytest.raises(PPPError, match="'q'"):
+        figures.predictions(frame, "x", "s", "q", col="of")
+
+
 def test_heatmap(tmp_path):
     frame = pd.DataFrame({"a": [0.5, -1.25], "b": [np.nan, 3.0]}, index=["x", "y"])
     fig = figures.heatmap(frame, label="dB", fmt=".1f", center=0)

@@ -168,7 +168,7 @@ def test_the_noise_of_random_padding_continues_where_it_was(tmp_path, monkeypatc
 KILLED = """
 import sys, time, torch
 from studies.networks import training
-sys.path.insert(0, {tests!r})
+sys.path[:0] = {places!r}
 from test_training import long, look
 torch.set_num_threads(1)
 training._EVERY = 3
@@ -187,8 +187,8 @@ training.train(
 @pytest.mark.nightly
 def test_a_killed_process_continues_bit_for_bit(tmp_path):
     folder = tmp_path / "run"
-    tests = str(training.Path(__file__).parent)
-    script = KILLED.format(folder=str(folder), tests=tests)
+    places = [str(training.Path(__file__).parent), *sys.path]  # of this file, and what it imports
+    script = KILLED.format(folder=str(folder), places=places)
     with subprocess.Popen([sys.executable, "-c", script]) as process:
         deadline = time.monotonic() + 120
         while not (folder / "state.pt").exists():
@@ -376,6 +376,26 @@ def test_the_training_set_is_a_function_of_the_settings():
     close = (first.pixels.float() / 255 - 0.5) / 0.25
     torch.testing.assert_close(close, pixels, atol=0.5 / 255 / 0.25 + 1e-6, rtol=0)
     assert torch.equal(first.labels, labels)
+
+
+def test_a_short_run_renders_the_windows_that_it_uses_alone(monkeypatch):
+    rendered = []
+
+    def flat(scenes, shapes, tops, lefts, size):
+        rendered.extend(scenes)
+        values = (scenes + tops + 3 * lefts) % 251 / 255
+        return torch.from_numpy(values).float().view(-1, 1, 1, 1).repeat(1, 3, size, size)
+
+    monkeypatch.setattr(training, "render_windows", flat)
+    settings = Settings("resnet", seed=5, steps=150, batch=4, n_train=602)  # in three parts
+    whole = _TrainingSet(settings, (0, 0), "")
+    for stop, used in ((1, 4), (5, 20), (150, 600), (151, 602)):
+        rendered.clear()
+        short = _TrainingSet(settings, (0, 0), "", stop)
+        assert len(rendered) == len(set(rendered)) == used
+        for step in range(stop):
+            for a, b in zip(short.batch(step), whole.batch(step)):
+                assert torch.equal(a, b)
 
 
 def test_every_window_is_used_at_most_once_in_an_epoch():

@@ -6,7 +6,10 @@ import torch
 import torchvision
 from torch import nn
 
+import ppp
 from ppp.results import NullTest
+from studies import networks
+from studies.pictures.photographs import large_enough, photographs
 from studies.storage import tables
 from studies.survey import design
 
@@ -155,3 +158,22 @@ def test_every_refusal_of_torchvision_is_of_a_known_kind_but_two():
     transformers = rows.loc[kinds == "positional embedding", "model"]
     assert transformers.str.startswith("vit_").all() and len(transformers) == 5
     assert rows.loc[kinds == "attention in windows", "model"].str.startswith("swin_").all()
+
+
+@pytest.mark.nightly
+def test_the_shipped_patterns_are_what_a_measurement_gives():
+    """The first layers of one network; the other one and the deeper layers take minutes."""
+    shipped = design.patterns().set_index(["network", "layer"])
+    net = networks.load_network("resnet50", "random")
+    reach = ppp.coverage(net.model, list(net.layers), net.window)
+    large, _ = large_enough(photographs(), *ppp.size_needed(net.window, reach))
+    windows = ppp.cut_windows(
+        large, net.window, reach, per_picture=16, seed=0, transform=net.prepare
+    )
+    layers = list(net.layers[:2])
+    for row in (
+        ppp.measure(net.model, windows, layers, coverage=reach, seed=0).table().to_dict("records")
+    ):
+        expected = shipped.loc[("resnet50", row["layer"])]
+        for name in ("n", "mae", "mae_low", "mae_high", "snr", "sigma", "clean_cells"):
+            assert row[name] == pytest.approx(expected[name], rel=1e-4), name
