@@ -203,13 +203,13 @@ class OptimalPasses:
     def __init__(self, model, layers, coverage: Coverage, limit: Bound, compare) -> None:
         self.tap, self.coverage = Tap(model, layers, to_the_end=False), coverage
         self.limit, self.compare, self.weight = limit, compare, next(model.parameters())
+        self.layout = layout(model, layers, input_channels(model), *coverage.input_size)
         left, right, top, bottom = coverage.margin
         after = coverage.tail[0] + bottom, coverage.tail[1] + right
         #: Stride, and pixels needed before a window and from its first one on; by axis.
         self.reach = list(zip(coverage.stride, (top, left), after))
         #: Passes, pictures that took several, and the pixels of the largest pass.
         self.count, self.tiled, self.largest, self.tried = 0, 0, 0, False
-        self.layout = layout(model, layers, input_channels(model), *coverage.input_size)
 
     def batches(self, picture: Picture, ends: Sequence[int]) -> Iterator[tuple[Tensor, dict]]:
         """Yield a picture's windows with each layer's optimal features of them, (n, C, H, W).
@@ -239,8 +239,8 @@ class OptimalPasses:
                         layer: gather(map_, i[b], j[b], self.coverage[layer].influence.shape)
                         for layer, (map_, i, j) in maps.items()
                     }
-                    x = gather(pixels[0], rows[b], columns[b], self.coverage.input_size)
-                    yield x.contiguous(memory_format=self.layout), cuts
+                    windows = gather(pixels[0], rows[b], columns[b], self.coverage.input_size)
+                    yield windows.contiguous(memory_format=self.layout), cuts
             done += len(part)
             del maps, cuts  # before the next tile
 

@@ -89,11 +89,13 @@ def test_it_sees_whether_tf32_is_off_and_what_is_refused_with_it(gpu, step, monk
     assert row["left on"] == "NullTestError: cells differ" and row["MAE apart"] == "not to be had"
 
 
+@pytest.mark.nightly
 def test_a_measurement_costs_more_than_bare_forwards(step):
     row = step("throughput")[1]["002"]["row"]
     assert 0 < int(row["share of bare forwards"].rstrip("%")) < 100
 
 
+@pytest.mark.nightly
 def test_curves_repeat_and_a_finished_piece_is_not_done_again(gpu, step, tmp_path, monkeypatch):
     first = step("curves")[1]
     for one in first.values():
