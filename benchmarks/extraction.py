@@ -115,7 +115,7 @@ def ratios(extraction: Extraction, repeats: int) -> dict[str, object]:
     return figures
 
 
-def depthwise(name: str, batch_size: int, repeats: int) -> dict[str, object]:
+def depthwise(name: str, batch_size: int, repeats: int = 8) -> dict[str, object]:
     """Compare a network's passes with its channels first and last in memory."""
     torch.manual_seed(0)
     model = getattr(torchvision.models, name)(weights=None).eval()
@@ -152,7 +152,7 @@ def main() -> None:
         pstats.Stats(profile).strip_dirs().sort_stats("tottime").print_stats(30)
         return
     figures = ratios(extraction, options.repeats)
-    figures["depthwise"] = {n: depthwise(n, options.batch_size, options.repeats) for n in DEPTHWISE}
+    figures["depthwise"] = {name: depthwise(name, options.batch_size) for name in DEPTHWISE}
     net, windows, _ = small_network(SMALL_WINDOWS)
     small = {"small": lambda: ppp.measure(net.model, windows, net.layers, "reflect", batch_size=32)}
     spent = alternate(small, options.repeats)["small"]["wall"]

@@ -85,9 +85,8 @@ def coverage(
             sides = (*columns, *rows)
             covered.append(LayerCoverage(layer, influence[layer], (y, x), sides, (more, wider)))
         result = Coverage(covered, (height, width), sites=probe.sites((height, width)))
-        proofs = prove(model, result)
-    for layer, proof in proofs.items():
-        result[layer] = replace(result[layer], completeness=proof)
+        for layer, proof in prove(model, result).items():
+            result[layer] = replace(result[layer], completeness=proof)
     return result
 
 

@@ -171,7 +171,7 @@ def audit(model: nn.Module, input_size: int | tuple[int, int]) -> Audit:
         return call.filled(0.0, 0.0) if call.constant else NotImplemented
 
     channels, weight = input_channels(model), next(model.parameters())
-    with plain(), running(shape), stack.watching(), watch(record, every=True, around=held):
+    with plain(), running(shape), stack.watching(), watch(record, around=held):
         model(torch.zeros(1, channels, *shape, device=weight.device, dtype=weight.dtype))
     listed = Audit(found)
     listed.runs, listed.outputs = stack.runs, stack.outputs
@@ -283,5 +283,5 @@ def keyed(
         seen[pads] += 1
         return work((*pads, seen[pads] - 1), call)
 
-    with stack.watching(), watch(numbered, every=True, **others):
+    with stack.watching(), watch(numbered, **others):
         yield

@@ -317,10 +317,9 @@ class _Sums:
                 box, clean = self.clean[layer]
                 inside = (..., *box)
                 moments = [cells.mean[inside], cells.m2[inside]]
-                # all 0 if every D is; a GPU is not asked, which would be waited for
-                if clean.numel() and (
-                    clean.device.type != "cpu" or any(m[:, clean].any() for m in moments)
-                ):
+                # all 0 if every D is; another device is not asked, as it would be waited for
+                unasked = clean.device.type != "cpu"
+                if clean.numel() and (unasked or any(m.any(0)[clean].any() for m in moments)):
                     differences = (output[inside] - optimal[layer][inside]).abs()
                     largest = differences.amax((0, 1)).where(clean, 0.0).max()
                     self.null[key] = largest.clamp_min(self.null[key])

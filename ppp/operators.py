@@ -46,7 +46,7 @@ class PaddedCall:
 
     @property
     def pads(self) -> bool:
-        """Whether it pads at this size; watched with ``every``, other calls are seen too."""
+        """Whether it pads at this size."""
         return max(self.declared + self.used) > 0 or self.ceil_mode
 
     def filled(self, rows: float, columns: float) -> object:
@@ -270,21 +270,17 @@ Around = Callable[[Callable, tuple, Callable[[], object]], object]
 
 
 class _Operators(TorchDispatchMode):
-    def __init__(self, replace: Replace, every: bool, around: Around) -> None:
+    def __init__(self, replace: Replace, around: Around) -> None:
         super().__init__()
-        self.replace, self.every, self.around = replace, every, around
-
-    def replaced(self, call: PaddedCall | None) -> object:
-        """Return what takes the place of a call's result, NotImplemented if nothing does."""
-        wanted = call is not None and (self.every or call.pads)
-        return self.replace(call) if wanted else NotImplemented
+        self.replace, self.around = replace, around
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         describe = _DESCRIBE.get(function)
 
         def run() -> object:
-            out = self.replaced(describe(*args, **kwargs) if describe else None)
+            call = describe(*args, **kwargs) if describe else None
+            out = self.replace(call) if call else NotImplemented
             return function(*args, **kwargs) if out is NotImplemented else out
 
         return self.around(function, args, run)
@@ -308,7 +304,7 @@ class _Functions(TorchFunctionMode):
             call = _explicit(str(Scheme.parse(args[2])))(args[0], check_amount(args[1]))
         if call is None:
             return function(*args, **kwargs)
-        out = self.operators.replaced(call)
+        out = self.operators.replace(call)
         if out is not NotImplemented:
             return out
         replace, self.operators.replace = self.operators.replace, lambda _: NotImplemented
@@ -319,16 +315,14 @@ class _Functions(TorchFunctionMode):
 
 
 @contextmanager
-def watch(
-    replace: Replace, *, every: bool = False, around: Around = lambda _function, _args, run: run()
-) -> Iterator[None]:
-    """Call ``replace(call)`` for every operator that pads, and use what it returns.
+def watch(replace: Replace, *, around: Around = lambda _f, _args, run: run()) -> Iterator[None]:
+    """Call ``replace(call)`` for every operator that could pad, and use what it returns.
 
-    Returning ``NotImplemented`` leaves the operator as it is. With `every`, operators that
-    could pad and do not at this size are seen too. ``around(function, args, run)`` stands in
-    for every operator; ``run()`` gives its result, or what takes its place.
+    Returning ``NotImplemented`` leaves the operator as it is. ``call.pads`` says whether it
+    pads at this size. ``around(function, args, run)`` stands in for every operator; ``run()``
+    gives its result, or what takes its place.
     """
-    operators = _Operators(replace, every, around)
+    operators = _Operators(replace, around)
     with _Functions(operators), operators:
         yield
 

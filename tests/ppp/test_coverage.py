@@ -128,6 +128,8 @@ def test_the_influence_map_is_what_padding_can_change(name):
         generator = seeded(seed)
 
         def random(call):
+            if not call.pads:
+                return NotImplemented
             left, right, top, bottom = call.border
             sides = [max(0, side) for side in call.border]
             padded = F.pad(call.input, sides, value=torch.nan)
@@ -163,7 +165,7 @@ def test_nan_reaches_through_a_convolution_what_it_reaches_when_worked_out(optio
     constant[0, 2, 5, 6] = constant[1, :, 0] = constant[1, 4, :, 9] = torch.nan
     constant[2, 0] = torch.nan  # one channel everywhere
     found = []
-    with watch(lambda call: found.append(call) or NotImplemented, every=True):
+    with watch(lambda call: found.append(call) or NotImplemented):
         conv(constant)
     (call,) = found
     left, right, top, bottom = call.border
