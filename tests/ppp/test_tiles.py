@@ -259,7 +259,7 @@ def test_an_audit_says_what_a_pass_holds():
     assert padded.peak == pixel * 2 * (3 + 4) and padded.padded == 3 * pixel
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak of a part of a run is Linux's")
 def test_the_estimate_is_near_what_a_process_grows_by():
     """In a process of its own, of networks of three kinds, with and without a bound."""
