@@ -184,7 +184,7 @@ def cost_curve(points: Sequence[Point], repeats: int) -> pd.DataFrame:
     net = networks.load_network("resnet18", "random")
     depths = {k: list(net.layers[:k]) for k in sorted({point.layers for point in points})}
     reach = {k: ppp.coverage(net.model, layers, _WINDOW) for k, layers in depths.items()}
-    widest = ppp.coverage(net.model, list(net.layers), _WINDOW)
+    widest = reach.get(len(net.layers)) or ppp.coverage(net.model, list(net.layers), _WINDOW)
     batch, picture = _noise(_BATCH, _WINDOW), _noise(1, Point().side)
     calls: dict[Hashable, Callable[[], object]] = {}
     for k, layers in depths.items():
