@@ -33,13 +33,29 @@ def plain() -> Iterator[None]:
     Under ``torch.inference_mode`` operators cannot be watched, and under autocast features
     are rounded to half precision. Gradients are not kept either.
     """
-    with ExitStack() as stack:
-        stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(torch.no_grad())
-        for device in ("cpu", "cuda"):
-            if torch.is_autocast_enabled(device):
-                stack.enter_context(torch.autocast(device, enabled=False))
+    with torch.inference_mode(False), torch.no_grad(), ExitStack() as stack:
+        for device in filter(torch.is_autocast_enabled, ("cpu", "cuda")):
+            stack.enter_context(torch.autocast(device, enabled=False))
         yield
+
+
+@contextmanager
+def exact_kernels() -> Iterator[dict[str, bool]]:
+    """Switch off what makes equal inputs give unequal features; yields the previous state."""
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    # PyTorch 2.9 and later fail where TF32 is read in another way than it was set in.
+    exact = ("fp32_precision", "ieee") if hasattr(cudnn, "conv") else ("allow_tf32", False)
+    switches = [(matmul, *exact), (getattr(cudnn, "conv", cudnn), *exact)]
+    switches += [(cudnn, "benchmark", False), (cudnn, "deterministic", True)]
+    before = [(where, what, getattr(where, what)) for where, what, _ in switches]
+    names = ("matmul_tf32", "cudnn_tf32", "cudnn_benchmark", "cudnn_deterministic")
+    try:
+        for switch in switches:
+            setattr(*switch)
+        yield {name: state in (True, "tf32") for name, (*_, state) in zip(names, before)}
+    finally:
+        for switch in before:
+            setattr(*switch)
 
 
 class Tap:

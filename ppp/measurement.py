@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import astuple
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ppp.certificate import Completeness, Coverage
 from ppp.errors import MarginError, NullTestError, PictureError, PPPError, SwapError, unknown
-from ppp.extraction import Tap, plain, require_eval, runs_twice
+from ppp.extraction import Tap, exact_kernels, plain, require_eval, runs_twice
 from ppp.influence import coverage as find_coverage
 from ppp.inventory import Audit, audit, running
 from ppp.metrics import Moments, merged, noise_floor, separated, summarise
@@ -26,19 +26,6 @@ from ppp.windows import Picture, Windows
 
 #: Name of the scheme "as the network is": nothing is swapped.
 OWN = "own"
-
-
-@contextmanager
-def exact_kernels() -> Iterator[dict[str, object]]:
-    """Switch off what makes equal inputs give unequal features; yields the previous state."""
-    cuda, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = (cuda.allow_tf32, cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic)
-    cuda.allow_tf32, cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic = (False,) * 3 + (True,)
-    names = ("matmul_tf32", "cudnn_tf32", "cudnn_benchmark", "cudnn_deterministic")
-    try:
-        yield dict(zip(names, before))
-    finally:
-        cuda.allow_tf32, cudnn.allow_tf32, cudnn.benchmark, cudnn.deterministic = before
 
 
 def measure(
@@ -69,7 +56,7 @@ def measure(
     Parameters
     ----------
     model : nn.Module
-        In eval mode, on any device, float32 or float64.
+        In eval mode, float32 or float64, on a device with float64 (the CPU, CUDA).
     windows : Windows
         For example from :func:`ppp.cut_windows`; at least two windows.
     layers : sequence of str
@@ -160,9 +147,8 @@ def measure(
     if coverage.sites is None:
         coverage.sites = find_coverage(model, layers, windows.size).sites
     inventory = audit(model, windows.size)
-    for layer in layers:
-        if inventory.runs[layer] > 1:
-            raise runs_twice(layer)
+    if twice := [layer for layer in layers if inventory.runs[layer] > 1]:
+        raise runs_twice(twice[0])
     branches, generators = _branches(model, schemes, inventory, pools, seed, windows.size)
     limit = None if memory is None else bound(model, layers, coverage, memory)
     sums = _Sums(model, branches, generators, layers, coverage, groups, distributions, limit)
@@ -291,7 +277,8 @@ class _Sums:
         self.scales = {layer: [Moments() for _ in range(groups)] for layer in layers}
         self.features = {key: Moments() for key in keys} if distributions else {}
         self.optimal_features = {layer: Moments() for layer in layers} if distributions else {}
-        self.clean = {layer: _bounded(~self.coverage[layer].influence) for layer in layers}
+        device = self.optimal.weight.device
+        self.clean = {k: _bounded(~self.coverage[k].influence, device) for k in layers}
         self.null = dict.fromkeys(keys, 0.0)
         self.peak = dict.fromkeys(layers, 0.0)
         self.proofs: dict[str, Completeness] = {}
@@ -322,7 +309,7 @@ class _Sums:
         for layer, cut in optimal.items():
             cells = Moments().update(cut)
             self.scales[layer][self.group].merge(_pooled(cells))
-            self.peak[layer] = max(self.peak[layer], _largest(cut))
+            self.peak[layer] = torch.stack(cut.aminmax()).abs().max().clamp_min(self.peak[layer])
             if self.optimal_features:
                 self.optimal_features[layer].merge(cells)
         room = {layer: torch.empty_like(cut) for layer, cut in optimal.items()}
@@ -337,11 +324,10 @@ class _Sums:
                     )
                 difference = torch.sub(output, optimal[layer], out=room[layer])
                 box, clean = self.clean[layer]
-                clean = clean.to(difference.device)
-                if clean.any():
+                if clean.numel():
                     inside = difference[:, :, *box]
-                    largest = inside.abs().amax((0, 1))[clean].max()
-                    self.null[key] = float(np.maximum(self.null[key], float(largest)))
+                    largest = inside.abs().amax((0, 1)).where(clean, 0.0).max()
+                    self.null[key] = largest.clamp_min(self.null[key])
                     # 0 by the null test; its rounding noise would count as signal over noise
                     inside.masked_fill_(clean, 0.0)
                 self.moments[key][self.group].update(difference)
@@ -366,8 +352,8 @@ class _Sums:
             "windows": self.n,
             "tiles": self.optimal.count,
             "pictures": list(self.pictures),
-            "null": list(self.null.values()),
-            "peak": list(self.peak.values()),
+            "null": [float(largest) for largest in self.null.values()],
+            "peak": [float(largest) for largest in self.peak.values()],
             "proofs": {layer: astuple(proof) for layer, proof in self.proofs.items()},
         }
 
@@ -398,8 +384,8 @@ class _Sums:
         """Close the measurement, unless the null test fails."""
         measurement = Measurement()
         for (scheme, layer), groups in self.moments.items():
-            cells, largest = int(self.clean[layer][1].sum()), self.null[scheme, layer]
-            relative = largest / self.peak[layer] if self.peak[layer] else largest
+            cells, largest = int(self.clean[layer][1].sum()), float(self.null[scheme, layer])
+            relative = largest / float(self.peak[layer] or 1.0)
             null = NullTest(cells, largest, relative)
             if null.passed is False:
                 raise NullTestError(
@@ -424,16 +410,11 @@ class _Sums:
         return measurement
 
 
-def _largest(map_: Tensor) -> float:
-    """Return the largest absolute value."""
-    return max(abs(float(extreme)) for extreme in map_.aminmax())
-
-
-def _bounded(clean: np.ndarray) -> tuple[tuple[slice, slice], Tensor]:
+def _bounded(clean: np.ndarray, device: torch.device) -> tuple[tuple[slice, slice], Tensor]:
     """Return the bounding box of the clean cells and, inside it, which are clean."""
     sides = (np.flatnonzero(clean.any(axis)) for axis in (1, 0))
     rows, columns = (slice(side[0], side[-1] + 1) if len(side) else slice(0) for side in sides)
-    return (rows, columns), torch.from_numpy(clean[rows, columns])
+    return (rows, columns), torch.from_numpy(clean[rows, columns]).to(device)
 
 
 def _pooled(cells: Moments) -> Moments:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ppp.certificate import Coverage
 from ppp.errors import GridError, PPPError
-from ppp.extraction import Tap, copies, gather, require_eval
+from ppp.extraction import Tap, copies, exact_kernels, gather, require_eval
 from ppp.inventory import Key, Site, keyed
 from ppp.operators import ModuleStack, PaddedCall
 from ppp.padding import Sides
@@ -117,7 +117,7 @@ class Optimal:
         model : nn.Module, optional
             The network under another scheme, from :func:`ppp.with_padding` with pools kept.
         """
-        with self.truth.injected(true, model):
+        with exact_kernels(), self.truth.injected(true, model):
             return copies(Tap(model or self.truth.model, list(self.maps)), self.windows)
 
 
@@ -174,7 +174,7 @@ def optimal(
         places = coverage[layer].certify(tuple(output.shape[-2:]), truth.tops, truth.lefts)
         maps[layer] = gather(output[0], *places, coverage[layer].influence.shape)
 
-    with truth.recorded():
+    with exact_kernels(), truth.recorded():
         Tap(model, list(coverage))(pixels[None], consume)
     for key, site in truth.sites.items():
         if key not in truth.values:

@@ -137,8 +137,8 @@ def _check_device(name: str) -> None:
     import torch
 
     try:
-        torch.empty(1, device=name).cpu()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        torch.empty(1, dtype=torch.float64, device=name).cpu()
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
         raise ParameterError(
             f"--device {shown(name)} cannot be used: {first_line(error)}; expected cpu, or cuda "
             "where there is one"

@@ -176,7 +176,8 @@ def train(
     Stochastic gradient descent with Nesterov momentum 0.9, weight decay 5e-4 and a one-cycle
     learning rate, on cross-entropy; each batch is turned or mirrored as a whole, at random.
     Two runs with the same settings on the same machine and number of threads give the same
-    weights, bit for bit, also if one of them was killed on the way and continued.
+    weights, bit for bit, also if one of them was killed on the way and continued; on CUDA, where
+    some gradients are added up in any order (as those of reflect padding), only nearly.
 
     Parameters
     ----------
@@ -262,7 +263,7 @@ def train(
         "shapes": list(SHAPES), "window": PLANE_WINDOW,
         "test_accuracy": evaluate(model, n_test)[0], "n_test": n_test,
         "seconds": round(work.seconds + time.perf_counter() - began, 1), "device": device,
-        "precision": "bfloat16" if device.startswith("cuda") else "float32",
+        "precision": "bfloat16" if work.half else "float32",
         "threads": torch.get_num_threads(), "torch": torch.__version__.split("+")[0],
         "numpy": np.__version__, "observed": sorted(marks),
     }  # fmt: skip
@@ -275,8 +276,9 @@ def train(
 class _Work:
     """A run under way: what changes from step to step, and how."""
 
-    def __init__(self, settings: Settings, device: str) -> None:
+    def __init__(self, settings: Settings, device: str, half: bool | None = None) -> None:
         self.settings, self.device = settings, device
+        self.half = device.startswith("cuda") if half is None else half
         self.noise = torch.Generator(device).manual_seed(settings.seed)
         make = FAMILIES[settings.family]
         model = make(len(SHAPES), settings.padding, seed=settings.seed, generator=self.noise)
@@ -291,7 +293,7 @@ class _Work:
             self.optimiser, settings.lr, total_steps=settings.steps + 1
         )
         self.step, self.seconds = 0, 0.0
-        self.loss, self.right = torch.zeros((), device=device), 0
+        self.loss, self.right = torch.zeros(2, device=device)  # read in `report` alone
         self.log: list[dict[str, float]] = []
         self.rows: list[dict[str, object]] = []
         self.tensors: dict[str, Tensor] = {}
@@ -300,8 +302,7 @@ class _Work:
         """Make one step of gradient descent."""
         pixels, labels = pixels.to(self.device), labels.to(self.device)
         pixels = pixels.contiguous(memory_format=torch.channels_last)
-        cuda = self.device.startswith("cuda")
-        with torch.autocast("cuda", torch.bfloat16, enabled=cuda):
+        with torch.autocast(pixels.device.type, torch.bfloat16, enabled=self.half):
             scores = self.model(pixels)
         loss = F.cross_entropy(scores.float(), labels)
         self.optimiser.zero_grad()
@@ -311,7 +312,7 @@ class _Work:
         self.schedule.step()
         self.step += 1
         self.loss += loss.detach()
-        self.right += int((scores.argmax(1) == labels).sum())
+        self.right += (scores.argmax(1) == labels).sum()
 
     def observe(self, observe: Callable[[int, nn.Module], Observation]) -> None:
         """Ask the observer, and keep what it gives."""
@@ -325,11 +326,11 @@ class _Work:
         row = {
             "step": self.step,
             "loss": round(float(self.loss) / since, 5),
-            "train_accuracy": round(self.right / (since * self.settings.batch), 5),
+            "train_accuracy": round(float(self.right) / (since * self.settings.batch), 5),
         }
         self.log.append(row)
         self.loss.zero_()
-        self.right = 0
+        self.right.zero_()
         return row
 
     def state(self, seconds: float) -> dict[str, object]:

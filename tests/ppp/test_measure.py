@@ -10,6 +10,7 @@ from torch import nn
 from toys import LAYERS, network, noise, scenes, sequential, unchanged
 
 import ppp
+from ppp import measurement
 from ppp.errors import (
     LayerError,
     MarginError,
@@ -223,6 +224,64 @@ def test_the_model_and_the_backends_are_left_as_they_were(windows):
     ppp.measure(model, windows, LAYERS, ["randn", "reflect"])
     assert unchanged(model, before) and torch.equal(torch.get_rng_state(), state)
     assert (torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic) == backends
+
+
+# --- devices: what of it can be seen without one -------------------------------------------
+
+CUDA, CUDNN = torch.backends.cuda, torch.backends.cudnn
+
+
+def tf32() -> tuple[str, str]:
+    return CUDA.matmul.fp32_precision, CUDNN.conv.fp32_precision
+
+
+@pytest.mark.skipif(not hasattr(CUDNN, "conv"), reason="PyTorch before 2.9 has one way alone")
+@pytest.mark.parametrize(
+    ("place", "name", "value", "off"),
+    [
+        (CUDA.matmul, "allow_tf32", True, False),
+        (CUDA.matmul, "fp32_precision", "tf32", "none"),
+        (torch.backends, "fp32_precision", "tf32", "none"),
+        (None, "medium", True, None),
+    ],
+)
+def test_tf32_is_off_while_measuring_however_it_was_set(model, windows, place, name, value, off):
+    seen = []
+    copy = sequential(*model, lambda x: (seen.append(tf32()), x)[1])
+    try:
+        if place is None:
+            torch.set_float32_matmul_precision(name)
+        else:
+            setattr(place, name, value)
+        before = tf32()
+        made_with = ppp.measure(copy, windows, ["7"]).provenance
+        assert before == tf32() and "tf32" in before
+    finally:
+        if place is not None:
+            setattr(place, name, off)
+        CUDA.matmul.fp32_precision, CUDNN.conv.fp32_precision = "none", "tf32"
+        torch.set_float32_matmul_precision("highest")
+    said = made_with["matmul_tf32_before"], made_with["cudnn_tf32_before"]
+    assert said == tuple(state == "tf32" for state in before)
+    assert seen[-1] == ("ieee", "ieee")
+
+
+@pytest.mark.parametrize("scheme", ["zeros", "reflect", "replicate", "circular", "randn"])
+def test_a_batch_stays_on_its_device_and_never_waits_for_it(model, coverage, scheme):
+    """On "meta", as on no other device, it fails to ask for a value or to mix in the CPU's."""
+    far = network().to("meta")
+    optimal = {"2": 6, "4": 8, "6": 4}
+    for layer, channels in optimal.items():
+        shape = (3, channels, *coverage[layer].influence.shape)
+        optimal[layer] = torch.empty(shape, device="meta")
+    swapped = {scheme: ppp.with_padding(far, scheme)}
+    sums = measurement._Sums(far, swapped, {}, LAYERS, coverage, 2, True, None)
+    sums.group = 0
+    for _ in range(2):
+        sums.step(torch.empty(3, 3, SIZE, SIZE, device="meta"), optimal)
+    assert sums.n == 6 and sums.null[scheme, "2"].device.type == "meta"
+    with pytest.raises(RuntimeError, match="meta"):
+        float(sums.null[scheme, "2"])
 
 
 # --- one pass, little memory -------------------------------------------------------------
