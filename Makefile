@@ -6,6 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 export PYTHONUTF8 := 1
+# Libraries are compiled once, not whenever a process loads them.
+unexport PYTHONDONTWRITEBYTECODE
 # They reach the shell through the environment, so that no character of theirs means anything to it.
 export PROFILE
 export VARIANT

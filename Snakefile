@@ -47,4 +47,4 @@ rule book:
         FOLDER / "made" / "book.json",
     threads: 2
     run:
-        publish(BUILD)
+        publish(BUILD, threads)

@@ -13,13 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from companion import notebooks, processes
-from companion.book import pages
 from companion.book.plan import BOOK, COMMAND, BookError, Build
 from companion.notebooks import staleness
 from ppp import files
 from studies.storage import outputs
 
-_BUILD_BOOK = "from jupyter_book.cli.main import main; main()"
 MAKING = ".making-"
 """What the folders begin with in which something is made; a killed build leaves one behind."""
 
@@ -98,15 +96,30 @@ def _check_opened(build: Build, stem: str, key: staleness.Key, opened: list[Path
         raise BookError(reason)
 
 
-def publish(build: Build) -> None:
+def publish(build: Build, cores: int = 1) -> None:
     """Assemble the sources, turn them into pages, and publish these."""
+    from companion.book import pages
+
     wanted = staleness.load(build.note("wanted", BOOK))
     pages.assemble(build, build.folder / "book")
-    render(build.folder / "book", build.html)
+    render(build.folder / "book", build.html, cores)
     staleness.store(build.note("made", BOOK), wanted)
 
 
-def render(sources: Path, html: Path) -> None:
+# Jupyter Book's own command has no word for the number of processes.
+_RENDER = """\
+import sys
+from jupyter_book.sphinx import build_sphinx
+
+sources, target, cores = sys.argv[1:]
+settings = {"external_toc_path": f"{sources}/_toc.yml", "latex_individualpages": False}
+gate = {"freshenv": True, "warningiserror": True, "keep_going": True, "quiet": True}
+places = {"noconfig": True, "path_config": f"{sources}/_config.yml", "confoverrides": settings}
+sys.exit(bool(build_sphinx(sources, target, jobs=int(cores), **places, **gate)))
+"""
+
+
+def render(sources: Path, html: Path, cores: int = 1) -> None:
     """Turn assembled sources into pages, and publish them if there was not one warning.
 
     A second build of the same folder does not repeat its warnings, so that every build
@@ -120,12 +133,10 @@ def render(sources: Path, html: Path) -> None:
     """
     html.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=html.parent, prefix=MAKING) as fresh:
-        command = [sys.executable, "-c", _BUILD_BOOK, "build", str(sources), "--all", "-q"]
-        command += ["-W", "--keep-going", "--path-output", fresh]
-        # Its closing words name the folder that is about to move.
+        command = [sys.executable, "-c", _RENDER, str(sources), f"{fresh}/html", str(cores)]
         if processes.run(command, stdout=subprocess.DEVNULL):
             raise BookError(f"the pages were not published: see the warnings above ({sources})")
-        replace_by_link(Path(fresh, "_build", "html"), html)
+        replace_by_link(Path(fresh, "html"), html)
 
 
 def replace_by_link(fresh: Path, link: Path) -> None:
@@ -167,16 +178,24 @@ def build(wanted: Build, cores: int = 2) -> Path:
     command += ["--rerun-triggers", "mtime", "--config", f"profile={wanted.profile}"]
     command += [f"changes={json.dumps(dict(wanted.changes))!r}"]
     with locked(wanted.root):
-        wanted.want()
         for left in wanted.folder.glob(f"{MAKING}*"):
             shutil.rmtree(left, ignore_errors=True)
+        if not (stale := wanted.want()):
+            print("Nothing to be done: all pages are up to date.", file=sys.stderr)
+            return wanted.html / "index.html"
         # A notebook has one processor, and so one thread, unless the environment says otherwise.
         known = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"), WANTED: "1"}
-        if processes.run(command, known, cwd=wanted.root):
-            raise BookError(f"the book ({wanted.name}) was not built; the reason is above")
+        with contextlib.ExitStack() as stack:
+            if stale != [BOOK]:
+                from companion.notebooks import kernels
+
+                known |= stack.enter_context(kernels.warm(wanted.root, known))
+            if processes.run(command, known, cwd=wanted.root):
+                raise BookError(f"the book ({wanted.name}) was not built; the reason is above")
     return wanted.html / "index.html"
 
 
+_JUPYTER_BOOK = "from jupyter_book.cli.main import main; main()"
 _TEX = ("xelatex", "latexmk")
 _PDF = "ppp-companion.pdf"
 
@@ -198,10 +217,12 @@ def pdf(wanted: Build) -> Path:
         for stem in wanted.stems:
             if stale := wanted.why(stem):
                 raise BookError(f"chapter {stem}: {stale[0]}; build the book first")
+        from companion.book import pages
+
         sources = wanted.folder / "printed"
         pages.assemble(wanted, sources, printed=True)
         with tempfile.TemporaryDirectory(dir=wanted.folder, prefix=MAKING) as fresh:
-            command = [sys.executable, "-c", _BUILD_BOOK, "build", str(sources), "--all", "-q"]
+            command = [sys.executable, "-c", _JUPYTER_BOOK, "build", str(sources), "--all", "-q"]
             command += ["--builder", "pdflatex", "--path-output", fresh]
             log = wanted.folder / "pdf.log"
             with log.open("w") as report:

@@ -169,8 +169,8 @@ class Build:
         }
         return key | {"address": {"repository": repository()}}
 
-    def want(self) -> None:
-        """Write the keys of what is wanted, for Snakemake to compare."""
+    def want(self) -> list[str]:
+        """Write the keys of what is wanted, for Snakemake to compare; return what is stale."""
         outputs.claim(self.folder, COMMAND, "move it away, or run 'make clean'")
         chapters = self.keys()
         for stem in chapters:
@@ -178,8 +178,12 @@ class Build:
                 self.note("made", stem).unlink(missing_ok=True)
         if not (self.html / "index.html").exists():
             self.note("made", BOOK).unlink(missing_ok=True)
-        for name, key in {**chapters, BOOK: self.book_key(chapters)}.items():
-            staleness.want(self.note("wanted", name), key, self.note("made", name))
+        keys = {**chapters, BOOK: self.book_key(chapters)}
+        return [
+            name
+            for name, key in keys.items()
+            if staleness.want(self.note("wanted", name), key, self.note("made", name))
+        ]
 
     def why(self, page: str) -> list[str]:
         """Say what has changed since a page was made; nothing if nothing has.

@@ -17,6 +17,7 @@ import nbformat
 from companion import course
 from companion.book.plan import Build, repository
 from companion.notebooks import KERNEL
+from companion.templates import TEMPLATES
 from ppp import files
 from ppp.errors import PPPError
 from studies.storage import outputs, yaml_documents
@@ -31,31 +32,16 @@ class ReleaseError(PPPError):
     """A release that cannot be made from what is there."""
 
 
-INSTALL = """\
-# Installs the library and its data where they are missing: once, about 6 GB with PyTorch.
-import importlib.util
-import subprocess
-import sys
-from pathlib import Path
-
-if importlib.util.find_spec("ppp") is None:
-    source = Path("{name}")  # of the released archive, or of the repository
-    repository = "{repository}"
-    if not source.exists() and repository:
-        clone = ["git", "clone", "--quiet", "--depth", "1", repository, str(source)]
-        subprocess.run(clone, check=True)
-    if not source.exists():
-        raise SystemExit(f"Put the folder {{source}} of the release beside this notebook.")
-    install = [sys.executable, "-m", "pip", "install", "--quiet", "-e", f"{{source}}[book]"]
-    subprocess.run(install, check=True)
-    sys.path.insert(0, str(source.resolve()))
-"""
+def install(repository: str) -> str:
+    """Return the cell of a released notebook that installs what is missing."""
+    template = TEMPLATES.get_template("book/install.py.j2")
+    return template.render(name=NAME, repository=repository)
 
 
 def notebook(build: Build, stem: str) -> nbformat.NotebookNode:
     """Return a chapter as it is released: its first cell installs what it needs."""
     source = nbformat.read(build.notebook(stem), as_version=4)
-    code = INSTALL.format(name=NAME, repository=repository())
+    code = install(repository())
     cell = nbformat.v4.new_code_cell(code, id="install", metadata={"tags": ["install"]})
     first = next(i for i, cell in enumerate(source.cells) if cell.cell_type == "code")
     source.cells.insert(first, cell)
@@ -81,25 +67,8 @@ def citation(path: Path) -> dict[str, Any]:
 def bibtex(path: Path) -> str:
     """Return BibTeX entries for the paper, first, and for this companion."""
     about = citation(path)
-    paper = about["preferred-citation"]
-    authors = " and ".join(
-        f"{author['family-names']}, {author['given-names']}" for author in paper["authors"]
-    )
-    return "\n".join(
-        [
-            "@inproceedings{lin2023,",
-            f"  author    = {{{authors}}},",
-            f"  title     = {{{paper['title']}}},",
-            f"  booktitle = {{{paper['collection-title']}}},",
-            f"  year      = {{{paper['year']}}},",
-            "}",
-            "",
-            "@software{ppp_companion,",
-            f"  author    = {{{{{about['authors'][0]['name']}}}}},",
-            f"  title     = {{{about['title']}}},",
-            f"  version   = {{{about['version']}}},",
-            "}",
-        ]
+    return TEMPLATES.get_template("book/citation.bib.j2").render(
+        about=about, paper=about["preferred-citation"]
     )
 
 

@@ -172,14 +172,16 @@ def store(path: Path, made: Any) -> None:
 _LONG_AGO = 946_684_800  # the year 2000, s
 
 
-def want(path: Path, wanted: Key, made: Path) -> None:
+def want(path: Path, wanted: Key, made: Path) -> bool:
     """Write what is wanted, with a time before everything that was made if that is the same.
 
-    Snakemake compares times; a key compares contents. The one follows from the other here.
+    Tell whether it is not. Snakemake compares times; a key compares contents. The one follows
+    from the other here.
     """
     if load(path) != wanted:
         store(path, wanted)
-    if load(made) == wanted:
+    if fresh := load(made) == wanted:
         os.utime(path, (_LONG_AGO, _LONG_AGO))
     elif path.stat().st_mtime <= _LONG_AGO:
         os.utime(path)
+    return not fresh

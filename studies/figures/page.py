@@ -142,7 +142,7 @@ def _png(fig: Figure) -> bytes:
     if isinstance(fig.get_layout_engine(), ConstrainedLayoutEngine):
         # Constrained layout moves things a little at every draw; one layout, then equal bytes.
         fig.set_dpi(matplotlib.rcParams["savefig.dpi"])
-        fig.draw_without_rendering()
+        fig.get_layout_engine().execute(fig)
         fig.set_layout_engine("none")
     buffer = io.BytesIO()
     # Software would hold matplotlib's version, and make equal figures differ.

@@ -223,7 +223,8 @@ def test_book(checkout):
     # Times alone change nothing.
     (checkout / "notebooks" / "toy.ipynb").touch()
     (checkout / "constraints.txt").touch()
-    assert "Nothing to be done" in build(checkout).stderr
+    nothing = build(checkout)
+    assert nothing.returncode == 0 and "Nothing to be done" in nothing.stderr
     assert html(checkout).resolve() == first
 
     # Of two chapters the one is run whose parameter changed, not that whose words did. The
@@ -251,6 +252,27 @@ def test_book(checkout):
     assert list((checkout / "build" / "quick" / "failed").glob("*.ipynb"))
     assert nbformat.read(toy, 4)  # the old one, whole
     pages_at(checkout, 9, 8)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("broken", ["{{ missing }}", "[](missing.md)"], ids=["read", "written"])
+def test_pages_with_a_warning_are_never_published(tmp_path, broken):
+    """Not by several processes, which begin at six pages, and not the second time."""
+    sources = tmp_path / "book"
+    sources.mkdir()
+    for name in ("_config.yml", "bibliography.bib"):
+        shutil.copy(ROOT / "book" / name, sources)
+    names = [f"page{number}" for number in range(8)]
+    toc = {"format": "jb-book", "root": names[0], "chapters": [{"file": one} for one in names[1:]]}
+    (sources / "_toc.yml").write_text(yaml.safe_dump(toc))
+    for name in names:
+        (sources / f"{name}.md").write_text(f"# {name}\n\n[](page1.md)\n")
+    book.render(sources, tmp_path / "html", 2)
+    before = contents((tmp_path / "html").resolve())
+    (sources / "page5.md").write_text(f"# Broken\n\n{broken}\n")
+    for _ in range(2):
+        assert str(sources) in refused(book.render, sources, tmp_path / "html", 2, error=BookError)
+        assert contents((tmp_path / "html").resolve()) == before
 
 
 READS = """\

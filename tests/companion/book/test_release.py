@@ -67,7 +67,7 @@ def test_the_install_cell_installs(tmp_path):
         '[project]\nname = "ppp-companion"\nversion = "1"\n[tool.setuptools]\npackages = ["ppp"]\n'
     )
     commit(repository)
-    code = release.INSTALL.format(name=release.NAME, repository=repository.as_uri())
+    code = release.install(repository.as_uri())
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
     done = subprocess.run(
         [tmp_path / "venv" / "bin" / "python", "-Ec", f"{code}\nimport ppp\nprint(ppp.here)"],
@@ -79,7 +79,7 @@ def test_the_install_cell_installs(tmp_path):
 
 
 def test_the_install_cell_says_what_is_missing(tmp_path):
-    code = release.INSTALL.format(name=release.NAME, repository="")
+    code = release.install("")
     lines = ["import importlib.util", "importlib.util.find_spec = lambda name: None", code]
     done = subprocess.run(
         [sys.executable, "-c", "\n".join(lines)], cwd=tmp_path, capture_output=True, text=True
