@@ -105,5 +105,6 @@ def metric_rows(layer: str, summary: Summary) -> list[dict[str, object]]:
             ("snr", summary.snr.value, summary.snr.low, summary.snr.high, summary.snr_floor),
             ("power", power.value / area, power.low / area, power.high / area, 0.0),
             ("share", summary.share, None, None, 0.0),
+            ("raw", summary.mae_raw, None, None, summary.mae_floor * summary.sigma),
         )
     ]

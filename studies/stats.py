@@ -134,3 +134,44 @@ def readable(rows: pd.DataFrame, digits: int = 2) -> pd.DataFrame:
     texts["effect"] = [f"{value:.1f}" for value in rows["effect"]]
     texts["p (Holm)"] = ["< 0.001" if p < 0.001 else f"{p:.3f}" for p in rows["p_holm"]]
     return texts
+
+
+def two_way(whole: np.ndarray, without: np.ndarray, confidence: float = 0.95) -> Estimate:
+    """Interval of a mean over networks, for other networks and for other photographs.
+
+    The jackknife's errors of leaving out each network and of leaving out each photograph, from
+    all networks at once, are added; Student's t with the smaller number of degrees of freedom.
+    The centre is bias-corrected for the number of photographs.
+
+    Parameters
+    ----------
+    whole : ndarray, shape (networks,)
+        The value of each network.
+    without : ndarray, shape (networks, photographs)
+        The same without each photograph in turn.
+    confidence : float
+
+    Returns
+    -------
+    Estimate
+        NaN bounds with fewer than three networks or photographs.
+
+    Examples
+    --------
+    >>> photographs = np.array([[1.0, 2.0, 3.0], [2.0, 3.0, 4.0], [3.0, 4.0, 5.0]])
+    >>> without = (photographs.sum(1, keepdims=True) - photographs) / 2
+    >>> two_way(photographs.mean(1), without).value
+    3.0
+    """
+    networks, pictures = without.shape
+    value = whole.mean()
+    if min(networks, pictures) < 3:
+        return Estimate(float(value), float("nan"), float("nan"))
+    left_out = without.mean(0)
+    centre = pictures * value - (pictures - 1) * left_out.mean()
+    between = whole.var(ddof=1) / networks
+    within = (pictures - 1) / pictures * np.square(left_out - left_out.mean()).sum()
+    half = stats.t.ppf((1 + confidence) / 2, min(networks, pictures) - 1) * np.sqrt(
+        between + within
+    )
+    return Estimate(float(centre), float(centre - half), float(centre + half))

@@ -31,6 +31,7 @@ from ppp.windows import Picture, Windows
 from studies import paths
 from studies.networks import (
     FAMILIES,
+    MIXED,
     OPTIMAL,
     PLANE_MEAN,
     PLANE_STD,
@@ -107,7 +108,8 @@ class Observer:
 
     The network is taken with batch-norm statistics re-estimated on its own training windows,
     because the running ones lag behind while it changes fast, and is measured under its own
-    padding; a network trained with optimal padding, which has none, under every scheme. At
+    padding; one trained with optimal padding, which has none, or with another in each batch, under
+    every scheme. At
     the first and the last step every network is measured under every scheme, with its
     running statistics too.
 
@@ -157,8 +159,9 @@ class Observer:
         own, rows, tensors = self.settings.padding, [], {}
         at_end = step in (0, self.settings.steps)
         more = at_end and self.ends
-        tested = [own, *PADDINGS] if more or own == OPTIMAL else [own]
+        tested = [own, *PADDINGS] if more or own in (OPTIMAL, MIXED) else [own]
         tested = list(dict.fromkeys([*tested, OPTIMAL] if more else tested))
+        tested = [padding for padding in tested if padding != MIXED]
         first = self.settings.first_scene
         estimated = with_batch_statistics(model, self.n_statistics, first_scene=first)
         kinds = {"running": model, "re-estimated": estimated}

@@ -17,6 +17,7 @@ from studies.networks.load import (
 )
 from studies.networks.small import (
     FAMILIES,
+    MIXED,
     OPTIMAL,
     PLANE_MEAN,
     PLANE_STD,

@@ -15,7 +15,7 @@ from ppp.errors import LayerError, PPPError, WeightsError, unknown
 from ppp.influence import Coverage, coverage
 from studies import paths
 from studies.networks.layers import layers_of_interest
-from studies.networks.small import FAMILIES, OPTIMAL, PLANE_MEAN, PLANE_STD, PLANE_WINDOW
+from studies.networks.small import FAMILIES, MIXED, OPTIMAL, PLANE_MEAN, PLANE_STD, PLANE_WINDOW
 from studies.networks.weights import SUFFIXES, fetch, fit, load_file, read
 from studies.storage import documents
 
@@ -156,7 +156,9 @@ def _plane_network(
 ) -> Network:
     try:
         # A network that was trained without any padding is measured under others.
-        model = FAMILIES[family](padding="zeros" if padding == OPTIMAL else padding, seed=seed)
+        model = FAMILIES[family](
+            padding="zeros" if padding in (OPTIMAL, MIXED) else padding, seed=seed
+        )
     except PPPError as error:
         raise WeightsError(f"network {name!r}: {error}") from None
     provenance = {"source": "random weights", "seed": seed, "padding": padding}

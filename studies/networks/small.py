@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ppp.errors import PPPError
-from ppp.swapping import with_padding
+from ppp.padding import Scheme
+from ppp.swapping import Pad2d, with_padding
 
 PLANE_MEAN, PLANE_STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 PLANE_WINDOW = 96
@@ -17,10 +18,14 @@ PLANE_WINDOW = 96
 
 OPTIMAL = "optimal"
 """Padding of a network that pads nothing and is given the true surroundings instead."""
+MIXED = "mixed"
+"""Padding of a network that trains with another scheme in each batch."""
 
 
 class SmallResNet(nn.Module):
     """Residual network of 3 x 3 convolutions; see :func:`small_resnet`."""
+
+    mixed = False
 
     def __init__(self, classes: int, *, pads: bool = True) -> None:
         super().__init__()
@@ -69,6 +74,8 @@ class _Block(nn.Module):
 
 class SmallVGG(nn.Module):
     """Plain network of 3 x 3 convolutions; see :func:`small_vgg`."""
+
+    mixed = False
 
     def __init__(self, classes: int, *, pads: bool = True) -> None:
         super().__init__()
@@ -204,6 +211,21 @@ def rebuilt(model: nn.Module, padding: str) -> nn.Module:
     return fresh if padding in ("zeros", OPTIMAL) else with_padding(fresh, padding)
 
 
+def pad_with(model: nn.Module, scheme: str) -> None:
+    """Let a network whose padding is "mixed" pad with `scheme` from now on; at first with zeros.
+
+    Examples
+    --------
+    >>> model = small_resnet(padding="mixed")
+    >>> pad_with(model, "circular")
+    >>> model.conv1.border
+    Pad2d((2, 2, 2, 2), 'circular')
+    """
+    for module in model.modules():
+        if isinstance(module, Pad2d):
+            module.scheme = Scheme.parse(scheme)
+
+
 def _initialised(family, classes, padding, seed, generator) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
@@ -213,4 +235,9 @@ def _initialised(family, classes, padding, seed, generator) -> nn.Module:
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
     if padding in ("zeros", OPTIMAL):
         return model
-    return with_padding(model, padding, generator=generator)
+    if padding != MIXED:
+        return with_padding(model, padding, generator=generator)
+    model = with_padding(model, "reflect", generator=generator)
+    model.mixed = True
+    pad_with(model, "zeros")
+    return model

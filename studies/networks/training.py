@@ -40,7 +40,17 @@ from ppp.errors import (
 from ppp.files import digest
 from ppp.padding import Scheme
 from ppp.swapping import with_generator
-from studies.networks import FAMILIES, OPTIMAL, PLANE_MEAN, PLANE_STD, PLANE_WINDOW, normalise
+from studies.networks import (
+    FAMILIES,
+    MIXED,
+    OPTIMAL,
+    PLANE_MEAN,
+    PLANE_STD,
+    PLANE_WINDOW,
+    normalise,
+)
+from studies.networks.names import PADDINGS
+from studies.networks.small import pad_with
 from studies.parameters import check_whole
 from studies.pictures.plane import SHAPES, render_windows
 from studies.storage import documents, tables
@@ -66,7 +76,8 @@ class Settings:
     padding : str
         Scheme the network trains with, see :data:`ppp.padding.SCHEMES`; or "optimal": it pads
         nothing, its windows come with their true surroundings, and features are cut to the
-        window before they are pooled.
+        window before they are pooled; or "mixed": each batch has one of the schemes that the small
+        networks train with, drawn at random.
     seed : int
         0 to 65535, of the initial weights, the training scenes and a stochastic padding.
     steps, batch : int
@@ -99,7 +110,7 @@ class Settings:
     def __post_init__(self) -> None:
         if self.family not in FAMILIES:
             raise ParameterError(unknown("family", self.family, FAMILIES))
-        if self.padding != OPTIMAL:
+        if self.padding not in (OPTIMAL, MIXED):
             Scheme.parse(self.padding)
         for name, least, most in (
             ("seed", 0, _TEST_SCENES // _SCENES - 1),
@@ -257,6 +268,8 @@ def train(
                 if kept:
                     kept.save_state(work.state(time.perf_counter() - began))
     model = work.model.to("cpu", memory_format=torch.contiguous_format).eval()
+    if model.mixed:
+        pad_with(model, "zeros")
     record = {
         **asdict(settings), "epochs": round(stop / settings.epoch, 3),
         "train_scenes": [settings.first_scene, settings.first_scene + n_train],
@@ -301,6 +314,9 @@ class _Work:
 
     def advance(self, pixels: Tensor, labels: Tensor) -> None:
         """Make one step of gradient descent."""
+        if self.model.mixed:
+            draw = np.random.default_rng([self.settings.seed, self.step, 2])
+            pad_with(self.model, PADDINGS[draw.integers(len(PADDINGS))])
         pixels, labels = pixels.to(self.device), labels.to(self.device)
         pixels = pixels.contiguous(memory_format=torch.channels_last)
         with torch.autocast(pixels.device.type, torch.bfloat16, enabled=self.half):
@@ -582,7 +598,9 @@ def with_batch_statistics(model: nn.Module, n: int = 512, *, first_scene: int = 
             module.reset_running_stats()
             module.momentum = None  # the plain average over all batches
     with torch.no_grad():
-        for pixels, _ in _batches(model, first_scene, n):
+        for turn, (pixels, _) in enumerate(_batches(model, first_scene, n)):
+            if getattr(model, "mixed", False):
+                pad_with(model, PADDINGS[turn % len(PADDINGS)])
             model(pixels.to(device))
     return model.eval()
 

@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from studies.stats import holm, mean_interval, over_seeds
+from studies.stats import holm, mean_interval, over_seeds, two_way
 
 
 def test_means_over_seeds_have_students_interval_and_holms_correction():
@@ -48,3 +48,18 @@ def test_holms_correction_is_that_of_statsmodels():
     missing = holm(p.where(p.index != 3))
     assert missing.index.equals(p.index) and missing.isna().sum() == 1
     assert holm(pd.Series([], dtype=object)).empty
+
+
+def test_a_two_way_interval_adds_the_errors_over_networks_and_photographs():
+    draw = np.random.default_rng(0).normal(size=(4, 6))
+    without = (draw.sum(1, keepdims=True) - draw) / 5
+    estimate = two_way(draw.mean(1), without)
+    error = np.sqrt(draw.mean(1).var(ddof=1) / 4 + draw.mean(0).var(ddof=1) / 6)
+    half = stats.t.ppf(0.975, 3) * error
+    assert estimate.value == pytest.approx(draw.mean())
+    assert (estimate.low, estimate.high) == pytest.approx((draw.mean() - half, draw.mean() + half))
+
+
+def test_a_two_way_interval_needs_three_of_each():
+    assert np.isnan(two_way(np.ones(2), np.ones((2, 9))).low)
+    assert np.isnan(two_way(np.ones(9), np.ones((9, 2))).high)

@@ -1,0 +1,182 @@
+"""Is there a pattern, and how large is it? What the mean maps of independent pictures say. [ours]
+
+All of it needs only how alike the pictures' mean maps d_g are: their products, mean over channels
+and cells of d_g d_g'. A common pattern shows in the products of different pictures, where noise
+cancels, however correlated the windows inside a picture are.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+from scipy import stats
+from torch import Tensor, cat
+
+from ppp.errors import PPPError
+from ppp.metrics import Estimate
+
+_EXACT = 20  # pictures of which every pattern of signs is tried
+_FLIPS = 9999  # random ones of more
+
+
+def products(means: Tensor) -> np.ndarray:
+    """Return the mean products of maps with each other and, last, with a map of ones.
+
+    Parameters
+    ----------
+    means : Tensor, shape (G, ...)
+        One mean map per group of pictures.
+
+    Returns
+    -------
+    ndarray of float64, shape (G + 1, G + 1)
+
+    Examples
+    --------
+    >>> import torch
+    >>> products(torch.tensor([[1.0, 3.0], [2.0, 0.0]])).tolist()
+    [[5.0, 1.0, 2.0], [1.0, 2.0, 1.0], [2.0, 1.0, 1.0]]
+    """
+    flat = means.double().flatten(1)
+    flat = cat([flat, flat.new_ones(1, flat.shape[1])])
+    return (flat @ flat.T / flat.shape[1]).cpu().numpy()
+
+
+def unbiased_power(products: np.ndarray, confidence: float = 0.95) -> Estimate:
+    """Power of the common pattern in independent noisy maps, without bias.
+
+    The mean over pairs g != g' of <d_g, d_g'>. With one window a group it equals
+    mean(d^2 - s^2/n). The interval separates the variance of groups from that
+    of pairs, so that it holds both with a pattern and without one.
+
+    Parameters
+    ----------
+    products : ndarray, shape (G + 1, G + 1)
+        Of :func:`products`.
+    confidence : float
+        Level of the interval (Student's t with G - 1 degrees of freedom), 0 to 1.
+
+    Returns
+    -------
+    Estimate
+        NaN for G < 2; no interval for G < 4.
+
+    Examples
+    --------
+    >>> import torch
+    >>> unbiased_power(products(torch.tensor([[1.0, 3.0], [2.0, 0.0]]))).value
+    1.0
+    """
+    gram = products[:-1, :-1]
+    groups = len(gram)
+    if groups < 2:
+        return Estimate(float("nan"))
+    off = ~np.eye(groups, dtype=bool)
+    value = float(gram[off].mean())
+    if groups < 4:
+        return Estimate(value)
+    rows = gram.sum(1, where=off) / (groups - 1)
+    effect = (groups - 1) / (groups - 2) * (rows - value)
+    rest = (gram - value - effect[:, None] - effect[None, :])[off]
+    pair = float((rest**2).sum() / 2 / (groups * (groups - 3) / 2))
+    single = max(0.0, float((effect**2).sum()) / (groups - 1) - pair / (groups - 2))
+    error = np.sqrt(4 * single / groups + 2 * pair / (groups * (groups - 1)))
+    half = float(stats.t.ppf((1 + confidence) / 2, groups - 1) * error)
+    return Estimate(value, value - half, value + half)
+
+
+def sign_flip_test(products: np.ndarray, seed: int = 0) -> float:
+    """Return the p-value of "there is a pattern": the power when signs of whole pictures flip.
+
+    One-sided. Exact if d_g and -d_g of a picture are equally likely without a pattern, which is
+    more than a mean of 0: differences behind a ReLU are skewed.
+
+    Parameters
+    ----------
+    products : ndarray, shape (G + 1, G + 1)
+        Of :func:`products`.
+    seed : int
+        Of 9,999 random flips, where there are more than 20 groups; up to 20, every flip is tried.
+
+    Returns
+    -------
+    float
+        At least 2^-(G - 1); NaN for G < 2.
+
+    Examples
+    --------
+    >>> import torch
+    >>> sign_flip_test(products(torch.ones(5, 8)))
+    0.0625
+    """
+    gram = products[:-1, :-1] * (1 - np.eye(len(products) - 1))
+    groups, exact = len(gram), len(gram) <= _EXACT
+    if groups < 2:
+        return float("nan")
+    # A flip of all signs changes nothing, so that the first keeps its own.
+    if exact:
+        signs = np.array(list(product([1, -1], repeat=groups - 1)))
+    else:
+        signs = np.random.default_rng(seed).choice([1, -1], (_FLIPS, groups - 1))
+    signs = np.column_stack([np.ones(len(signs)), signs])
+    flipped = np.einsum("fg,fg->f", signs @ gram, signs)
+    reached = int((flipped >= gram.sum() - 1e-12 * np.abs(gram).sum()).sum())
+    return reached / len(signs) if exact else (1 + reached) / (1 + len(signs))
+
+
+def fewest_groups(tests: int, level: float = 0.05) -> int:
+    """Return how many pictures a family of sign-flip tests needs to find anything (Holm).
+
+    Examples
+    --------
+    >>> fewest_groups(25)
+    10
+    """
+    return 1 + int(np.ceil(np.log2(tests / level)))
+
+
+def halves(products: np.ndarray, divisions: int = 100, seed: int = 0) -> np.ndarray:
+    """Correlate the estimates of the pattern from two halves of the pictures.
+
+    Pearson's correlation over channels and cells of the means of two halves that share no
+    picture, equally large (one is left out of an odd number).
+
+    Parameters
+    ----------
+    products : ndarray, shape (G + 1, G + 1)
+        Of :func:`products`.
+    divisions : int
+        Random divisions into halves.
+    seed : int
+        Of them.
+
+    Returns
+    -------
+    ndarray, shape (divisions,)
+
+    Raises
+    ------
+    PPPError
+        Fewer than four groups, or a mean map that is constant.
+
+    Examples
+    --------
+    >>> import torch
+    >>> halves(products(torch.tensor([[0.0, 1.0]] * 4)), 2).tolist()
+    [1.0, 1.0]
+    """
+    groups = len(products) - 1
+    if groups < 4:
+        raise PPPError(f"two halves need 4 pictures at least, got {groups}")
+    centred = products - np.outer(products[-1], products[-1])  # less the mean over cells
+    rng, size = np.random.default_rng(seed), groups // 2
+    weights = np.zeros((divisions, 2, groups + 1))
+    for one in weights:
+        order = rng.permutation(groups)
+        one[0, order[:size]], one[1, order[size : 2 * size]] = 1, 1
+    between = weights @ centred @ weights.transpose(0, 2, 1)
+    spread = between[:, 0, 0] * between[:, 1, 1]
+    if not (spread > 0).all():
+        raise PPPError("the mean maps are constant, so that halves cannot be correlated")
+    return between[:, 0, 1] / np.sqrt(spread)
