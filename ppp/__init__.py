@@ -4,7 +4,8 @@
 :mod:`ppp.swapping` (swap schemes), :mod:`ppp.influence` (what padding can touch),
 :mod:`ppp.truth` (true values in the place of padding), :mod:`ppp.completeness` (proof that
 nothing unlisted pads), :mod:`ppp.windows` and :mod:`ppp.measurement` (one pass over
-windows), :mod:`ppp.results`, :mod:`ppp.metrics`.
+windows), :mod:`ppp.results`, :mod:`ppp.metrics`,
+:mod:`ppp.statistics` (is there a pattern, how sure are we), :mod:`ppp.visibility`.
 """
 
 import importlib
@@ -17,11 +18,13 @@ if TYPE_CHECKING:
     from ppp.influence import coverage
     from ppp.inventory import Audit, PaddingSite, audit
     from ppp.measurement import measure
-    from ppp.metrics import Estimate, mae_ppp, snr_ppp
+    from ppp.metrics import mae_ppp, snr_ppp
     from ppp.padding import SCHEMES, Scheme, pad
     from ppp.results import LayerResult, Measurement, NullTest
+    from ppp.statistics import Estimate
     from ppp.swapping import with_padding
     from ppp.truth import Optimal, optimal
+    from ppp.visibility import Visibility, visibility
     from ppp.windows import Picture, Windows, cut_windows, size_needed
 
     __version__: str
@@ -36,13 +39,14 @@ _MODULES = {
     "Picture": "windows", "Windows": "windows", "cut_windows": "windows", "size_needed": "windows",
     "measure": "measurement",
     "LayerResult": "results", "Measurement": "results", "NullTest": "results",
-    "Estimate": "metrics", "mae_ppp": "metrics", "snr_ppp": "metrics", "PPPError": "errors",
+    "Estimate": "statistics", "mae_ppp": "metrics", "snr_ppp": "metrics", "PPPError": "errors",
+    "Visibility": "visibility", "visibility": "visibility",
 }  # fmt: skip
 __all__ = [
     "SCHEMES", "Audit", "Completeness", "Coverage", "Estimate", "LayerCoverage", "LayerResult",
-    "Measurement", "NullTest", "Optimal", "PPPError", "PaddingSite", "Picture", "Scheme", "Windows",
-    "__version__", "audit", "coverage", "cut_windows", "extract", "mae_ppp", "measure", "optimal",
-    "pad", "size_needed", "snr_ppp", "with_padding",
+    "Measurement", "NullTest", "Optimal", "PPPError", "PaddingSite", "Picture", "Scheme",
+    "Visibility", "Windows", "__version__", "audit", "coverage", "cut_windows", "extract",
+    "mae_ppp", "measure", "optimal", "pad", "size_needed", "snr_ppp", "visibility", "with_padding",
 ]  # fmt: skip
 
 

@@ -16,10 +16,11 @@ from ppp.errors import MarginError, NullTestError, PictureError, PPPError, SwapE
 from ppp.extraction import Tap, exact_kernels, plain, require_eval, runs_twice
 from ppp.influence import coverage as find_coverage
 from ppp.inventory import Audit, audit, running
-from ppp.metrics import Moments, merged, noise_floor, separated, summarise
+from ppp.metrics import Moments, Summary, merged, noise_floor, separated, summarise
 from ppp.padding import Scheme
 from ppp.results import Checkpoint, LayerResult, Measurement, NullTest
 from ppp.resumption import Kept, network_fingerprint
+from ppp.statistics import products
 from ppp.swapping import POOLS, with_generator, with_padding
 from ppp.tiles import Bound, OptimalPasses
 from ppp.windows import Picture, Windows
@@ -35,6 +36,7 @@ def measure(
     confidence: float = 0.95, checkpoints: Sequence[int] = (), distributions: bool = False,
     pools: str = "keep", seed: int = 0, memory: float | None = None,
     keep: str | Path | None = None, progress: Callable[[int], object] | None = None,
+    maps: Callable[[str, str, str, Tensor, Tensor], object] | None = None,
 ) -> Measurement:  # fmt: skip
     """Measure PPP of every layer under every scheme in one pass over the windows.
 
@@ -85,6 +87,10 @@ def measure(
         (with as many threads). Pictures may be added at the end. One process at a time.
     progress : callable, optional
         Called with the number of windows just done, or found in `keep`.
+    maps : callable, optional
+        Called with the name of a picture, a scheme, a layer and the maps of a batch of windows,
+        algorithmic and optimal, (n, C, H, W); not with what is found in `keep`. It must not
+        change them.
 
     Returns
     -------
@@ -147,6 +153,7 @@ def measure(
     passes = [inventory, *audits.values()]
     limit = Bound(memory, model, passes, coverage, layers, groups, batch_size, distributions)
     sums = _Sums(model, branches, generators, layers, coverage, groups, distributions, limit)
+    sums.maps = maps
     sums.compare({k: proof for k in layers if (proof := coverage[k].completeness)})
     settings = {"window_px": list(windows.size), "seed": seed, "pools": pools}
     settings |= {"batch_size": limit.batch, "memory": limit.memory}
@@ -277,10 +284,12 @@ class _Sums:
         self.marks: dict[tuple[str, str], list[Checkpoint]] = {key: [] for key in keys}
         self.pictures: dict[str, int] = {}
         self.groups, self.n = groups, 0
+        self.maps: Callable | None = None
 
     def batches(self, picture: Picture, marks: Sequence[int]):
         """Turn to a picture, whose group follows from its name's first place."""
         self.group = self.pictures.setdefault(picture.name, len(self.pictures)) % self.groups
+        self.picture = picture.name
         ends = [m - self.n for m in marks if 0 < m - self.n < len(picture.tops)]
         return self.optimal.batches(picture, ends)
 
@@ -329,6 +338,8 @@ class _Sums:
                 self.moments[key][self.group].merge(cells)
                 if self.features:
                     self.features[key].update(output)
+                if self.maps:
+                    self.maps(self.picture, *key, output, optimal[layer])
 
             with running(self.coverage.input_size):
                 tap(x, consume)
@@ -367,7 +378,7 @@ class _Sums:
         for (scheme, layer), groups in self.moments.items():
             seen = [group for group in groups if group.n]
             floor = noise_floor(seen)
-            summary = summarise(groups, self.scales[layer], confidence=confidence, floor=floor)
+            summary = self.summary(scheme, layer, confidence, floor)
             maps, share = [merged(seen).mean.abs(), floor], float("nan")
             if self.features:
                 first, second = (self.features[name, layer] for name in (scheme, "optimal"))
@@ -375,6 +386,13 @@ class _Sums:
                 share = float(separated(first, second).double().mean())
             arrays = [cells.mean(0).cpu().numpy() for cells in maps]
             self.marks[scheme, layer].append(Checkpoint(summary, *arrays, separated=share))
+
+    def summary(self, scheme: str, layer: str, confidence: float, floor=None) -> Summary:
+        """Compute the metrics of what has been seen."""
+        return summarise(
+            self.moments[scheme, layer], self.scales[layer], confidence=confidence, floor=floor,
+            influenced=float(self.coverage[layer].influence.mean()), pictures=len(self.pictures),
+        )  # fmt: skip
 
     def result(self, confidence: float) -> Measurement:
         """Close the measurement, unless the null test fails."""
@@ -390,13 +408,15 @@ class _Sums:
                     "feature); the network depends on the input's size or on the batch, or pads in "
                     f"hidden ways (list of paddings complete: {self.proofs[layer]})"
                 )
-            total = merged(groups)
-            summary = summarise(groups, self.scales[layer], confidence=confidence)
+            total, seen = merged(groups), [group for group in groups if group.n]
+            summary = self.summary(scheme, layer, confidence)
             measurement[scheme, layer] = LayerResult(
                 **vars(summary), scheme=scheme, layer=layer, null_test=null,
                 pattern=total.mean.float().cpu().numpy(),
                 deviation=total.variance.sqrt().float().cpu().numpy(),
                 influence=self.coverage[layer].influence, completeness=self.proofs[layer],
+                products=products([group.mean for group in seen]),
+                spreads=np.array([(group.n, float(group.m2.mean())) for group in seen]),
                 checkpoints=tuple(self.marks[scheme, layer]),
             )  # fmt: skip
         return measurement

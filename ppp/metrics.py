@@ -18,6 +18,7 @@ from scipy import special
 from torch import Tensor
 
 from ppp.errors import PPPError
+from ppp.statistics import Estimate, jackknife, products, sign_flip_test, unbiased_power
 
 #: float64 values that a processor core keeps in its cache.
 _CACHED = 2**17
@@ -99,18 +100,6 @@ def leave_one_out(parts: Sequence[Moments]) -> Iterator[Moments]:
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """A value with its confidence interval; NaN bounds where none can be had."""
-
-    value: float
-    low: float = float("nan")
-    high: float = float("nan")
-
-    def __str__(self) -> str:
-        return f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}]"
-
-
-@dataclass(frozen=True)
 class Summary:
     """The metrics of one layer under one scheme.
 
@@ -122,6 +111,8 @@ class Summary:
         MAE-PPP = ``mean |d| / sigma``; dimensionless, >= 0, higher is a stronger pattern.
     mae_raw : float
         ``mean |d|`` in the layer's own units.
+    influenced : float
+        Share of cells that padding can touch; in all others d is 0 by the certificate, and masked.
     mae_floor, snr_floor : float
         What the two metrics would show without any pattern, at this n.
     snr : Estimate
@@ -130,6 +121,8 @@ class Summary:
         20 log10 of it.
     power : Estimate
         Unbiased power of the pattern, mean of PPP^2 over cells; may be negative.
+    p : float
+        Of the sign-flip test over groups: is there a pattern?
     power_windows : float
         mean(d^2 - s^2/n): unbiased only if windows are independent.
     noise_power : float
@@ -139,23 +132,41 @@ class Summary:
     sigma : float
         Standard deviation of the optimal features: the natural scale of the layer.
     detected : float
-        Share of cells significant at a false-discovery rate of 5 %.
+        Share of cells significant at a false-discovery rate of 5 %; NaN where windows share a
+        picture, as they are not independent then.
     """
 
     n: int
     groups: int
     mae: Estimate
     mae_raw: float
+    influenced: float
     mae_floor: float
     snr: Estimate
     snr_db: float
     snr_floor: float
     power: Estimate
+    p: float
     power_windows: float
     noise_power: float
     share: float
     sigma: float
     detected: float
+
+    @property
+    def mae_influenced(self) -> Estimate:
+        """MAE-PPP over the influenced cells alone, by which layers can be compared."""
+        return self.mae / self.influenced
+
+    @property
+    def snr_influenced(self) -> Estimate:
+        """SNR-PPP over the influenced cells alone."""
+        return self.snr / self.influenced
+
+    @property
+    def amplitude(self) -> float:
+        """Signed root of the unbiased power, in the layer's units: one size without noise."""
+        return float(np.copysign(abs(self.power.value) ** 0.5, self.power.value))
 
 
 def mae_ppp(mean: Tensor, sigma: float) -> float:
@@ -181,45 +192,6 @@ def snr_ppp(mean: Tensor, variance: Tensor) -> float:
     """
     ratio = mean.abs() / variance.sqrt()
     return float(ratio.masked_fill_((mean == 0) & (variance == 0), 0.0).mean())
-
-
-def unbiased_power(means: Tensor, confidence: float = 0.95) -> Estimate:
-    """Power of the common pattern in independent noisy maps, without bias [ours].
-
-    The mean over pairs g != g' of <d_g, d_g'>: noise that is independent between groups
-    cancels, however correlated the windows inside a group are. With one window a group
-    it equals mean(d^2 - s^2/n). The interval separates the variance of groups from that
-    of pairs, so that it holds both with a pattern and without one.
-
-    Parameters
-    ----------
-    means : Tensor, shape (G, ...)
-        One mean map per group.
-    confidence : float
-        Level of the interval (Student's t with G - 1 degrees of freedom), 0 to 1.
-
-    Returns
-    -------
-    Estimate
-        NaN for G < 2; no interval for G < 4.
-    """
-    flat = means.double().flatten(1)
-    groups = len(flat)
-    if groups < 2:
-        return Estimate(float("nan"))
-    gram = (flat @ flat.T / flat.shape[1]).cpu().numpy()
-    off = ~np.eye(groups, dtype=bool)
-    value = float(gram[off].mean())
-    if groups < 4:
-        return Estimate(value)
-    rows = gram.sum(1, where=off) / (groups - 1)
-    effect = (groups - 1) / (groups - 2) * (rows - value)
-    rest = (gram - value - effect[:, None] - effect[None, :])[off]
-    pair = float((rest**2).sum() / 2 / (groups * (groups - 3) / 2))
-    single = max(0.0, float((effect**2).sum()) / (groups - 1) - pair / (groups - 2))
-    error = np.sqrt(4 * single / groups + 2 * pair / (groups * (groups - 1)))
-    half = float(special.stdtrit(groups - 1, (1 + confidence) / 2) * error)
-    return Estimate(value, value - half, value + half)
 
 
 def significant(moments: Moments, rate: float = 0.05) -> Tensor:
@@ -307,7 +279,7 @@ def noise_floor(groups: Sequence[Moments], flips: int = 8, seed: int = 0) -> Ten
 
 def summarise(
     differences: Sequence[Moments], scales: Sequence[Moments], *, confidence: float = 0.95,
-    floor: Tensor | None = None,
+    floor: Tensor | None = None, influenced: float = 1.0, pictures: int | None = None,
 ) -> Summary:  # fmt: skip
     """Compute every metric of one layer from the moments of its groups of pictures.
 
@@ -319,9 +291,13 @@ def summarise(
         Of the optimal features over samples and cells, one per group, in the same order.
     confidence : float
         Level of the intervals: delete-one-group jackknife for the two metrics,
-        :func:`unbiased_power` for the power.
+        :func:`ppp.statistics.unbiased_power` for the power.
     floor : Tensor, cells (C, H, W), optional
         What :func:`noise_floor` gave, if it is known already.
+    influenced : float
+        Share of cells that padding can touch.
+    pictures : int, optional
+        That the windows are cut from; by default one a window.
 
     Returns
     -------
@@ -348,49 +324,19 @@ def summarise(
             left_out.append((mae_ppp(rest.mean, sigma_rest), snr_ppp(rest.mean, rest.variance)))
     intervals = [jackknife(v, column, confidence) for v, column in zip((mae, snr), zip(*left_out))]
     mae_interval, snr_interval = intervals or (Estimate(mae), Estimate(snr))
-    power = unbiased_power(torch.stack([g.mean for g in groups]), confidence)
+    alike = products([g.mean for g in groups])
+    power = unbiased_power(alike, confidence)
     power_windows = float((total.mean.square() - variance / total.n).mean())
     noise_power = float(variance.mean())
     best = power.value if np.isfinite(power.value) else power_windows
     floor_ratio = (floor / variance.sqrt()).masked_fill_(floor == 0, 0.0)
+    independent = pictures is None or pictures == total.n
     return Summary(
         n=total.n, groups=len(groups), sigma=sigma, mae=mae_interval, snr=snr_interval,
         mae_raw=float(total.mean.abs().mean()), snr_floor=float(floor_ratio.mean()),
         mae_floor=float(floor.mean()) / sigma if sigma > 0 else float("nan"),
-        snr_db=float(20 * np.log10(snr)) if snr > 0 else float("-inf"),
-        power=power, power_windows=power_windows, noise_power=noise_power,
+        snr_db=float(20 * np.log10(snr)) if snr > 0 else float("-inf"), influenced=influenced,
+        power=power, p=sign_flip_test(alike), power_windows=power_windows, noise_power=noise_power,
         share=best / (best + noise_power) if best + noise_power else 0.0,
-        detected=float(significant(total).double().mean()),
+        detected=float(significant(total).double().mean()) if independent else float("nan"),
     )  # fmt: skip
-
-
-def jackknife(value: float, left_out: Sequence[float], confidence: float) -> Estimate:
-    """Delete-one-group jackknife interval around a plug-in value.
-
-    Parameters
-    ----------
-    value : float
-        From all groups.
-    left_out : sequence of float
-        The same without each of the groups in turn, at least two.
-    confidence : float
-        Level of the interval, 0 to 1; Student's t with one degree of freedom less than groups.
-
-    Returns
-    -------
-    Estimate
-        Without an interval (NaN) where a part is not finite.
-
-    Examples
-    --------
-    >>> found = jackknife(2.0, [2.5, 2.0, 1.5], 0.95)  # of the mean of 1, 2, 3
-    >>> round(found.low, 2), round(found.high, 2)
-    (-0.48, 4.48)
-    """
-    parts = np.asarray(left_out)
-    if not np.isfinite(parts).all():  # as the ratio of a pattern to no spread at all
-        return Estimate(value, float("nan"), float("nan"))
-    groups = len(parts)
-    error = np.sqrt((groups - 1) / groups * np.square(parts - parts.mean()).sum())
-    half = float(special.stdtrit(groups - 1, (1 + confidence) / 2) * error)
-    return Estimate(value, value - half, value + half)

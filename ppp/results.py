@@ -92,6 +92,10 @@ class LayerResult(Summary):
     null_test : NullTest
     completeness : Completeness
         Whether the listed padding sites are all there are, on noise and on a photograph.
+    products : ndarray of float64, shape (G + 1, G + 1)
+        Of the groups' mean maps, see :func:`ppp.statistics.products`.
+    spreads : ndarray of float64, shape (G, 2)
+        Windows of each group, and their squared deviations from its mean, mean over cells.
     checkpoints : tuple of Checkpoint
     """
 
@@ -102,6 +106,8 @@ class LayerResult(Summary):
     influence: np.ndarray
     null_test: NullTest
     completeness: Completeness
+    products: np.ndarray
+    spreads: np.ndarray
     checkpoints: tuple[Checkpoint, ...] = ()
 
     @property
@@ -295,7 +301,8 @@ def _digest(text: str, arrays: dict[str, np.ndarray]) -> str:
 def flat(summary: Summary) -> dict[str, float]:
     """Return a summary as columns: an estimate gives name, name_low and name_high."""
     row: dict[str, float] = {}
-    for name in (entry.name for entry in fields(Summary)):
+    derived = ["mae_influenced", "snr_influenced", "amplitude"]
+    for name in [*(entry.name for entry in fields(Summary)), *derived]:
         value = getattr(summary, name)
         values = vars(value).values() if isinstance(value, Estimate) else [value]
         row |= zip((name, f"{name}_low", f"{name}_high"), values)

@@ -7,25 +7,88 @@ cancels, however correlated the windows inside a picture are.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
-from scipy import stats
-from torch import Tensor, cat
+import torch
+from scipy import special
+from torch import Tensor
 
 from ppp.errors import PPPError
-from ppp.metrics import Estimate
 
 _EXACT = 20  # pictures of which every pattern of signs is tried
 _FLIPS = 9999  # random ones of more
 
 
-def products(means: Tensor) -> np.ndarray:
+@dataclass(frozen=True)
+class Estimate:
+    """A value with its confidence interval; NaN bounds where none can be had."""
+
+    value: float
+    low: float = float("nan")
+    high: float = float("nan")
+
+    @property
+    def centre(self) -> float:
+        """The middle of the interval: of a jackknife's, the value corrected for its bias."""
+        return (self.low + self.high) / 2
+
+    def __truediv__(self, by: float) -> Estimate:
+        """Return it in other units."""
+        return Estimate(*(x / by if by else float("nan") for x in vars(self).values()))
+
+    def __str__(self) -> str:
+        return f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}]"
+
+
+def jackknife(
+    value: float, left_out: Sequence[float], confidence: float, *, corrected: bool = True
+) -> Estimate:
+    """Delete-one-group jackknife interval around a plug-in value, or around its corrected one.
+
+    Plug-in values such as mean ``|d|`` lie too high with few groups, so that an interval around
+    them covers too seldom.
+
+    Parameters
+    ----------
+    value : float
+        From all groups.
+    left_out : sequence of float
+        The same without each of the groups in turn, at least two.
+    confidence : float
+        Level of the interval, 0 to 1; Student's t with one degree of freedom less than groups.
+    corrected : bool
+        Whether the interval's centre is the value corrected for bias (Quenouille 1956).
+
+    Returns
+    -------
+    Estimate
+        Without an interval (NaN) where a part is not finite.
+
+    Examples
+    --------
+    >>> found = jackknife(2.0, [2.5, 2.0, 1.5], 0.95)  # of the mean of 1, 2, 3
+    >>> round(found.low, 2), round(found.high, 2), found.centre
+    (-0.48, 4.48, 2.0)
+    """
+    parts = np.asarray(left_out)
+    if not np.isfinite(parts).all():  # as the ratio of a pattern to no spread at all
+        return Estimate(value)
+    groups = len(parts)
+    error = np.sqrt((groups - 1) / groups * np.square(parts - parts.mean()).sum())
+    half = float(special.stdtrit(groups - 1, (1 + confidence) / 2) * error)
+    centre = float(groups * value - (groups - 1) * parts.mean()) if corrected else value
+    return Estimate(value, centre - half, centre + half)
+
+
+def products(means: Iterable[Tensor]) -> np.ndarray:
     """Return the mean products of maps with each other and, last, with a map of ones.
 
     Parameters
     ----------
-    means : Tensor, shape (G, ...)
+    means : sequence of Tensor, or Tensor of shape (G, ...)
         One mean map per group of pictures.
 
     Returns
@@ -38,8 +101,8 @@ def products(means: Tensor) -> np.ndarray:
     >>> products(torch.tensor([[1.0, 3.0], [2.0, 0.0]])).tolist()
     [[5.0, 1.0, 2.0], [1.0, 2.0, 1.0], [2.0, 1.0, 1.0]]
     """
-    flat = means.double().flatten(1)
-    flat = cat([flat, flat.new_ones(1, flat.shape[1])])
+    flat = [mean.double().flatten() for mean in means]
+    flat = torch.stack([*flat, torch.ones_like(flat[0])])
     return (flat @ flat.T / flat.shape[1]).cpu().numpy()
 
 
@@ -82,7 +145,7 @@ def unbiased_power(products: np.ndarray, confidence: float = 0.95) -> Estimate:
     pair = float((rest**2).sum() / 2 / (groups * (groups - 3) / 2))
     single = max(0.0, float((effect**2).sum()) / (groups - 1) - pair / (groups - 2))
     error = np.sqrt(4 * single / groups + 2 * pair / (groups * (groups - 1)))
-    half = float(stats.t.ppf((1 + confidence) / 2, groups - 1) * error)
+    half = float(special.stdtrit(groups - 1, (1 + confidence) / 2) * error)
     return Estimate(value, value - half, value + half)
 
 

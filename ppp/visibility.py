@@ -7,17 +7,17 @@ some pictures, scores from others. A filter that knows the pattern bounds any ey
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from scipy import stats
 from torch import Tensor, nn
 
-from ppp.certificate import Coverage
 from ppp.errors import PPPError
-from ppp.measurement import differences
+from ppp.measurement import measure
 from ppp.metrics import Moments
 from ppp.windows import Windows
 
@@ -61,7 +61,7 @@ class Visibility:
     algorithmic, optimal : dict of str to ndarray, shape (n,)
         Of every window, in three versions: ``all channels``, ``best channel`` (chosen on the
         template's pictures) and ``channel mean``, which is what one sees of a layer.
-    pictures : ndarray of int, shape (n,)
+    pictures : ndarray of str, shape (n,)
         The picture of each window.
     channel : int
         The best single channel.
@@ -72,41 +72,53 @@ class Visibility:
     pictures: np.ndarray
     channel: int
 
-    def area(self, version: str = "all channels", n: int = 1) -> float:
+    def area(self, version: str = "all channels", n: int = 1, without: Sequence[str] = ()) -> float:
         """Return the area under the ROC curve; 0.5 is invisible, 1 certain.
 
         Parameters
         ----------
         version : str
         n : int
-            Maps that are averaged before they are judged, each of another picture where possible.
+            Maps that are averaged before they are judged, of different pictures where possible.
+            For 1, only maps of different pictures are compared.
+        without : sequence of str
+            Pictures that are left out.
 
         Raises
         ------
         PPPError
-            Fewer than two pictures, or fewer than `n` windows in each class.
+            Fewer than two pictures, or fewer than `n` windows.
         """
-        first, second = self.algorithmic[version], self.optimal[version]
-        names = np.unique(self.pictures)
+        kept = ~np.isin(self.pictures, without)
+        names, of = np.unique(self.pictures[kept], return_inverse=True)
         if len(names) < 2:
             raise PPPError("visibility compares maps of different pictures; give 2 at least")
-        # Picture by picture in turns, so that neighbours are of different pictures.
-        turn = np.zeros(len(first), int)
-        for name in names:
-            turn[self.pictures == name] = np.arange((self.pictures == name).sum())
-        order = np.lexsort((self.pictures, turn))
+        # In turns, a window of each picture, so that neighbours are of different ones.
+        order = np.lexsort((of, _turns(of)))
         count = len(order) // n
         if not count:
             raise PPPError(f"{len(order)} windows are too few for means of {n} maps")
-        first, second = (s[order][: count * n].reshape(count, n).mean(1) for s in (first, second))
+        first, second = (
+            scores[version][kept][order][: count * n].reshape(count, n).mean(1)
+            for scores in (self.algorithmic, self.optimal)
+        )
         if n > 1:
             return area(first, second)
-        of = self.pictures[order]
-        parts = [
-            (area(first[of == k], second[of != k]), (of == k).sum(), (of != k).sum()) for k in names
+        of = of[order]
+        pairs = [
+            (area(first[of == k], second[of != k]), np.sum(of == k) * np.sum(of != k))
+            for k in range(len(names))
         ]
-        areas, ones, others = np.array(parts).T
-        return float((areas * ones * others).sum() / (ones * others).sum())
+        areas, weights = zip(*pairs)
+        return float(np.average(areas, weights=weights))
+
+
+def _turns(of: np.ndarray) -> np.ndarray:
+    """Number the windows of each picture: 0 is its first."""
+    turns = np.empty(len(of), int)
+    for picture in np.unique(of):
+        turns[of == picture] = np.arange(np.sum(of == picture))
+    return turns
 
 
 def visibility(
@@ -115,21 +127,20 @@ def visibility(
     tested: Windows,
     layers: Sequence[str],
     scheme: str | None = None,
-    *,
-    coverage: Coverage | None = None,
-    batch_size: int = 8,
-    seed: int = 0,
+    **settings: Any,
 ) -> dict[str, Visibility]:
     """Measure how well a filter that knows the pattern tells algorithmic from optimal maps.
 
     Parameters
     ----------
-    model, layers, scheme, coverage, batch_size, seed
+    model, layers, scheme
         As in :func:`ppp.measure`.
     template : Windows
         From which the pattern, the variance and the best channel are taken.
     tested : Windows
         Of other pictures; their maps are judged.
+    **settings
+        Others of :func:`ppp.measure`: coverage, batch_size, pools, seed, memory.
 
     Returns
     -------
@@ -154,36 +165,37 @@ def visibility(
     >>> bool(visibility(net, first, second, ["0"], "zeros")["0"].area() > 0.9)
     True
     """
-    names = [[picture.name for picture in windows] for windows in (template, tested)]
-    if shared := set(names[0]) & set(names[1]):
+    names = [{picture.name for picture in windows} for windows in (template, tested)]
+    if shared := set.intersection(*names):
         raise PPPError(f"picture {min(shared)!r} is in the template and tested; give other ones")
-
-    def maps(windows: Windows) -> Iterator[tuple[str, str, Tensor, Tensor]]:
-        how = {"coverage": coverage, "batch_size": batch_size, "seed": seed}
-        return differences(model, windows, layers, scheme, **how)
-
+    layers = [layers] if isinstance(layers, str) else list(layers)
     # The mean over channels is one channel more: its variance is not that of the channels.
-    sums: dict[str, tuple[Moments, Moments]] = {}
-    for _, layer, optimal, difference in maps(template):
-        pattern, spread = sums.setdefault(layer, (Moments(), Moments()))
-        pattern.update(_with_mean(difference))
-        spread.update(_with_mean(optimal))
+    spreads = {layer: Moments() for layer in layers}
+
+    def spread(_picture: str, _scheme: str, layer: str, _: Tensor, optimal: Tensor) -> None:
+        spreads[layer].update(_with_mean(optimal))
+
+    measured = measure(model, template, layers, scheme, maps=spread, **settings)
     weights = {}
-    for layer, (pattern, spread) in sums.items():
-        variance = spread.variance
+    for (_, layer), result in measured.items():
+        variance = spreads[layer].variance
         if not (floor := float(variance.max()) * 1e-6):
             raise PPPError(f"layer {layer!r}: its optimal features do not vary between windows")
-        weights[layer] = pattern.mean / variance.clamp_min(floor)
+        pattern = torch.from_numpy(result.pattern).to(variance)
+        weights[layer] = _with_mean(pattern[None])[0] / variance.clamp_min(floor)
 
-    def scores(windows: Windows) -> dict[str, tuple[np.ndarray, np.ndarray, list[str]]]:
-        parts: dict[str, tuple[list, list, list]] = {layer: ([], [], []) for layer in weights}
-        for picture, layer, optimal, difference in maps(windows):
-            first, second, of = parts[layer]
-            for kept, map_ in ((first, optimal + difference), (second, optimal)):
-                kept.append((_with_mean(map_).double() * weights[layer]).sum((2, 3)).cpu())
-            of += [picture] * len(optimal)
+    def scores(windows: Windows) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        parts: dict[str, tuple[list, list, list]] = {layer: ([], [], []) for layer in layers}
+
+        def score(picture: str, _scheme: str, layer: str, *pair: Tensor) -> None:
+            for kept, map_ in zip(parts[layer], pair):
+                kept.append((_with_mean(map_).double() * weights[layer]).sum((2, 3)).cpu().numpy())
+            parts[layer][2].extend([picture] * len(pair[0]))
+
+        measure(model, windows, layers, scheme, maps=score, **settings)
         return {
-            k: (torch.cat(a).numpy(), torch.cat(o).numpy(), of) for k, (a, o, of) in parts.items()
+            k: (np.concatenate(a), np.concatenate(o), np.array(of))
+            for k, (a, o, of) in parts.items()
         }
 
     chosen = {
@@ -191,19 +203,19 @@ def visibility(
         for layer, (a, o, _) in scores(template).items()
     }
     result = {}
-    for layer, (a, o, of) in scores(tested).items():
+    for layer, (*both, of) in scores(tested).items():
         one, two = (
             {
                 "all channels": s[:, :-1].sum(1),
                 "best channel": s[:, chosen[layer]],
                 "channel mean": s[:, -1],
             }
-            for s in (a, o)
+            for s in both
         )
-        result[layer] = Visibility(one, two, np.unique(of, return_inverse=True)[1], chosen[layer])
+        result[layer] = Visibility(one, two, of, chosen[layer])
     return result
 
 
 def _with_mean(maps: Tensor) -> Tensor:
-    """Append the mean over channels to the channels."""
+    """Append the mean over channels as one channel more."""
     return torch.cat([maps, maps.mean(1, keepdim=True)], 1)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from torch import nn
+from torch import Tensor, nn
 
 from ppp.errors import ParameterError, unknown
 from ppp.influence import Coverage
@@ -94,7 +94,7 @@ def windows_of_photographs(reach: Coverage, half: int | None = None) -> Windows:
     pictures, _ = large_enough(photographs(), *size_needed(reach.input_size, reach))
     pictures = pictures if half is None else pictures[half::2]
     return cut_windows(
-        pictures, reach.input_size, reach, per_picture=PER_PHOTO, seed=0, transform=_normal
+        pictures, reach.input_size, reach, per_picture=PER_PHOTO, seed=0, transform=normal
     )
 
 
@@ -108,10 +108,11 @@ def windows_of_scenes(reach: Coverage, n: int, half: int) -> Windows:
     half : {0, 1}
     """
     drawn = scenes(n, *size_needed(reach.input_size, reach), seed=_SCENES[half])
-    return cut_windows(drawn, reach.input_size, reach, per_picture=1, seed=0, transform=_normal)
+    return cut_windows(drawn, reach.input_size, reach, per_picture=1, seed=0, transform=normal)
 
 
-def _normal(pixels):
+def normal(pixels: Tensor) -> Tensor:
+    """Normalise pixels as the small networks want them."""
     return normalise(pixels, PLANE_MEAN, PLANE_STD)
 
 

@@ -3,7 +3,7 @@
 A :class:`Photograph` holds a path, not pixels: hundreds of them cost no memory, and only the
 picture in hand is decoded. Pictures are recognised by their content, never by their suffix;
 PNG, JPEG, TIFF, WebP, BMP and GIF are read. Pixels are taken as the file stores them: colour
-profiles are not applied, and nothing is resized.
+profiles are not applied, and nothing is resized but by :class:`Reduced`.
 
 Depth: 16-bit greyscale keeps its 16 bits (divided by 65535). 16-bit *colour* is read at
 8 bits (its upper byte), because Pillow has no deeper colour mode, and the outcome says so.
@@ -11,6 +11,7 @@ Depth: 16-bit greyscale keeps its 16 bits (divided by 65535). 16-bit *colour* is
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import warnings
@@ -25,6 +26,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
+import torch.nn.functional as F
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from ppp.errors import PictureError
@@ -137,6 +139,33 @@ class Photograph:
         # Divide after the conversion: the same float32 for v/255 and for 257v/65535.
         scaled = rgb.astype(np.float32) / np.float32(np.iinfo(rgb.dtype).max)
         return torch.from_numpy(np.ascontiguousarray(scaled.transpose(2, 0, 1)))
+
+
+class Reduced:
+    """A photograph reduced to a shorter side of so many pixels; never enlarged.
+
+    Its pixels are averaged over what they cover (bilinear with antialiasing), and kept.
+
+    Examples
+    --------
+    >>> chelsea = next(p for p in scikit_image_photographs() if p.name == "chelsea")
+    >>> Reduced(chelsea, 150).pixels().shape, Reduced(chelsea, 512).height
+    (torch.Size([3, 150, 226]), 300)
+    """
+
+    def __init__(self, photo: Photograph, side: int) -> None:
+        self.photo, self.name = photo, photo.name
+        part = min(1.0, side / min(photo.height, photo.width))
+        self.height, self.width = round(photo.height * part), round(photo.width * part)
+
+    @functools.cached_property
+    def _pixels(self) -> torch.Tensor:
+        pixels, size = self.photo.pixels()[None], (self.height, self.width)
+        return F.interpolate(pixels, size, mode="bilinear", antialias=True)[0].clamp(0, 1)
+
+    def pixels(self) -> torch.Tensor:
+        """Return the pixels, (3, height, width), float32, RGB in [0, 1]."""
+        return self._pixels
 
 
 class Outcome(NamedTuple):

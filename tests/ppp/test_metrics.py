@@ -211,7 +211,7 @@ def coverage_rate(make, truth: float, groups: int = 10) -> tuple[float, float, f
     """Simulate data sets: (rate at which the interval covers, mean, standard error)."""
     hits, values = [], []
     for seed in range(DATASETS):
-        estimate = unbiased_power(make(seed))
+        estimate = unbiased_power(products(make(seed)))
         hits.append(estimate.low <= truth <= estimate.high)
         values.append(estimate.value)
     return np.mean(hits), np.mean(values), np.std(values) / np.sqrt(DATASETS)
@@ -246,7 +246,7 @@ def test_windows_correlated_inside_groups_bias_the_window_formula_but_not_the_gr
         shared = normal(10, 1, 1, 6, 6, seed=seed)
         windows = shared + 0.5 * normal(10, 8, 1, 6, 6, seed=1000 + seed)
         total = merged([moments(g) for g in windows])
-        estimate = unbiased_power(windows.mean(1))
+        estimate = unbiased_power(products(windows.mean(1)))
         hits.append(estimate.low <= 0 <= estimate.high)
         by_group.append(estimate.value)
         by_window.append(float((total.mean.square() - total.variance / total.n).mean()))
@@ -286,22 +286,22 @@ def test_one_window_a_group_equals_the_window_formula():
     d = normal(12, 3, 4, 4)
     total = moments(d)
     expected = float((total.mean.square() - total.variance / total.n).mean())
-    assert unbiased_power(d).value == pytest.approx(expected, rel=1e-9)
+    assert unbiased_power(products(d)).value == pytest.approx(expected, rel=1e-9)
 
 
 def test_power_with_few_groups():
-    assert np.isnan(unbiased_power(normal(1, 5)).value)
+    assert np.isnan(unbiased_power(products(normal(1, 5))).value)
     for groups in (2, 3):
-        estimate = unbiased_power(normal(groups, 5))
+        estimate = unbiased_power(products(normal(groups, 5)))
         assert np.isfinite(estimate.value) and np.isnan(estimate.low) and np.isnan(estimate.high)
     d = normal(2, 5)
-    assert unbiased_power(d).value == pytest.approx(float((d[0] * d[1]).mean()))
-    assert np.isfinite(unbiased_power(normal(4, 5)).low)
+    assert unbiased_power(products(d)).value == pytest.approx(float((d[0] * d[1]).mean()))
+    assert np.isfinite(unbiased_power(products(normal(4, 5))).low)
 
 
 def test_a_higher_confidence_gives_a_wider_interval():
     d = normal(10, 50)
-    narrow, wide = (unbiased_power(d, confidence) for confidence in (0.5, 0.99))
+    narrow, wide = (unbiased_power(products(d), confidence) for confidence in (0.5, 0.99))
     assert wide.low < narrow.low < narrow.value < narrow.high < wide.high
 
 
