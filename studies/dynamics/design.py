@@ -163,7 +163,10 @@ class Observer:
         tested = list(dict.fromkeys([*tested, OPTIMAL] if more else tested))
         tested = [padding for padding in tested if padding != MIXED]
         first = self.settings.first_scene
-        estimated = with_batch_statistics(model, self.n_statistics, first_scene=first)
+        turns = PADDINGS if own == MIXED else ()
+        estimated = with_batch_statistics(
+            model, self.n_statistics, first_scene=first, schemes=turns
+        )
         kinds = {"running": model, "re-estimated": estimated}
         for name in kinds if more else ("re-estimated",):
             network, head = kinds[name], {"batch_norm": name}

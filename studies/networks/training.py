@@ -268,7 +268,7 @@ def train(
                 if kept:
                     kept.save_state(work.state(time.perf_counter() - began))
     model = work.model.to("cpu", memory_format=torch.contiguous_format).eval()
-    if model.mixed:
+    if padding == MIXED:
         pad_with(model, "zeros")
     record = {
         **asdict(settings), "epochs": round(stop / settings.epoch, 3),
@@ -314,7 +314,7 @@ class _Work:
 
     def advance(self, pixels: Tensor, labels: Tensor) -> None:
         """Make one step of gradient descent."""
-        if self.model.mixed:
+        if self.settings.padding == MIXED:
             draw = np.random.default_rng([self.settings.seed, self.step, 2])
             pad_with(self.model, PADDINGS[draw.integers(len(PADDINGS))])
         pixels, labels = pixels.to(self.device), labels.to(self.device)
@@ -564,7 +564,9 @@ def evaluate(model: nn.Module, n: int, device: str = "cpu") -> tuple[float, floa
     return right / n, loss / n
 
 
-def with_batch_statistics(model: nn.Module, n: int = 512, *, first_scene: int = 0) -> nn.Module:
+def with_batch_statistics(
+    model: nn.Module, n: int = 512, *, first_scene: int = 0, schemes: Sequence[str] = ()
+) -> nn.Module:
     """Return a copy whose batch-norm statistics are those of `n` training windows. [ours]
 
     An initial network has statistics that no data has shaped (mean 0, variance 1); measured
@@ -578,6 +580,8 @@ def with_batch_statistics(model: nn.Module, n: int = 512, *, first_scene: int = 
         Windows, one a scene; at least 2.
     first_scene : int
         Seed of the first scene, by default that of training with seed 0.
+    schemes : sequence of str
+        What a network with the padding "mixed" pads with, each batch of 64 windows with the next.
 
     Returns
     -------
@@ -599,8 +603,8 @@ def with_batch_statistics(model: nn.Module, n: int = 512, *, first_scene: int = 
             module.momentum = None  # the plain average over all batches
     with torch.no_grad():
         for turn, (pixels, _) in enumerate(_batches(model, first_scene, n)):
-            if getattr(model, "mixed", False):
-                pad_with(model, PADDINGS[turn % len(PADDINGS)])
+            if schemes:
+                pad_with(model, schemes[turn % len(schemes)])
             model(pixels.to(device))
     return model.eval()
 
