@@ -30,7 +30,7 @@ def name(request):
 
 @pytest.mark.parametrize(
     ("name", "count"),
-    {"bhv": 314, "posenet": 148, "patterns": 56, "zoo": 48, "survey": 98}.items(),
+    {"bhv": 314, "posenet": 148, "patterns": 56, "zoo": 83, "survey": 98}.items(),
 )
 def test_every_run_has_a_folder_of_its_own(name, count):
     runs = STUDIES[name].runs()
