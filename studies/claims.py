@@ -41,6 +41,8 @@ class Amendment:
         The photographs, scenes or networks that decide, which the first test did not use.
     statistic, grades : str
         What is computed, and how its rows are graded.
+    would_change : str
+        What else would change our mind; it decides nothing.
     because : dict of str to str
         The reason of each smallest effect of interest, by its name in `numbers`.
     numbers : dict of str to float
@@ -52,6 +54,7 @@ class Amendment:
     uses: str
     statistic: str
     grades: str
+    would_change: str
     because: Mapping[str, str]
     numbers: Mapping[str, float]
 
@@ -69,6 +72,7 @@ class Amendment:
             "Statistic": self.statistic,
             "Smallest effect of interest": "; ".join(deltas),
             "Grades": self.grades,
+            "What would change our mind": self.would_change,
         }
         return "\n\n".join(f"*{name}.* {text}" for name, text in lines.items())
 

@@ -30,14 +30,14 @@ class VerdictChanged(PPPError):
     """A verdict is another one than the ledger's guard against regressions."""
 
 
-def _of_trained(data: Path, *names: str) -> list[pd.DataFrame]:
+def of_trained(data: Path, *names: str) -> list[pd.DataFrame]:
     """Read tables of the PosENet study, the rows of trained networks."""
     tables = (getattr(posenet_design, name)(data / "posenet") for name in names)
     return [table.query("part == 'trained'") for table in tables]
 
 
 def _c1(data: Path) -> Verdict:
-    return posenet.judge_variance(posenet.scores(*_of_trained(data, "trials")))
+    return posenet.judge_variance(posenet.scores(*of_trained(data, "trials")))
 
 
 def _c2(data: Path) -> Verdict:
@@ -46,7 +46,7 @@ def _c2(data: Path) -> Verdict:
 
 def _c6(data: Path) -> Verdict:
     accuracies = bhv_design.accuracies(data / "bhv")
-    tables = _of_trained(data, "trials", "patterns")
+    tables = of_trained(data, "trials", "patterns")
     return posenet.judge_reliability(posenet.scores(*tables, accuracies))
 
 
