@@ -94,10 +94,11 @@ class Claim:
         What had been seen when the test was written.
     beside_it : str
         What is reported with it and decides nothing.
-    expected : str
-        The verdict that the shipped tables give; another one fails the tests.
+    guard : str
+        The verdict of the shipped tables, added with them. It predicts nothing: it guards against
+        regressions, since another verdict fails the tests.
     reason : str
-        Why `expected` was changed, if it was.
+        Why `guard` was changed, if it was.
     chapter : str
         Stem of the notebook that shows it.
     numbers : dict of str to float
@@ -115,7 +116,7 @@ class Claim:
     not_reproduced: str = ""
     known: str = ""
     beside_it: str = ""
-    expected: str = ""
+    guard: str = ""
     reason: str = ""
     chapter: str = ""
     numbers: Mapping[str, float] = field(default_factory=dict)

@@ -116,6 +116,7 @@ def bands(
     xlabel: str | None = None,
     ylabel: str | None = None,
     floor: str | None = None,
+    limits: tuple[float, float] | None = None,
     marks: Mapping[str, float] | None = None,
     live: pd.DataFrame | None = None,
 ) -> Figure:
@@ -142,6 +143,8 @@ def bands(
         Axis labels with units; the column names without them.
     floor : str, optional
         Column of the noise floor; its arithmetic mean is drawn dashed in the line's colour.
+    limits : tuple of float, optional
+        Beyond which no value can lie, such as (0, 100) for percentages: intervals are cut there.
     marks : mapping of label to x, optional
         Where to draw a labelled vertical line, in every panel.
     live : DataFrame, optional
@@ -185,6 +188,8 @@ zeros: 0.5 [-2.68, 3.68] at 0, 1 [1, 1] at 4.'
             if rows.empty:
                 continue
             table = lines[panel, kind, name] = _averages(rows[x], rows[y], logy)
+            if limits is not None:
+                table[["low", "high"]] = table[["low", "high"]].clip(*limits)
             drawn = style.look(i) | {"label": say.who(name, kind), "markersize": 4.5}
             if kind is not None:
                 drawn |= {"linestyle": ":", "markersize": 9, "markerfacecolor": "none"}
@@ -212,6 +217,8 @@ zeros: 0.5 [-2.68, 3.68] at 0, 1 [1, 1] at 4.'
     head = say.against(count, xlabel, ylabel, logx) + say.in_panels(panels, col)
     mean = "geometric mean" if logy else "mean"
     head += f", {mean} over {say.repeats(lines, None)} values of {unit} with 95 % interval"
+    if limits is not None:
+        head += " cut at " + " and ".join(map(number, limits))
     if live is not None:
         head += f", and {len(lines) - count} (live) over {say.repeats(lines, 'live')}"
     if floor is not None:

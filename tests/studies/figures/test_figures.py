@@ -449,6 +449,18 @@ def test_bands_are_students_t_intervals_over_units(runs, logy):
     )
 
 
+def test_bands_end_where_no_value_can_lie(runs):
+    one = runs[(runs.layer == "stem") & (runs.step == 0)]
+    one = one.assign(share=[0.9, 1.0, 1.0] * (len(one) // 3))
+    free, cut = (
+        figures.bands(one, "step", "share", "padding", unit="seed", limits=limits)
+        for limits in (None, (0, 1))
+    )
+    ends = [f.axes[0].collections[0].get_paths()[0].vertices[:, 1] for f in (free, cut)]
+    assert ends[0].max() > 1 and ends[1].max() == 1 and ends[0].min() == ends[1].min()
+    assert "95 % interval cut at 0 and 1." in cut.ppp_alt and "cut" not in free.ppp_alt
+
+
 def test_bands_draw_step_0_on_a_logarithmic_axis(runs):
     one = runs[runs.layer == "stem"]
     for fig in (
