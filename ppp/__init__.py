@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ppp.extraction import extract
     from ppp.influence import coverage
     from ppp.inventory import Audit, PaddingSite, audit
+    from ppp.matched_filter import Visibility, visibility
     from ppp.measurement import measure
     from ppp.metrics import mae_ppp, snr_ppp
     from ppp.padding import SCHEMES, Scheme, pad
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from ppp.statistics import Estimate
     from ppp.swapping import with_padding
     from ppp.truth import Optimal, optimal
-    from ppp.matched_filter import Visibility, visibility
     from ppp.windows import Picture, Windows, cut_windows, size_needed
 
     __version__: str
