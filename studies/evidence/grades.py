@@ -151,9 +151,9 @@ def _rows(part: str, table: pd.DataFrame, delta: float, *, above: bool = True) -
 @cache
 def _maps(data: Path, state: str) -> dict[tuple[str, int, str], tuple]:
     """Return products, counts and spreads of each network (scheme, seed) and layer."""
+    pictures, products = (design.read(name, data / "evidence") for name in ("pictures", "products"))
     pictures, products = (
-        design.read(name, data / "evidence").query("family == 'resnet' and state == @state")
-        for name in ("pictures", "products")
+        t[(t["family"] == "resnet") & (t["state"] == state)] for t in (pictures, products)
     )
     if state == "trained":
         pictures, products = (t[t["scheme"] == t["padding"]] for t in (pictures, products))
@@ -344,7 +344,7 @@ def _c6(data: Path, numbers) -> Iterator[pd.DataFrame]:
 @cache
 def _fresh(data: Path) -> pd.DataFrame:
     rows = dynamics_design.trajectories(data)
-    return rows[(rows["family"] == "resnet") & rows["seed"].isin(FRESH_SEEDS)]
+    return rows[(rows["family"] == "resnet") & rows["seed"].isin(FRESH_SEEDS["resnet"])]
 
 
 def _excess(data: Path) -> pd.DataFrame:
