@@ -47,6 +47,8 @@ class Amendment:
         The reason of each smallest effect of interest, by its name in `numbers`.
     numbers : dict of str to float
         Smallest effects of interest, ``delta`` and others, and constants of the test.
+    guard : str
+        The grade of the shipped tables, as a claim's.
     """
 
     reason: str
@@ -57,6 +59,7 @@ class Amendment:
     would_change: str
     because: Mapping[str, str]
     numbers: Mapping[str, float]
+    guard: str = ""
 
     def markdown(self) -> str:
         """Return the test as a paragraph of text for a page."""

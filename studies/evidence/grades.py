@@ -139,6 +139,26 @@ def table(verdicts: Sequence[Verdict], graded: Sequence[Graded]) -> pd.DataFrame
     )
 
 
+def require_unchanged(graded: Sequence[Graded]) -> None:
+    """Refuse grades that differ from the ledger's guard against regressions.
+
+    Raises
+    ------
+    ppp.errors.PPPError
+        Names the first, and says what to do.
+
+    Examples
+    --------
+    >>> require_unchanged([judge("C2")])
+    """
+    for one in graded:
+        if one.grade != (guard := one.claim.amended.guard):
+            raise ledger.VerdictChanged(
+                f"{one.claim.id} is {one.grade!r} now ({one.because}), and was {guard!r}; if the "
+                "new grade is right, change `guard` in its amended test in data/claims.yaml"
+            )
+
+
 def _rows(part: str, table: pd.DataFrame, delta: float, *, above: bool = True) -> pd.DataFrame:
     """Grade rows: columns row, value, low, high."""
     table = table[["row", "value", "low", "high"]].assign(part=part, delta=delta)
