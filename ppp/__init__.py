@@ -5,7 +5,7 @@
 :mod:`ppp.truth` (true values in the place of padding), :mod:`ppp.completeness` (proof that
 nothing unlisted pads), :mod:`ppp.windows` and :mod:`ppp.measurement` (one pass over
 windows), :mod:`ppp.results`, :mod:`ppp.metrics`,
-:mod:`ppp.statistics` (is there a pattern, how sure are we), :mod:`ppp.visibility`.
+:mod:`ppp.statistics` (is there a pattern, how sure are we), :mod:`ppp.matched_filter`.
 """
 
 import importlib
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ppp.extraction import extract
     from ppp.influence import coverage
     from ppp.inventory import Audit, PaddingSite, audit
+    from ppp.matched_filter import Visibility, visibility
     from ppp.measurement import measure
     from ppp.metrics import mae_ppp, snr_ppp
     from ppp.padding import SCHEMES, Scheme, pad
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from ppp.statistics import Estimate
     from ppp.swapping import with_padding
     from ppp.truth import Optimal, optimal
-    from ppp.visibility import Visibility, visibility
     from ppp.windows import Picture, Windows, cut_windows, size_needed
 
     __version__: str
@@ -40,7 +40,7 @@ _MODULES = {
     "measure": "measurement",
     "LayerResult": "results", "Measurement": "results", "NullTest": "results",
     "Estimate": "statistics", "mae_ppp": "metrics", "snr_ppp": "metrics", "PPPError": "errors",
-    "Visibility": "visibility", "visibility": "visibility",
+    "Visibility": "matched_filter", "visibility": "matched_filter",
 }  # fmt: skip
 __all__ = [
     "SCHEMES", "Audit", "Completeness", "Coverage", "Estimate", "LayerCoverage", "LayerResult",

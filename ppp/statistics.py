@@ -7,9 +7,9 @@ cancels, however correlated the windows inside a picture are.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import product
 
 import numpy as np
 import torch
@@ -174,18 +174,23 @@ def sign_flip_test(products: np.ndarray, seed: int = 0) -> float:
     0.0625
     """
     gram = products[:-1, :-1] * (1 - np.eye(len(products) - 1))
-    groups, exact = len(gram), len(gram) <= _EXACT
+    groups = len(gram)
     if groups < 2:
         return float("nan")
-    # A flip of all signs changes nothing, so that the first keeps its own.
-    if exact:
-        signs = np.array(list(product([1, -1], repeat=groups - 1)))
-    else:
-        signs = np.random.default_rng(seed).choice([1, -1], (_FLIPS, groups - 1))
-    signs = np.column_stack([np.ones(len(signs)), signs])
+    signs = _signs(groups, seed)
     flipped = np.einsum("fg,fg->f", signs @ gram, signs)
     reached = int((flipped >= gram.sum() - 1e-12 * np.abs(gram).sum()).sum())
-    return reached / len(signs) if exact else (1 + reached) / (1 + len(signs))
+    return reached / len(signs) if groups <= _EXACT else (1 + reached) / (1 + len(signs))
+
+
+@functools.lru_cache(1)  # a family of tests has as many groups in each
+def _signs(groups: int, seed: int) -> np.ndarray:
+    """Return every flip, or random ones; the first group keeps its sign, as only ratios count."""
+    if groups <= _EXACT:
+        flipped = np.arange(2 ** (groups - 1))[:, None] >> np.arange(groups - 1) & 1
+    else:
+        flipped = np.random.default_rng(seed).integers(2, size=(_FLIPS, groups - 1))
+    return np.pad(1.0 - 2 * flipped, ((0, 0), (1, 0)), constant_values=1)
 
 
 def fewest_groups(tests: int, level: float = 0.05) -> int:
@@ -199,7 +204,9 @@ def fewest_groups(tests: int, level: float = 0.05) -> int:
     return 1 + int(np.ceil(np.log2(tests / level)))
 
 
-def halves(products: np.ndarray, divisions: int = 100, seed: int = 0) -> np.ndarray:
+def halves(
+    products: np.ndarray, divisions: int = 100, seed: int = 0, *, without: int | None = None
+) -> np.ndarray:
     """Correlate the estimates of the pattern from two halves of the pictures.
 
     Pearson's correlation over channels and cells of the means of two halves that share no
@@ -213,6 +220,8 @@ def halves(products: np.ndarray, divisions: int = 100, seed: int = 0) -> np.ndar
         Random divisions into halves.
     seed : int
         Of them.
+    without : int, optional
+        A picture that the same divisions are taken without: for a jackknife.
 
     Returns
     -------
@@ -233,13 +242,22 @@ def halves(products: np.ndarray, divisions: int = 100, seed: int = 0) -> np.ndar
     if groups < 4:
         raise PPPError(f"two halves need 4 pictures at least, got {groups}")
     centred = products - np.outer(products[-1], products[-1])  # less the mean over cells
-    rng, size = np.random.default_rng(seed), groups // 2
-    weights = np.zeros((divisions, 2, groups + 1))
-    for one in weights:
-        order = rng.permutation(groups)
-        one[0, order[:size]], one[1, order[size : 2 * size]] = 1, 1
+    weights = _divided(groups, divisions, seed)
+    if without is not None:
+        weights = np.where(np.arange(groups + 1) == without, 0, weights)
     between = weights @ centred @ weights.transpose(0, 2, 1)
     spread = between[:, 0, 0] * between[:, 1, 1]
     if not (spread > 0).all():
         raise PPPError("the mean maps are constant, so that halves cannot be correlated")
     return between[:, 0, 1] / np.sqrt(spread)
+
+
+@functools.cache
+def _divided(groups: int, divisions: int, seed: int) -> np.ndarray:
+    """Return which groups are in each half of each division, (divisions, 2, groups + 1)."""
+    rng, size = np.random.default_rng(seed), groups // 2
+    weights = np.zeros((divisions, 2, groups + 1))
+    for one in weights:
+        order = rng.permutation(groups)
+        one[0, order[:size]], one[1, order[size : 2 * size]] = 1, 1
+    return weights

@@ -141,7 +141,7 @@ def two_way(whole: np.ndarray, without: np.ndarray, confidence: float = 0.95) ->
 
     The jackknife's errors of leaving out each network and of leaving out each photograph, from
     all networks at once, are added; Student's t with the smaller number of degrees of freedom.
-    The centre is bias-corrected for the number of photographs.
+    For quantities without bias, or whose bias does not matter: the centre is their mean.
 
     Parameters
     ----------
@@ -168,10 +168,9 @@ def two_way(whole: np.ndarray, without: np.ndarray, confidence: float = 0.95) ->
     if min(networks, pictures) < 3:
         return Estimate(float(value), float("nan"), float("nan"))
     left_out = without.mean(0)
-    centre = pictures * value - (pictures - 1) * left_out.mean()
     between = whole.var(ddof=1) / networks
     within = (pictures - 1) / pictures * np.square(left_out - left_out.mean()).sum()
     half = stats.t.ppf((1 + confidence) / 2, min(networks, pictures) - 1) * np.sqrt(
         between + within
     )
-    return Estimate(float(centre), float(centre - half), float(centre + half))
+    return Estimate(float(value), float(value - half), float(value + half))

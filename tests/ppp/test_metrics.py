@@ -15,8 +15,8 @@ from ppp.metrics import (
     significant,
     snr_ppp,
     summarise,
-    unbiased_power,
 )
+from ppp.statistics import products, unbiased_power
 
 DATASETS = 300
 # Nominal 95 %. With 300 data sets the binomial standard error is 1.3 points, and Student's t with
@@ -326,8 +326,13 @@ def test_equal_groups_have_an_interval_of_no_width():
     group = normal(5, 2, 3, 3)
     scales = [moments(normal(50, seed=1))] * 4
     got = summarise([moments(group) for _ in range(4)], scales)
-    assert got.mae.low == pytest.approx(got.mae.value) == pytest.approx(got.mae.high)
+    assert got.mae.low == pytest.approx(got.mae.high)
     assert got.snr.low == pytest.approx(got.snr.high)
+    # s^2 = S n / (n - 1), S the same in every group: the correction removes the factor's 1/n
+    raw, share = np.sqrt((1 - 1 / np.array([200, 150])) / (1 - 1 / 200))
+    assert got.mae.centre / got.mae.value == pytest.approx(4 * raw - 3 * share)
+    raw, share = np.sqrt((1 - 1 / np.array([20, 15])) / (1 - 1 / 20))
+    assert got.snr.centre / got.snr.value == pytest.approx(4 * raw - 3 * share)
 
 
 def test_intervals_hold_the_value_and_widen_with_confidence():

@@ -161,8 +161,8 @@ def visibility(
     >>> draw = torch.Generator().manual_seed(0)
     >>> scenes = {str(i): torch.rand(3, 32, 32, generator=draw) for i in range(8)}
     >>> windows = ppp.cut_windows(scenes, 16, reach, per_picture=4, seed=0)
-    >>> first, second = (Windows(list(windows)[i::2], 16) for i in (0, 1))
-    >>> bool(visibility(net, first, second, ["0"], "zeros")["0"].area() > 0.9)
+    >>> first, second = (ppp.Windows(list(windows)[i::2], 16) for i in (0, 1))
+    >>> bool(ppp.visibility(net, first, second, ["0"], "zeros")["0"].area() > 0.9)
     True
     """
     names = [{picture.name for picture in windows} for windows in (template, tested)]
