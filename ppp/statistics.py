@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import product
 
 import numpy as np
 import torch
@@ -175,18 +174,23 @@ def sign_flip_test(products: np.ndarray, seed: int = 0) -> float:
     0.0625
     """
     gram = products[:-1, :-1] * (1 - np.eye(len(products) - 1))
-    groups, exact = len(gram), len(gram) <= _EXACT
+    groups = len(gram)
     if groups < 2:
         return float("nan")
-    # A flip of all signs changes nothing, so that the first keeps its own.
-    if exact:
-        signs = np.array(list(product([1, -1], repeat=groups - 1)))
-    else:
-        signs = np.random.default_rng(seed).choice([1, -1], (_FLIPS, groups - 1))
-    signs = np.column_stack([np.ones(len(signs)), signs])
+    signs = _signs(groups, seed)
     flipped = np.einsum("fg,fg->f", signs @ gram, signs)
     reached = int((flipped >= gram.sum() - 1e-12 * np.abs(gram).sum()).sum())
-    return reached / len(signs) if exact else (1 + reached) / (1 + len(signs))
+    return reached / len(signs) if groups <= _EXACT else (1 + reached) / (1 + len(signs))
+
+
+@functools.lru_cache(1)  # a family of tests has as many groups in each
+def _signs(groups: int, seed: int) -> np.ndarray:
+    """Return every flip, or random ones; the first group keeps its sign, as only ratios count."""
+    if groups <= _EXACT:
+        flipped = np.arange(2 ** (groups - 1))[:, None] >> np.arange(groups - 1) & 1
+    else:
+        flipped = np.random.default_rng(seed).integers(2, size=(_FLIPS, groups - 1))
+    return np.pad(1.0 - 2 * flipped, ((0, 0), (1, 0)), constant_values=1)
 
 
 def fewest_groups(tests: int, level: float = 0.05) -> int:

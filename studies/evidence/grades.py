@@ -116,8 +116,16 @@ def judge(name: str, data: str | Path = paths.DATA) -> Graded:
 
 def figure(graded: Graded) -> Figure:
     """Draw the rows of a claim with their intervals and thresholds, a panel for each part."""
+    kinds = pd.CategoricalDtype([SUPPORTED, UNDERPOWERED, AGAINST, NOT_EVALUABLE])
     return figures.forest(
-        graded.rows, "row", "value", "low", "high", group="grade", panel="part", reference="delta"
+        graded.rows.astype({"grade": kinds}),
+        "row",
+        "value",
+        "low",
+        "high",
+        group="grade",
+        panel="part",
+        reference="delta",
     )
 
 

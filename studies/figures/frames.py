@@ -462,7 +462,7 @@ def forest(
     value, low, high : str
         Columns of the point and the ends of its interval. Without a value, a row stays empty.
     group : str, optional
-        Column that tells points of one label apart (colour and marker).
+        Column that tells points apart (colour and marker).
     panel : str, optional
         Column of the panels, one above the other; each has its own axis, named after it.
     floor : str, optional
@@ -492,6 +492,10 @@ def forest(
     by_column = reference if isinstance(reference, str) else None
     _require(frame, label, value, low, high, group, panel, floor, by_column)
     groups, panels = _levels(frame, group), _levels(frame, panel)
+    kinds = groups  # of a categorical column, a level looks the same in every figure
+    if group is not None and isinstance(frame[group].dtype, pd.CategoricalDtype):
+        kinds = list(frame[group].cat.categories)
+        groups = [kind for kind in kinds if kind in groups]
     parts = [_part(frame, panel, name) for name in panels]
     names = [list(dict.fromkeys(part[label].astype(str))) for part in parts]
     beside = len(groups) if any(part.duplicated(label).any() for part in parts) else 1
@@ -506,12 +510,12 @@ def forest(
         if line is not None:
             ax.axvline(line, color=_GREY, linewidth=1.2, zorder=1)
         for i, one in enumerate(groups):
-            rows = _part(part, group, one)
+            rows, look = _part(part, group, one), style.look(kinds.index(one))
             at = np.array([labels.index(text) for text in rows[label].astype(str)], dtype=float)
             at += (i - (len(groups) - 1) / 2) * 0.7 / len(groups) * (beside > 1)
             ends = rows[low].clip(lower=np.finfo(float).tiny) if logx else rows[low]
-            ax.hlines(at, ends, rows[high], color=style.look(i)["color"], linewidth=2)
-            (handle,) = ax.plot(rows[value], at, **style.look(i), linestyle="", label=str(one))
+            ax.hlines(at, ends, rows[high], color=look["color"], linewidth=2)
+            (handle,) = ax.plot(rows[value], at, **look, linestyle="", label=str(one))
             handles.setdefault(one, handle)
             if floor is not None:
                 ax.plot(rows[floor], at, **tick)
@@ -530,7 +534,7 @@ def forest(
     if floor is not None:
         shown.append(Line2D([], [], **tick, label="noise floor"))
     if shown:
-        _legend(fig, list(axes), 1, shown, group)
+        _legend(fig, list(axes), len(axes), shown, group)
     words = []
     for _, row in frame.iterrows():
         who = ", ".join(str(row[name]) for name in (panel, label, group) if name is not None)
