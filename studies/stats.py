@@ -85,7 +85,7 @@ def sides(rows: pd.DataFrame, threshold: float) -> tuple[pd.Series, pd.Series]:
 
 
 def leave_one_out(value: float, left_out: Sequence[float], fewest: int = 3) -> Estimate:
-    """Return a jackknife interval, 95 %, around a value; none if fewer than `fewest` parts are there.
+    """Return a jackknife interval, 95 %, around a value; none of fewer than `fewest` parts.
 
     Examples
     --------
