@@ -114,6 +114,21 @@ def judge(name: str, data: str | Path = paths.DATA) -> Graded:
     return Graded(claim(name), grade(decides), rows)
 
 
+def beside(verdict: Verdict) -> str:
+    """Return, for a page, the grade of a claim beside the verdict of its first test.
+
+    Examples
+    --------
+    >>> beside(ledger.judge(["C2"])[0])[:17]
+    '**C2: supported**'
+    """
+    new = judge(verdict.claim.id)
+    return (
+        f"**{new.claim.id}: {new.grade}** (amended test; {new.because}). First test: "
+        f"*{verdict.verdict}*, {verdict.because}."
+    )
+
+
 def figure(graded: Graded) -> Figure:
     """Draw the rows of a claim with their intervals and thresholds, a panel for each part."""
     kinds = pd.CategoricalDtype([SUPPORTED, UNDERPOWERED, AGAINST, NOT_EVALUABLE])
