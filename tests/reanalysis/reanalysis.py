@@ -1,17 +1,16 @@
 """Every verdict and every grade, computed a second time from the shipped tables alone.
 
 This program shares nothing with the studies but the files: ``data/claims.yaml`` says what is
-computed, the tables in ``data/`` hold the measurements. Each function follows the words of its
-claim; a comment that begins with "Open:" says how words were read that leave a choice.
+computed, the tables in ``data/`` hold the measurements. It is meant to be read beside
+``claims.yaml``: one function a claim, which yields the first test's verdict and its rows, then
+the amended test's grade and its rows. "Open:" marks words that leave a choice, and the choice.
 
     python tests/reanalysis/reanalysis.py [data]
 """
 
-from __future__ import annotations
-
 import sys
 from functools import cache
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 
 import numpy as np
@@ -19,15 +18,17 @@ import pandas as pd
 import yaml
 from scipy.stats import f as fisher, t as student, ttest_1samp, ttest_ind
 
-SCHEMES = ["zeros", "reflect", "replicate", "circular", "randn"]
-LAYERS = ["relu", "layer1", "layer2", "layer3", "layer4"]
-TARGETS = ["H", "V", "G", "HS", "VS"]
-OLD, NEW = range(5), range(5, 10)  # seeds of the first tests, of the amended ones of C8 to C11
-STRENGTHS = ["mae", "snr"]
+SCHEMES = ("zeros", "reflect", "replicate", "circular", "randn")
+LAYERS = ("relu", "layer1", "layer2", "layer3", "layer4")
+TARGETS = ("H", "V", "G", "HS", "VS")
+METRICS = ("mae", "snr")
+OLD, NEW = range(5), range(5, 10)  # seeds of the first tests, and of the amended ones of C8 to C11
 SUPPORTED, AGAINST, MIXED = "supported", "against", "mixed"
 UNDERPOWERED, NOT_EVALUABLE = "underpowered", "not evaluable here"
-FAMILY_OF_FIVE = 1 - 0.05 / 5
-DRAWS, DIVISIONS, SEED = 9999, 100, 20230713
+OF_FIVE = 1 - 0.05 / 5  # level of an interval of one of five schemes
+FLIPS, DIVISIONS, SEED = 9999, 100, 2023
+
+# Rows are dicts of tuples by name: value, low, high and, in an amended test, the grade.
 
 
 # ------------------------------------------------------------------------------------ files
@@ -35,124 +36,126 @@ DRAWS, DIVISIONS, SEED = 9999, 100, 20230713
 
 @cache
 def table(data: Path, name: str) -> pd.DataFrame:
-    """Read a table, compressed or not; of the studies of networks, the residual ones."""
-    found = [path for path in (data / f"{name}.csv.gz", data / f"{name}.csv") if path.exists()]
+    """Read a table; of the studies of networks, the rows of the residual ones."""
+    found = sorted(data.glob(f"{name}.csv*"))
     if not found:
         raise SystemExit(f"{data / name}.csv.gz is missing")
     rows = pd.read_csv(found[0], keep_default_na=False, na_values=[""])
     return rows[rows["family"] == "resnet"] if "family" in rows else rows
 
 
-def numbers(data: Path, claim: str) -> dict:
-    """Return what claims.yaml says of a claim."""
-    return yaml.safe_load((data / "claims.yaml").read_text(encoding="utf-8"))[claim]
+def own(data: Path, name: str) -> pd.DataFrame:
+    """Read the rows of trained networks under the scheme that they were trained with."""
+    return table(data, name).query("state == 'trained' and scheme == padding")
 
 
 def block(rows: pd.DataFrame, value: str, **axes) -> np.ndarray:
-    """Return a column as an array with one axis for each column named, in the order given."""
-    every = pd.MultiIndex.from_product(list(axes.values()))
+    """Return a column as an array with an axis for each column named, in the order given."""
+    every = pd.MultiIndex.from_product(axes.values())
     column = rows.set_index(list(axes))[value]
     if column.index.has_duplicates or len(lost := every.difference(column.index)):
-        raise SystemExit(f"{value}: rows are missing or double, such as {lost[:1].tolist()}")
+        raise SystemExit(f"{value}: rows are double or missing, such as {lost[:1].tolist()}")
     return column.reindex(every).to_numpy(float).reshape([len(axis) for axis in axes.values()])
 
 
 # ------------------------------------------------------------------------------- statistics
 
 
-def over_seeds(values, level: float = 0.95) -> tuple[float, float, float]:
-    """Return a mean and its interval by Student's t."""
-    values = np.asarray(values, float)
-    error = values.std(ddof=1) / len(values) ** 0.5
-    return around(values.mean(), error, len(values) - 1, level)
-
-
-def around(centre, error, freedom, level) -> tuple[float, float, float]:
+def around(centre: float, error: float, freedom: int, level: float) -> tuple:
     half = student.ppf((1 + level) / 2, freedom) * error
     return centre, centre - half, centre + half
 
 
-def jackknife(statistic, n: int, level: float = 0.95, corrected: bool = False):
-    """Return a statistic of a list of seeds with its delete-one interval."""
-    every = list(range(n))
-    whole, rest = statistic(every), np.array([statistic(every[:i] + every[i + 1 :]) for i in every])
-    error = ((n - 1) / n * ((rest - rest.mean()) ** 2).sum()) ** 0.5
-    return around(n * whole - (n - 1) * rest.mean() if corrected else whole, error, n - 1, level)
+def over_seeds(values, level: float = 0.95) -> tuple:
+    """Return a mean and its interval by Student's t."""
+    n = len(values)
+    return around(np.mean(values), np.std(values, ddof=1) / n**0.5, n - 1, level)
 
 
-def two_way(values: np.ndarray, level: float) -> tuple[float, float, float]:
+def variance_of(rest: np.ndarray) -> float:
+    """Return the jackknife's variance, from what a statistic is without each item."""
+    return (len(rest) - 1) / len(rest) * ((rest - rest.mean()) ** 2).sum()
+
+
+def jackknife(statistic, corrected: bool, level: float = 0.95) -> tuple:
+    """Return a statistic of five seeds with its delete-one interval."""
+    # Open: where the interval is centred. In first tests on the statistic, in amended ones on
+    # its bias-corrected value.
+    rest = np.array([statistic([s for s in OLD if s != left_out]) for left_out in OLD])
+    whole = statistic(list(OLD))
+    centre = 5 * whole - 4 * rest.mean() if corrected else whole
+    return around(centre, variance_of(rest) ** 0.5, 4, level)
+
+
+def two_way(values: np.ndarray) -> tuple:
     """Return a mean over networks with an interval over networks and photographs.
 
-    The first row holds each network's value with all photographs, the others without one each.
+    The first row of values holds those of the networks, each other row those without one
+    photograph.
     """
-    # Open: "two-way jackknife". Both variances are added, the smaller degrees of freedom count,
-    # and the centre is bias-corrected over photographs.
+    # Open: how a jackknife is two-way. The variances are added, the smaller degrees of freedom
+    # count, and the centre is bias-corrected over photographs.
     whole, rest = values[0], values[1:].mean(1)
     n, k = len(whole), len(rest)
-    error = whole.var(ddof=1) / n + (k - 1) / k * ((rest - rest.mean()) ** 2).sum()
-    centre = k * whole.mean() - (k - 1) * rest.mean()
-    return around(centre, error**0.5, min(n, k) - 1, level)
+    error = (whole.var(ddof=1) / n + variance_of(rest)) ** 0.5
+    return around(k * whole.mean() - (k - 1) * rest.mean(), error, min(n, k) - 1, OF_FIVE)
 
 
 def holm(p) -> np.ndarray:
-    """Adjust p-values for their number."""
-    p = np.asarray(p, float)
     order = np.argsort(p)
-    stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
-    adjusted = np.empty(len(p))
-    adjusted[order] = np.minimum(stepped, 1)
-    return adjusted
+    stepped = np.maximum.accumulate(np.asarray(p)[order] * np.arange(len(p), 0, -1))
+    return np.minimum(stepped, 1)[np.argsort(order)]
+
+
+def signs(samples: dict) -> tuple[list, dict]:
+    """Return the sign of each mean that is significant after Holm's correction, 0 of others."""
+    rows = {name: over_seeds(sample) for name, sample in samples.items()}
+    adjusted = holm([ttest_1samp(sample, 0).pvalue for sample in samples.values()])
+    return [np.sign(row[0]) * (p < 0.05) for row, p in zip(rows.values(), adjusted)], rows
+
+
+def sides(rows: dict, bar) -> tuple[np.ndarray, np.ndarray]:
+    """Return which intervals lie wholly above, and which wholly below."""
+    _, low, high = np.transpose([row[:3] for row in rows.values()])
+    return low > bar, high < bar
 
 
 def verdict(reproduced: bool, not_reproduced: bool) -> str:
-    if reproduced:
-        return "reproduced"
-    return "not reproduced" if not_reproduced else "inconclusive"
+    unmet = "not reproduced" if not_reproduced else "inconclusive"
+    return "reproduced" if reproduced else unmet
 
 
-def grade(row, delta: float, above: str = SUPPORTED, below: str = AGAINST) -> str:
-    _, low, high = row
-    return above if low > delta else below if high < delta else UNDERPOWERED
+def graded(row: tuple, delta: float, above: str = SUPPORTED, below: str = AGAINST) -> tuple:
+    return *row, above if row[1] > delta else below if row[2] < delta else UNDERPOWERED
 
 
-def together(grades) -> str:
+def together(rows: dict) -> tuple[str, dict]:
     """Grade a claim by its rows."""
-    evaluable = set(grades) - {NOT_EVALUABLE}
-    if not evaluable:
-        return NOT_EVALUABLE
+    evaluable = {row[-1] for row in rows.values()} - {NOT_EVALUABLE}
     if len(evaluable) == 1:
-        return evaluable.pop()
-    return MIXED if {SUPPORTED, AGAINST} <= evaluable else UNDERPOWERED
-
-
-def listed(rows: dict) -> pd.DataFrame:
-    """Make a table of rows: name -> (value, low, high[, grade])."""
-    head = ["value", "low", "high", "grade"]
-    return pd.DataFrame([(*r, "")[:4] for r in rows.values()], index=list(rows), columns=head)
-
-
-def graded(rows: dict) -> tuple[str, pd.DataFrame]:
-    return together(row[3] for row in rows.values()), listed(rows)
+        return evaluable.pop(), rows
+    either = MIXED if {SUPPORTED, AGAINST} <= evaluable else UNDERPOWERED
+    return either if evaluable else NOT_EVALUABLE, rows
 
 
 # ----------------------------------------------------------------------- PosENet: C1 and C6
 
 
-def agreement(scores: np.ndarray) -> tuple[float, float, float]:
+def icc(scores: np.ndarray) -> tuple:
     """Return ICC(A,1) of networks x trials with its 95 % interval (McGraw & Wong 1996)."""
     n, k = scores.shape
     rows, columns = scores.mean(1) - scores.mean(), scores.mean(0) - scores.mean()
     left = scores - scores.mean() - rows[:, None] - columns
     msr, msc = k * (rows**2).sum() / (n - 1), n * (columns**2).sum() / (k - 1)
     mse = (left**2).sum() / (n - 1) / (k - 1)
-    icc = (msr - mse) / (msr + (k - 1) * mse + k / n * (msc - mse))
-    a, b = k * icc / n / (1 - icc), 1 + k * icc * (n - 1) / n / (1 - icc)
+    value = (msr - mse) / (msr + (k - 1) * mse + k / n * (msc - mse))
+    a, b = k * value / n / (1 - value), 1 + k * value * (n - 1) / n / (1 - value)
     parts = (a * msc) ** 2 / (k - 1) + (b * mse) ** 2 / (n - 1) / (k - 1)
     freedom = (a * msc + b * mse) ** 2 / parts
     lower, upper = fisher.ppf(0.975, n - 1, freedom), fisher.ppf(0.975, freedom, n - 1)
     rest = k * msc + (k * n - k - n) * mse
     low = n * (msr - lower * mse) / (lower * rest + n * msr)
-    return icc, low, n * (upper * msr - mse) / (rest + n * upper * msr)
+    return value, low, n * (upper * msr - mse) / (rest + n * upper * msr)
 
 
 def posenet(data: Path, score: str) -> np.ndarray:
@@ -161,79 +164,60 @@ def posenet(data: Path, score: str) -> np.ndarray:
     return block(rows, score, target=TARGETS, padding=SCHEMES, seed=OLD, trial=range(20))
 
 
-def one_set(data: Path, schemes: slice, threshold: float) -> tuple[dict, str]:
-    rows, sides = {}, {SUPPORTED: [], AGAINST: []}
-    for score in ("spc", "mae"):
-        for target, scores in zip(TARGETS, posenet(data, score)[:, schemes]):
-            row = agreement(scores.reshape(-1, 20))
-            rows[f"{score}, {target}"] = (*row, grade(row, threshold, AGAINST, SUPPORTED))
-        found = [rows[f"{score}, {target}"][3] for target in TARGETS]
-        for side, counts in sides.items():
-            counts.append(found.count(side) >= 3)
-    return rows, next((side for side, enough in sides.items() if all(enough)), UNDERPOWERED)
+def c1(data, text):
+    def of(schemes: slice, bar: float) -> tuple[str, dict]:
+        rows = {}
+        for score in ("spc", "mae"):
+            for target, x in zip(TARGETS, posenet(data, score)[:, schemes]):
+                row = graded(icc(x.reshape(-1, 20)), bar, AGAINST, SUPPORTED)
+                rows[f"{score}, {target}"] = row
+        found = np.reshape([row[-1] for row in rows.values()], (2, 5))
+        met = [side for side in (SUPPORTED, AGAINST) if all((found == side).sum(1) >= 3)]
+        return (*met, UNDERPOWERED)[0], rows
 
-
-def first_c1(data: Path):
-    rows, side = one_set(data, slice(None), numbers(data, "C1")["threshold"])
-    return verdict(side == SUPPORTED, side == AGAINST), listed(rows)
-
-
-def grade_c1(data: Path):
-    delta, rows, sides = numbers(data, "C1")["amended"]["delta"], {}, []
-    for name, schemes in (("all", slice(None)), ("without zeros", slice(1, None))):
-        found, side = one_set(data, schemes, delta)
+    side, rows = of(slice(None), text["threshold"])
+    yield verdict(side == SUPPORTED, side == AGAINST), rows
+    grades, rows = {}, {}
+    for name, schemes in {"all": slice(None), "without zeros": slice(1, None)}.items():
+        grade, found = of(schemes, text["amended"]["delta"])
         rows |= {f"{name}, {key}": row for key, row in found.items()}
-        sides.append(side)
-    # Open: "two sets that disagree are mixed". One that supports beside an underpowered one is
-    # underpowered, by the general rule.
-    return together(sides), listed(rows)
+        grades[name] = (grade,)
+    # Open: "two sets that disagree are mixed". One that supports the claim beside an
+    # underpowered one is underpowered, by the general rule.
+    yield together(grades)[0], rows
 
 
 def contradiction(scores: np.ndarray, seeds: list[int]) -> float:
     """Return how likely two runs contradict each other, of scheme x seed x trial."""
-    # Open: "one trial" is the same one for both networks of a run, and drawn anew for the other
-    # run; a tie in either run counts half, so that a pair of runs gives (1 - sign * sign) / 2.
+    # Open: "one trial" is the same one for both networks of a run, drawn anew for the other run.
+    # A tie in either run counts half: two runs give (1 - sign * sign) / 2.
     n, found = len(seeds), []
     for one, other in combinations(scores[:, seeds], 2):
         sign = np.sign(one[:, None] - other[None]).mean(-1)
-        apart = (
-            sign.sum() ** 2
-            - (sign.sum(0) ** 2).sum()
-            - (sign.sum(1) ** 2).sum()
-            + (sign**2).sum()
-        )
-        found.append((1 - apart / (n * (n - 1)) ** 2) / 2)
-    return float(np.mean(found))
+        shared = (sign.sum(0) ** 2).sum() + (sign.sum(1) ** 2).sum() - (sign**2).sum()
+        found.append((1 - (sign.sum() ** 2 - shared) / (n * (n - 1)) ** 2) / 2)
+    return np.mean(found)
 
 
-def differences(data: Path) -> dict:
-    rows = table(data, "posenet/ppp").query("part == 'trained'")
-    axes = {"layer": LAYERS, "padding": SCHEMES, "seed": OLD, "trial": range(20)}
-    ours = {m: block(rows[rows["metric"] == m], "value", **axes) for m in STRENGTHS}
+def c6(data, text):
+    ppp, axes = table(data, "posenet/ppp").query("part == 'trained'"), {"layer": LAYERS}
+    axes |= {"padding": SCHEMES, "seed": OLD, "trial": range(20)}
     named = ("S-zero", "S-reflect", "S-replicate", "S-circular", "S-randn")
-    bhv = np.stack([accuracy(data, variant)[:5] for variant in named])[None, :, :, None]
+    bhv = np.array([[accuracy(data, variant)[:5, None] for variant in named]])
     others = {"spc": posenet(data, "spc"), "mae": posenet(data, "mae"), "bhv": bhv}
+    ours = {m: block(ppp[ppp["metric"] == m], "value", **axes) for m in METRICS}
 
-    def mean(scores, seeds):
-        return np.mean([contradiction(part, seeds) for part in scores])
+    def mean(parts, seeds):
+        return np.mean([contradiction(part, seeds) for part in parts])
 
-    return {
-        f"{m} - {other}": jackknife(lambda s, a=ours[m], b=b: mean(a, s) - mean(b, s), 5)
-        for m in STRENGTHS
-        for other, b in others.items()
+    rows = {
+        f"{m} - {k}": jackknife(lambda s, a=a, b=b: mean(a, s) - mean(b, s), corrected=False)
+        for (m, a), (k, b) in product(ours.items(), others.items())
     }
-
-
-def first_c6(data: Path):
-    rows = differences(data)
-    bounds = rows.values()
-    return verdict(all(r[2] < 0 for r in bounds), any(r[1] > 0 for r in bounds)), listed(rows)
-
-
-def grade_c6(data: Path):
-    delta = numbers(data, "C6")["amended"]["delta"]
-    rows = differences(data).items()
-    return graded({k: (*row, grade(row, delta, AGAINST, SUPPORTED)) for k, row in rows})
+    above, below = sides(rows, 0)
+    yield verdict(all(below), any(above)), rows
+    delta = text["amended"]["delta"]
+    yield together({k: graded(row, delta, AGAINST, SUPPORTED) for k, row in rows.items()})
 
 
 # --------------------------------------------------------------------------------- BHV: C2
@@ -241,218 +225,127 @@ def grade_c6(data: Path):
 
 def accuracy(data, variant, condition="published", split="leaked", epochs=50, shift=16):
     """Return the accuracies of a variant's networks in percent, by seed."""
-    rows = table(data, "bhv/accuracy")
-    rows = rows[(rows["condition"] == condition) & (rows["variant"] == variant)]
-    rows = rows[(rows["split"] == split) & (rows["epochs"] == epochs) & (rows["shift"] == shift)]
+    rows = table(data, "bhv/accuracy").query("variant == @variant and condition == @condition")
+    rows = rows.query("split == @split and epochs == @epochs and shift == @shift")
     return 100 * rows.sort_values("seed")["accuracy"].to_numpy()
 
 
-def levels_of_bhv() -> dict:
-    canvases = ("0.25", "0.5", "1", "noise", "photograph")
-    return {
-        ("published", ""): {},
-        **{("canvas", c): {"condition": f"canvas-{c}"} for c in canvases},
-        **{("shift", s): {"shift": s} for s in range(9, 16)},
-        # Open: V has no padding whose amount could change. The others are given one amount;
-        # what becomes the same variant twice has no order.
-        ("amount", 1): {"renamed": {"F-zero": "S-zero"}},
-        ("amount", 2): {"renamed": {"S-zero": "F-zero", "S-circular": "S-circular-2"}},
-        ("splits", "independent"): {"split": "independent"},
-        ("shuffling", "yes"): {"condition": "shuffled"},
-        ("length", 100): {"epochs": 100},
-        ("block", 6): {"condition": "block-6"},
-        ("size", 24): {"condition": "size-24", "shift": 8},
-    }
+MAIN = ("V", "S-zero", "S-circular", "F-zero")
+CANVASES = ("0.25", "0.5", "1", "noise", "photograph")
+LEVELS = [
+    ("published", MAIN, {}),
+    *(("canvas", MAIN, {"condition": f"canvas-{canvas}"}) for canvas in CANVASES),
+    *(("shift", MAIN, {"shift": shift}) for shift in range(9, 16)),
+    # Open: no amount of padding makes V equal to the others, so it is left out. They are given
+    # one amount; what becomes the same variant twice has no order.
+    ("amount", ("", "S-zero", "S-circular", "S-zero"), {}),
+    ("amount", ("", "F-zero", "S-circular-2", "F-zero"), {}),
+    ("splits", MAIN, {"split": "independent"}),
+    ("shuffling", MAIN, {"condition": "shuffled"}),
+    ("length", MAIN, {"epochs": 100}),
+    ("block", MAIN, {"condition": "block-6"}),
+    ("size", MAIN, {"condition": "size-24", "shift": 8}),
+]
 
 
-def guilty(data: Path) -> dict:
-    """Return for each factor how many orders and uses of location have flipped."""
-    margin = numbers(data, "C2")["margin"]
-    orders, losses = {}, {}
-    for level, changes in levels_of_bhv().items():
-        renamed = changes.pop("renamed", {})
-        names = [v for v in ("V", "S-zero", "S-circular", "F-zero") if v != "V" or not renamed]
-        moved = {v: accuracy(data, renamed.get(v, v), **changes) for v in names}
-        still = {v: accuracy(data, renamed.get(v, v), **changes | {"shift": 0}) for v in names}
-        losses |= {(level, v): still[v] - moved[v] for v in names}
-        for pair in combinations(names, 2):
-            if len({renamed.get(v, v) for v in pair}) == 2:
-                one, other = (moved[v] for v in pair)
-                same = one.mean() == other.mean()
-                p = 1.0 if same else ttest_ind(one, other, equal_var=False).pvalue
-                orders[level, pair] = np.sign(one.mean() - other.mean()), p
+def c2(data, text):
+    better, p, losses = {}, [], {}
+    for level, (_, names, changes) in enumerate(LEVELS):
+        moved = [accuracy(data, name, **changes) for name in names]
+        for v in range(not names[0], 4):
+            losses[level, v] = accuracy(data, names[v], **changes | {"shift": 0}) - moved[v]
+        for i, j in combinations(range(not names[0], 4), 2):
+            if names[i] != names[j]:
+                difference = moved[i].mean() - moved[j].mean()
+                better[level, (i, j)] = np.sign(difference)
+                test = ttest_ind(moved[i], moved[j], equal_var=False) if difference else None
+                p.append(test.pvalue if test else 1.0)
     # Open: the published condition's own tests count among "all levels".
-    adjusted = holm([p for _, p in orders.values()])
-    answers = {k: sign * (p < 0.05) for (k, (sign, _)), p in zip(orders.items(), adjusted)}
+    answers = {k: sign * (q < 0.05) for (k, sign), q in zip(better.items(), holm(p))}
     bounds = {k: over_seeds(loss, 1 - 0.05 / len(losses)) for k, loss in losses.items()}
-    uses = {k: int(low > margin) - int(high < margin) for k, (_, low, high) in bounds.items()}
-    flips = {}
-    for column, found in enumerate((answers, uses)):
-        for (level, what), answer in found.items():
-            count = flips.setdefault(level[0], [0, 0])
-            count[column] += answer * found[("published", ""), what] < 0
-    del flips["published"]
-    return flips
+    above, below = sides(bounds, text["margin"])
+    answers |= dict(zip(bounds, above.astype(int) - below))
+    flips = {factor: 0 for factor, *_ in LEVELS[1:]}
+    for (level, what), answer in answers.items():
+        if answer * answers[0, what] < 0:
+            flips[LEVELS[level][0]] += 1
+    guilty, rows = sum(map(bool, flips.values())), {k: (n, n, n) for k, n in flips.items()}
+    yield verdict(guilty >= 2, guilty == 0), rows
+    yield SUPPORTED if guilty >= 2 else UNDERPOWERED if guilty else AGAINST, rows
 
 
-def c2(data: Path):
-    flips = guilty(data)
-    # The three columns: flips of either kind, of orders, of uses of location.
-    return sum(map(any, flips.values())), listed({k: (sum(n), *n) for k, n in flips.items()})
-
-
-def first_c2(data: Path):
-    count, rows = c2(data)
-    return verdict(count >= 2, count == 0), rows
-
-
-def grade_c2(data: Path):
-    count, rows = c2(data)
-    return SUPPORTED if count >= 2 else UNDERPOWERED if count else AGAINST, rows
-
-
-# -------------------------------------------------------- patterns, first tests: C3, C4, C5, C7
-
-
-def own(data: Path, name: str) -> pd.DataFrame:
-    rows = table(data, f"patterns/{name}").query("state == 'trained' and scheme == padding")
-    return rows[rows["scheme"].isin(SCHEMES)]
+# ------------------------------------------------------- patterns of photographs: C3, C4, C7
 
 
 def halves(data: Path, pictures: str, n: int) -> np.ndarray:
     """Return the correlation of two halves, scheme x layer x seed."""
-    rows = own(data, "halves").query("data == @pictures and n == @n")
+    rows = own(data, "patterns/halves").query("data == @pictures and n == @n")
     return block(rows, "r", scheme=SCHEMES, layer=LAYERS, seed=OLD)
 
 
-def on_photographs(data: Path, *columns: str) -> list[np.ndarray]:
-    rows = own(data, "metrics").query("data == 'photographs'")
-    return [block(rows, c, scheme=SCHEMES, layer=LAYERS, seed=OLD) for c in columns]
-
-
-def first_c3(data: Path):
-    bar, r = numbers(data, "C3")["threshold"], halves(data, "photographs", 256)
-    cells = np.array([[over_seeds(seeds) for seeds in layers] for layers in r])
-    above, below = (cells[..., 1] > bar).sum(1), (cells[..., 2] < bar).sum(1)
-    names = [(s, k) for s in range(5) for k in range(5)]
-    rows = {f"{SCHEMES[s]}, {LAYERS[k]}": tuple(cells[s, k]) for s, k in names}
-    return verdict(all(above >= 3), any(below >= 3)), listed(rows)
-
-
-def first_c4(data: Path):
-    claim = numbers(data, "C4")
-    power, noise = on_photographs(data, "power", "noise_power")
-    share = np.array([over_seeds(s) for s in (power / (power + noise)).mean(1)])
-    r = np.array([over_seeds(s) for s in halves(data, "plane", 512).mean(1)])
-    above, below = share[:, 1] > claim["obscure"], share[:, 2] < claim["obscure"]
-    rows = {f"share, {s}": tuple(row) for s, row in zip(SCHEMES, share)}
-    rows |= {f"r, {s}": tuple(row) for s, row in zip(SCHEMES, r)}
-    obscure = above[0] and below[1:].sum() >= 3
-    not_obscure = below[0] or above[1:].sum() >= 2
-    revealed, hidden = (r[:, 1] > claim["revealed"]).all(), (r[:, 2] < claim["revealed"]).any()
-    return verdict(obscure and revealed, not_obscure or hidden), listed(rows)
-
-
-def first_c5(data: Path):
-    sizes, rows = (8, 32, 128, 512), own(data, "growth")
-    # Open: both halves of the plane give the share; their mean is taken. The slope is one against
-    # log2 of the number, per doubling.
-    axes = {"scheme": SCHEMES, "seed": OLD, "n": sizes, "layer": LAYERS, "half": (0, 1)}
-    share = block(rows, "separated", **axes).mean((3, 4))
-    found = growth(share, sizes, 0.95)
-    bar = numbers(data, "C5")["threshold"]
-    slopes, values = ([found[f"{part}, {s}"] for s in SCHEMES] for part in ("slope", "value"))
-    rises = all(r[1] > 0 for r in slopes) and all(r[1] > bar for r in values)
-    falls = any(r[2] < 0 for r in slopes) or any(r[2] < bar for r in values)
-    return verdict(rises, falls), listed(found)
-
-
-def growth(share: np.ndarray, sizes, level: float) -> dict:
-    """Return the last value and the slope per doubling of scheme x seed x size."""
-    log = np.log2(sizes) - np.log2(sizes).mean()
-    slope = share @ log / (log @ log)
-    rows = {f"value, {s}": over_seeds(v, level) for s, v in zip(SCHEMES, share[:, :, -1])}
-    return rows | {f"slope, {s}": over_seeds(v, level) for s, v in zip(SCHEMES, slope)}
-
-
-def first_c7(data: Path):
-    (low,) = on_photographs(data, "power_low")
-    layers = (low[-1] > 0).sum(0)
-    row, bar = over_seeds(halves(data, "photographs", 256)[-1].mean(0)), 0.5
-    bar = numbers(data, "C7")["threshold"]
-    rows = {"r": row} | {f"layers, seed {s}": (n, n, n) for s, n in zip(OLD, layers)}
-    many = layers >= 3
-    return verdict(all(many) and row[1] > bar, many.sum() < 3 or row[2] < bar), listed(rows)
-
-
-# --------------------------------------------- photographs and scenes, amended: C3, C4, C5, C7
+def first_photographs(data: Path, column: str) -> np.ndarray:
+    rows = own(data, "patterns/metrics").query("data == 'photographs'")
+    return block(rows, column, scheme=SCHEMES, layer=LAYERS, seed=OLD)
 
 
 @cache
-def photographs(data: Path, state: str, padding: str, scheme: str) -> list:
-    """Return for each seed and layer the products, windows, spreads, means of 37 photographs."""
-    found = []
-    chosen = {"state": state, "padding": padding, "scheme": scheme}
-    tables = {}
-    for name in ("metrics", "pictures", "products"):
-        rows = table(data, f"evidence/{name}")
-        for column, value in chosen.items():
-            rows = rows[rows[column] == value]
-        tables[name] = dict(list(rows.groupby(["seed", "layer"])))
-    for seed in OLD:
-        for layer in LAYERS:
-            pictures = tables["pictures"][seed, layer].set_index("number").sort_index()
-            pairs = tables["products"][seed, layer]
-            g = np.full((len(pictures),) * 2, np.nan)
-            g[pairs["first"], pairs["second"]] = g[pairs["second"], pairs["first"]] = pairs["value"]
-            kept = (pictures["set"] == "debian").to_numpy()
-            (reached,) = tables["metrics"][seed, layer]["influenced"]
-            columns = (pictures[c].to_numpy(float)[kept] for c in ("n", "spread", "mean"))
-            found.append((g[np.ix_(kept, kept)], *columns, reached))
+def photographs(data: Path, *which: str) -> list[tuple]:
+    """Return products, windows, spreads, means and reach, for each seed and layer."""
+    found, tables = [], [table(data, f"evidence/{k}") for k in ("metrics", "pictures", "products")]
+    for column, value in zip(("state", "padding", "scheme"), which):
+        tables = [rows[rows[column] == value] for rows in tables]
+    parts = [dict(list(rows.groupby(["seed", "layer"]))) for rows in tables]
+    for one in product(OLD, LAYERS):
+        metrics, pictures, products = (part[one] for part in parts)
+        upper = products.pivot(index="first", columns="second", values="value").to_numpy()
+        pictures = pictures.sort_values("number").query("set == 'debian'")
+        kept = np.ix_(pictures["number"], pictures["number"])
+        columns = (pictures[name].to_numpy(float) for name in ("n", "spread", "mean"))
+        every = np.where(np.isnan(upper), upper.T, upper)
+        found.append((every[kept], *columns, metrics["influenced"].item()))
     return found
 
 
-def powers(g, n, spread) -> tuple[float, float]:
-    """Return P and V of some photographs."""
-    k, total = len(n), n.sum()
-    power = (g.sum() - np.trace(g)) / (k * (k - 1))
-    between = n @ np.diag(g) - n @ g @ n / total
-    return power, (spread.sum() + between) / (total - 1)
-
-
-def without_each(k: int) -> np.ndarray:
-    """Return masks of all photographs, and of all but one each."""
+def kept_of(k: int) -> np.ndarray:
+    """Return which photographs are kept: all, and all but one each."""
     return np.vstack([np.ones(k, bool), ~np.eye(k, dtype=bool)])
 
 
+def over_layers(found: list) -> np.ndarray:
+    """Return the mean over layers: (all photographs, or without one) x network."""
+    return np.reshape(found, (len(OLD), len(LAYERS), -1)).mean(1).T
+
+
 def shares(data: Path, *which: str) -> np.ndarray:
-    """Return P / (P + V), mean over layers: all photographs or one left out x network."""
+    """Return P / (P + V)."""
     found = []
-    for g, n, spread, _, _ in photographs(data, *which):
-        masks = without_each(len(n))
-        pairs = np.array([powers(g[np.ix_(m, m)], n[m], spread[m]) for m in masks])
-        found.append(pairs[:, 0] / pairs.sum(1))
-    return np.transpose(found).reshape(len(masks), len(OLD), len(LAYERS)).mean(2)
+    for every, windows, spreads, *_ in photographs(data, *which):
+        for kept in kept_of(len(windows)):
+            g, n, spread = every[np.ix_(kept, kept)], windows[kept], spreads[kept]
+            power = (g.sum() - np.trace(g)) / (len(n) * (len(n) - 1))
+            between = n @ np.diag(g) - n @ g @ n / n.sum()
+            found.append(power / (power + (spread.sum() + between) / (n.sum() - 1)))
+    return over_layers(found)
 
 
 def correlations(data: Path, *which: str) -> np.ndarray:
-    """Return the correlation of two halves, mean over divisions and layers; as :func:`shares`."""
-    draw, found = np.random.default_rng(SEED), []
-    for g, _, _, mean, reached in photographs(data, *which):
-        k = len(g)
-        # Open: an odd number is divided into halves that differ by one. Where a photograph is left
-        # out, the divisions stay and lose it, so that no new draws blur the jackknife.
-        if not found:
-            sides = np.argsort(draw.random((DIVISIONS, k)), 1) < k // 2
-        halves_ = sides[None] & without_each(k)[:, None], ~sides[None] & without_each(k)[:, None]
-        a, b = (half / half.sum(-1, keepdims=True) for half in halves_)
+    """Return the correlation of two halves of the photographs, mean over divisions."""
+    # Open: halves of an odd number differ by one. Without a photograph, the divisions stay and
+    # lose it, so that no new draws blur the jackknife.
+    k, found = len(photographs(data, *which)[0][0]), []
+    first = np.argsort(np.random.default_rng(SEED).random((DIVISIONS, k)), 1) < k // 2
+    weights = [side & kept_of(k)[:, None] for side in (first, ~first)]
+    a, b = (side / side.sum(-1, keepdims=True) for side in weights)
+    for g, _, _, mean, influenced in photographs(data, *which):
         # Products and means are over all cells; those that padding cannot touch hold zeros.
-        within, centre = g / reached, mean / reached
-        ag, ma, mb = a @ within, a @ centre, b @ centre
-        both = (ag * b).sum(-1) - ma * mb
-        spread = ((ag * a).sum(-1) - ma**2) * ((b @ within * b).sum(-1) - mb**2)
-        found.append((both / np.sqrt(spread)).mean(1))
-    return np.transpose(found).reshape(k + 1, len(OLD), len(LAYERS)).mean(2)
+        g, mean = g / influenced, mean / influenced
+
+        def covariance(x, y, g=g, mean=mean):
+            return (x @ g * y).sum(-1) - x @ mean * (y @ mean)
+
+        r = covariance(a, b) / (covariance(a, a) * covariance(b, b)) ** 0.5
+        found.append(r.mean(1))
+    return over_layers(found)
 
 
 @cache
@@ -460,315 +353,274 @@ def gate(data: Path) -> dict[str, int]:
     """Return in how many layers each scheme passes the sign-flip test."""
     draw, p = np.random.default_rng(SEED), []
     for scheme in SCHEMES:
-        of_networks = []
         for g, *_ in photographs(data, "trained", scheme, scheme):
-            signs = draw.choice([-1.0, 1.0], (DRAWS, len(g)))
-            flipped = (signs @ g * signs).sum(1)
-            reached = (flipped >= g.sum() - 1e-9 * abs(g).sum()).sum()
-            of_networks.append((1 + reached) / (1 + DRAWS))
-        p.append(np.reshape(of_networks, (len(OLD), len(LAYERS))))
-    pairs = np.minimum(2 * np.median(p, axis=1), 1)
-    passed = holm(pairs.ravel()).reshape(pairs.shape) < 0.05
+            flip = draw.choice([-1.0, 1.0], (FLIPS, len(g)))
+            as_large = (flip @ g * flip).sum(1) >= g.sum() - 1e-9 * abs(g.sum())
+            p.append((1 + as_large.sum()) / (1 + FLIPS))
+    pairs = 2 * np.median(np.reshape(p, (len(SCHEMES), len(OLD), len(LAYERS))), 1)
+    passed = holm(np.minimum(pairs, 1).ravel()).reshape(pairs.shape) < 0.05
     return dict(zip(SCHEMES, passed.sum(1)))
 
 
-def gated(data: Path, scheme: str, row, delta: float) -> tuple:
-    layers, side = gate(data)[scheme], grade(row, delta)
-    if not layers:
-        side = AGAINST
-    elif side == SUPPORTED and layers < 3:
-        side = UNDERPOWERED
-    return (*row, side)
+def gated(data: Path, scheme: str, values: np.ndarray, delta: float) -> tuple:
+    row, layers = graded(two_way(values), delta), gate(data)[scheme]
+    weak = UNDERPOWERED if row[3] == SUPPORTED else row[3]
+    return *row[:3], row[3] if layers >= 3 else weak if layers else AGAINST
 
 
-def r_and_share(data: Path, scheme: str, deltas: dict) -> dict:
-    which = "trained", scheme, scheme
-    found = {"r": (correlations, deltas["delta"]), "share": (shares, deltas["delta_share"])}
-    return {
-        f"{name}, {scheme}": gated(data, scheme, two_way(f(data, *which), FAMILY_OF_FIVE), delta)
-        for name, (f, delta) in found.items()
-    }
+def r_and_share(data: Path, scheme: str, text: dict) -> dict:
+    r, share = (f(data, "trained", scheme, scheme) for f in (correlations, shares))
+    row = gated(data, scheme, share, text["delta_share"])
+    return {f"r, {scheme}": gated(data, scheme, r, text["delta"]), f"share, {scheme}": row}
 
 
-def grade_c3(data: Path):
-    deltas, rows = numbers(data, "C3")["amended"], {}
-    for scheme in SCHEMES:
-        rows |= r_and_share(data, scheme, deltas)
-    return graded(rows)
+def c3(data, text):
+    r, rows = halves(data, "photographs", 256), {}
+    for (i, scheme), (j, layer) in product(enumerate(SCHEMES), enumerate(LAYERS)):
+        rows[f"{scheme}, {layer}"] = over_seeds(r[i, j])
+    above, below = (x.reshape(5, 5).sum(1) >= 3 for x in sides(rows, text["threshold"]))
+    yield verdict(all(above), any(below)), rows
+    parts = [r_and_share(data, scheme, text["amended"]) for scheme in SCHEMES]
+    yield together({name: row for part in parts for name, row in part.items()})
 
 
-def grade_c7(data: Path):
-    deltas = numbers(data, "C7")["amended"]
-    rows = r_and_share(data, "randn", deltas)
-    excess = shares(data, "trained", "randn", "randn") - shares(data, "initial", "optimal", "randn")
-    # Open: the level is C3's, and the gate holds for all three rows.
-    row = two_way(excess, FAMILY_OF_FIVE)
-    return graded(rows | {"excess, randn": gated(data, "randn", row, deltas["delta_excess"])})
+def visibility(data: Path, scheme: str, version: str, n: int) -> tuple:
+    rows = own(data, "evidence/visibility").fillna({"without": ""})
+    rows = rows.query("scheme == @scheme and version == @version and n == @n")
+    without = sorted(rows["without"].unique())  # "" comes first
+    return two_way(block(rows, "area", without=without, seed=OLD, layer=LAYERS).mean(2))
 
 
-def visibility(data: Path, scheme: str, version: str, n: int):
-    rows = table(data, "evidence/visibility")
-    rows = rows[(rows["state"] == "trained") & (rows["scheme"] == scheme)]
-    rows = rows[(rows["version"] == version) & (rows["n"] == n)].fillna({"without": ""})
-    left_out = sorted(rows["without"].unique())  # "" comes first: none
-    return block(rows, "area", without=left_out, seed=OLD, layer=LAYERS).mean(2)
-
-
-def grade_c4(data: Path):
-    deltas, rows = numbers(data, "C4")["amended"], {}
-    versions = ("all channels", "channel mean")
-    for scheme in SCHEMES:
-        for version in versions[scheme == "zeros" :]:
-            row = two_way(visibility(data, scheme, version, 1), FAMILY_OF_FIVE)
+def c4(data, text):
+    power, noise = (first_photographs(data, name) for name in ("power", "noise_power"))
+    share, r = (power / (power + noise)).mean(1), halves(data, "plane", 512).mean(1)
+    a = {f"share, {s}": over_seeds(x) for s, x in zip(SCHEMES, share)}
+    b = {f"r, {s}": over_seeds(x) for s, x in zip(SCHEMES, r)}
+    (above, below), (clear, hidden) = sides(a, text["obscure"]), sides(b, text["revealed"])
+    holds = above[0] and below[1:].sum() >= 3 and all(clear)
+    yield verdict(holds, below[0] or above[1:].sum() >= 2 or any(hidden)), a | b
+    text, rows = text["amended"], {}
+    for scheme, version in product(SCHEMES, ("all channels", "channel mean")):
+        if (scheme, version) != ("zeros", "all channels"):
             below = AGAINST if scheme == "zeros" else SUPPORTED
-            rows[f"1, {version}, {scheme}"] = (*row, grade(row, deltas["delta"], NOT_EVALUABLE, below))
-    # Open: "the same" of 64 maps is both versions; the correlation, too, has C4's level here.
-    for scheme, r in zip(SCHEMES, halves(data, "plane", 512).mean(1)):
-        found = {
-            f"64, {v}": two_way(visibility(data, scheme, v, 64), FAMILY_OF_FIVE) for v in versions
-        }
-        for name, row in (found | {"r": over_seeds(r, FAMILY_OF_FIVE)}).items():
-            rows[f"{name}, {scheme}"] = (*row, grade(row, deltas["delta_revealed"]))
-    return graded(rows)
+            row = visibility(data, scheme, version, 1)
+            rows[f"1, {version}, {scheme}"] = graded(row, text["delta"], NOT_EVALUABLE, below)
+        # Open: "the same" of 64 maps is both versions; the correlation has their level.
+        row = visibility(data, scheme, version, 64)
+        rows[f"64, {version}, {scheme}"] = graded(row, text["delta_revealed"])
+    for scheme, x in zip(SCHEMES, r):
+        rows[f"r, {scheme}"] = graded(over_seeds(x, OF_FIVE), text["delta_revealed"])
+    yield together(rows)
 
 
-def grade_c5(data: Path):
-    deltas, rows = numbers(data, "C5")["amended"], table(data, "evidence/scenes")
-    rows = rows[rows["state"] == "trained"].assign(excess=rows["separated"] - rows["control"])
-    sizes = (8, 32, 128, 512, 2048, 8192)
-    axes = {"scheme": SCHEMES, "seed": OLD, "n": sizes, "layer": LAYERS}
-    found = growth(block(rows, "excess", **axes).mean(3), sizes, FAMILY_OF_FIVE)
-    bars = {"value": deltas["delta"], "slope": deltas["delta_slope"]}
-    return graded({k: (*row, grade(row, bars[k.split(",")[0]])) for k, row in found.items()})
+def c7(data, text):
+    layers = (first_photographs(data, "power_low")[-1] > 0).sum(0)
+    rows = {"r": over_seeds(halves(data, "photographs", 256)[-1].mean(0))}
+    (above,), (below,) = sides(rows, text["threshold"])
+    rows |= {f"layers, seed {seed}": (n, n, n) for seed, n in zip(OLD, layers)}
+    yield verdict(all(layers >= 3) and above, sum(layers >= 3) < 3 or below), rows
+    # Open: the interval of the excess has the level of the others, and the gate holds for it too.
+    text = text["amended"]
+    excess = shares(data, "trained", "randn", "randn") - shares(data, "initial", "optimal", "randn")
+    row = gated(data, "randn", excess, text["delta_excess"])
+    yield together(r_and_share(data, "randn", text) | {"excess, randn": row})
+
+
+# ------------------------------------------------------------------------- many scenes: C5
+
+
+def growth(rows: pd.DataFrame, column: str, sizes: tuple, level: float, **axes) -> dict:
+    """Return the last share of cells, and its slope per doubling of the number."""
+    share = block(rows, column, scheme=SCHEMES, n=sizes, seed=OLD, layer=LAYERS, **axes)
+    share = share.reshape(*share.shape[:3], -1).mean(3)
+    slopes = [np.polyfit(np.log2(sizes), x, 1)[0] for x in share]
+    rows = {f"value, {s}": over_seeds(x[-1], level) for s, x in zip(SCHEMES, share)}
+    return rows | {f"slope, {s}": over_seeds(x, level) for s, x in zip(SCHEMES, slopes)}
+
+
+def c5(data, text):
+    # Open: the share after n scenes is the mean of those of the two halves of the scenes.
+    sizes = (8, 32, 128, 512)
+    rows = growth(own(data, "patterns/growth"), "separated", sizes, 0.95, half=(0, 1))
+    above, below = sides(rows, np.repeat([text["threshold"], 0], 5))
+    yield verdict(all(above), any(below)), rows
+    scenes, text = own(data, "evidence/scenes"), text["amended"]
+    scenes = scenes.assign(excess=scenes["separated"] - scenes["control"])
+    rows = growth(scenes, "excess", (*sizes, 2048, 8192), OF_FIVE)
+    bars = np.repeat([text["delta"], text["delta_slope"]], 5)
+    yield together({k: graded(row, bar) for (k, row), bar in zip(rows.items(), bars)})
 
 
 # --------------------------------------------------------------------- dynamics: C8 to C11
 
+EACH = [(f"{metric}, {scheme}", metric, scheme) for scheme in SCHEMES for metric in METRICS]
+
 
 @cache
-def trajectories(data: Path) -> pd.DataFrame:
-    rows = table(data, "dynamics/trajectories")
-    rows = rows[rows["layer"].notna() & rows["metric"].isin([*STRENGTHS, "raw"])]
-    names = ["batch_norm", "metric", "padding", "test_padding", "step", "seed", "layer"]
-    return rows.set_index(names)["value"].sort_index()
+def curve(data: Path, seeds: range, metric: str, tested: str, trained="", kind="re-estimated"):
+    """Return steps, and the metric as step x layer x seed."""
+    # Per influenced cell, each layer has a factor of its own, which cancels in every ratio here.
+    rows, trained = table(data, "dynamics/trajectories"), trained or tested
+    rows = rows[(rows["metric"] == metric) & (rows["batch_norm"] == kind)]
+    rows = rows.query("padding == @trained and test_padding == @tested and seed in @seeds")
+    steps = np.unique(rows["step"])
+    return steps, block(rows, "value", step=steps, layer=LAYERS, seed=seeds)
 
 
-def curve(data: Path, seeds, metric, scheme, trained=None, statistics="re-estimated"):
-    """Return steps, and the metric as step x seed x layer."""
-    # Per influenced cell each layer has a factor of its own, which cancels in every ratio here.
-    found = trajectories(data).loc[statistics, metric, trained or scheme, scheme]
-    found = found[found.index.get_level_values("seed").isin(seeds)]
-    steps = found.index.get_level_values("step").unique().to_numpy()
-    rows = found.rename("value").reset_index()
-    return steps, block(rows, "value", step=steps, seed=list(seeds), layer=LAYERS)
+def ends(*which) -> np.ndarray:
+    """Return log2 of the first and of the last value, mean over layers, by seed."""
+    return np.log2(curve(*which)[1][[0, -1]]).mean(1)
 
 
-def last(data: Path, seeds, metric: str, scheme: str):
-    steps, values = curve(data, seeds, metric, scheme)
-    return steps, values[:, :, -1]
-
-
-def final_and_initial(data: Path, seeds, metric, scheme, trained=None, statistics="re-estimated"):
-    """Return log2 of the first and the last value, mean over layers, by seed."""
-    _, values = curve(data, seeds, metric, scheme, trained, statistics)
-    return np.log2(values[[-1, 0]]).mean(2)
+def change(*which) -> np.ndarray:
+    initial, final = ends(*which)
+    return final - initial
 
 
 def half_time(steps: np.ndarray, values: np.ndarray) -> float:
     """Return log2(1 + step) after which the values stay at or above half of the last one."""
-    below = np.flatnonzero(values < values[-1] / 2)
-    place = np.log2(1 + steps)
+    half, place = values[-1] / 2, np.log2(1 + steps)
+    below = np.flatnonzero(values < half)
     if not len(below):
         return 0.0
+    # Open: an excess that ends below 0 is below its half at the end: all steps.
     i = below[-1]
-    # Open: an excess that ends below 0 never stays above its half: all steps.
-    if i == len(values) - 1:
-        return place[-1]
-    return np.interp(values[-1] / 2, values[i : i + 2], place[i : i + 2])
+    return place[i] if i == len(place) - 1 else np.interp(half, values[i : i + 2], place[i : i + 2])
 
 
-def rows_of(schemes=SCHEMES, names=STRENGTHS):
-    return [(scheme, name) for scheme in schemes for name in names]
+def in_steps(steps: np.ndarray, values: np.ndarray) -> tuple:
+    return tuple(2 ** np.array(over_seeds([half_time(steps, one) for one in values.T])) - 1)
 
 
-def in_steps(row) -> tuple:
-    return tuple(2 ** np.array(row) - 1)
+def excess(data: Path, metric: str, scheme: str) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Return steps, the excess in the last layer, and whether its end may be 0."""
+    steps, values = curve(data, NEW, metric, scheme)
+    values = values[:, -1] - values[0, -1]
+    _, low, high = over_seeds(values[-1])
+    return steps, values, low <= 0 <= high
 
 
-def first_c8(data: Path):
-    rows = {}
-    for scheme, metric in rows_of():
-        steps, values = last(data, OLD, metric, scheme)
-        times = [half_time(steps, one) for one in values.T]
-        rows[f"{metric}, {scheme}"] = in_steps(over_seeds(times))
-    bar = numbers(data, "C8")["threshold"] * steps[-1]
-    bounds = rows.values()
-    return verdict(all(r[2] < bar for r in bounds), any(r[1] > bar for r in bounds)), listed(rows)
+def c8(data, text):
+    first, rows = {}, {}
+    for name, metric, scheme in EACH:
+        steps, values = curve(data, OLD, metric, scheme)
+        first[name] = in_steps(steps, values[:, -1])
+    above, below = sides(first, text["threshold"] * steps[-1])
+    yield verdict(all(below), any(above)), first
+    for name, metric, scheme in EACH:
+        steps, values, none = excess(data, metric, scheme)
+        row, delta = in_steps(steps, values), text["amended"]["delta"] * steps[-1]
+        rows[name] = (*row, NOT_EVALUABLE) if none else graded(row, delta, AGAINST, SUPPORTED)
+    yield together(rows)
 
 
-def excess(data: Path, metric: str, scheme: str):
-    steps, values = last(data, NEW, metric, scheme)
-    return steps, values - values[0]
+def c9(data, text):
+    samples, rows = {}, {}
+    for name, metric, scheme in EACH:
+        steps, values = curve(data, OLD, metric, scheme)
+        late = steps >= text["first_step"]
+        samples[name] = np.polyfit(np.log2(steps[late]), np.log2(values[late, -1]), 1)[0]
+    found, first = signs(samples)
+    yield verdict(min(found) > 0, min(found) < 0), first
+    text = text["amended"]
+    for name, metric, scheme in EACH:
+        steps, values, none = excess(data, metric, scheme)
+        pair = values[[list(steps).index(text["first_step"]), -1]]
+
+        def ratio(kept, pair=pair):
+            early, late = pair[:, kept].mean(1)
+            return np.log2(late / early) if min(early, late) > 0 else np.nan
+
+        # Open: an excess that is not above 0 has no log2, also where both are below 0; "covers 0"
+        # is asked at 95 %, as in C8.
+        row = jackknife(ratio, corrected=True, level=OF_FIVE)
+        undefined = none or np.isnan(row[0])
+        rows[name] = (*row, NOT_EVALUABLE) if undefined else graded(row, text["delta"])
+    yield together(rows)
 
 
-def grade_c8(data: Path):
-    delta, rows = numbers(data, "C8")["amended"]["delta"], {}
-    for scheme, metric in rows_of():
-        steps, values = excess(data, metric, scheme)
-        _, low, high = over_seeds(values[-1])
-        row = in_steps(over_seeds([half_time(steps, one) for one in values.T]))
-        side = grade(row, delta * steps[-1], AGAINST, SUPPORTED)
-        rows[f"{metric}, {scheme}"] = (*row, NOT_EVALUABLE if low <= 0 <= high else side)
-    return graded(rows)
+def c10(data, text):
+    kinds = ("running", "re-estimated")
+    samples = {
+        f"{name}, {kind}": change(data, OLD, metric, scheme, "", kind)
+        for kind, (name, metric, scheme) in product(kinds, EACH)
+    }
+    found, rows = signs(samples)
+    yield verdict(min(found) > 0, min(found) < 0), rows
+    rows, delta = {}, text["amended"]["delta"]
+    for metric, scheme in product(("mae", "raw", "snr"), SCHEMES):
+        row = over_seeds(change(data, NEW, metric, scheme), OF_FIVE)
+        rows[f"{metric}, {scheme}"] = graded(row, delta)
+    yield together(rows)
 
 
-def significant(samples: dict) -> tuple[dict, list[int]]:
-    """Return means with intervals, and the sign of each that Holm's correction leaves."""
-    rows = {name: over_seeds(sample) for name, sample in samples.items()}
-    adjusted = holm([ttest_1samp(sample, 0).pvalue for sample in samples.values()])
-    signs = [np.sign(row[0]) * (p < 0.05) for row, p in zip(rows.values(), adjusted)]
-    return rows, signs
-
-
-def signs_decide(samples: dict):
-    rows, signs = significant(samples)
-    return verdict(min(signs) > 0, min(signs) < 0), listed(rows)
-
-
-def first_c9(data: Path):
-    start, samples = numbers(data, "C9")["first_step"], {}
-    for scheme, metric in rows_of():
-        steps, values = last(data, OLD, metric, scheme)
-        later = steps >= start
-        fit = np.polyfit(np.log2(steps[later]), np.log2(values[later]), 1)
-        samples[f"{metric}, {scheme}"] = fit[0]
-    return signs_decide(samples)
-
-
-def grade_c9(data: Path):
-    amended, rows = numbers(data, "C9")["amended"], {}
-    for scheme, metric in rows_of():
-        steps, values = excess(data, metric, scheme)
-        early, late = values[steps == amended["first_step"]][0], values[-1]
-
-        def ratio(seeds, early=early, late=late):
-            with np.errstate(invalid="ignore", divide="ignore"):
-                return np.log2(late[seeds].mean() / early[seeds].mean())
-
-        # Open: bias-corrected, as METHOD centres a jackknife; 95 % for "covers 0", as in C8.
-        row = jackknife(ratio, len(NEW), FAMILY_OF_FIVE, corrected=True)
-        _, low, high = over_seeds(late)
-        undefined = low <= 0 <= high or not np.isfinite(row).all()
-        side = NOT_EVALUABLE if undefined else grade(row, amended["delta"])
-        rows[f"{metric}, {scheme}"] = (*row, side)
-    return graded(rows)
-
-
-def first_c10(data: Path):
-    samples = {}
-    for statistics in ("running", "re-estimated"):
-        for scheme, metric in rows_of():
-            final, initial = final_and_initial(data, OLD, metric, scheme, None, statistics)
-            samples[f"{metric}, {scheme}, {statistics}"] = final - initial
-    return signs_decide(samples)
-
-
-def grade_c10(data: Path):
-    delta, rows = numbers(data, "C10")["amended"]["delta"], {}
-    for scheme, metric in rows_of(names=["mae", "raw", "snr"]):
-        final, initial = final_and_initial(data, NEW, metric, scheme)
-        row = over_seeds(final - initial, FAMILY_OF_FIVE)
-        rows[f"{metric}, {scheme}"] = (*row, grade(row, delta))
-    return graded(rows)
-
-
-def dependence(data: Path, seeds, metric: str, corrected: bool):
-    """Return part (a) of C11: spread over schemes against the change by learning."""
-    both = np.array([final_and_initial(data, seeds, metric, scheme) for scheme in SCHEMES])
+def dependence(data: Path, seeds: range, metric: str, corrected: bool) -> tuple:
+    """Return (a) of C11: how the schemes differ, against how learning changes them."""
+    both = np.array([ends(data, seeds, metric, scheme) for scheme in SCHEMES])
 
     def log_ratio(kept):
-        final, initial = both[:, 0, kept].mean(1), both[:, 1, kept].mean(1)
-        # Open: a standard deviation of five schemes as a sample, divided by four.
+        initial, final = both[..., kept].mean(2).T
+        # Open: the standard deviation of five schemes is that of a sample.
         return np.log2(final.std(ddof=1) / np.sqrt(((final - initial) ** 2).mean()))
 
-    return tuple(2 ** np.array(jackknife(log_ratio, len(seeds), corrected=corrected)))
+    return tuple(2 ** np.array(jackknife(log_ratio, corrected)))
 
 
-def over_control(data: Path, seeds, metric: str, scheme: str, control: str) -> np.ndarray:
-    under = [final_and_initial(data, seeds, metric, scheme, p)[0] for p in (scheme, control)]
-    return under[0] - under[1]
+def over_control(data: Path, seeds: range, metric: str, scheme: str, control: str) -> np.ndarray:
+    return ends(data, seeds, metric, scheme)[1] - ends(data, seeds, metric, scheme, control)[1]
 
 
-def first_c11(data: Path):
-    a = {f"a, {metric}": dependence(data, OLD, metric, False) for metric in STRENGTHS}
-    samples = {
-        f"b, {m}, {s}": over_control(data, OLD, m, s, "optimal") for s, m in rows_of()
-    }
-    b, signs = significant(samples)
-    reproduced = all(row[2] < 1 for row in a.values()) and min(signs) > 0
-    against = any(row[1] > 1 for row in a.values()) or min(signs) < 0
-    return verdict(reproduced, against), listed(a | b)
+def learnt_share(y: np.ndarray) -> float:
+    """Return (b) of C11, of scheme of training x scheme of testing x seed."""
 
-
-def trained_share(y: np.ndarray) -> float:
-    """Return the share of training and of its match with testing, of train x test x seed."""
-    # Open: "match" is read as the interaction of the two schemes. Components by the method of
+    # Open: "match" is read as the interaction of the two schemes; components by the method of
     # moments, schemes and seeds random; a negative one counts as 0.
-    (a, b, n), squares = y.shape, {}
-    centred = y - y.mean()
-    for axes in [(0,), (1,), (2,), (0, 1), (0, 2), (1, 2), (0, 1, 2)]:
-        effect = centred.mean(tuple({0, 1, 2} - set(axes)), keepdims=True)
-        for k in range(1, len(axes)):
-            for part in combinations(axes, k):
-                effect = effect - squares[part][1]
-        freedom = np.prod([y.shape[axis] - 1 for axis in axes])
-        reps = y.size / effect.size
-        squares[axes] = reps * (effect**2).sum() / freedom, effect
-    train, test, both, train_seed, test_seed, left = (
-        squares[axes][0] for axes in [(0,), (1,), (0, 1), (0, 2), (1, 2), (0, 1, 2)]
-    )
-    learnt = max(0, (train - both - train_seed + left) / (b * n)) + max(0, (both - left) / n)
-    return learnt / (learnt + max(0, (test - both - test_seed + left) / (a * n)))
+    def square(*which: int) -> float:
+        effect = y
+        for axis in range(3):
+            mean = effect.mean(axis, keepdims=True)
+            effect = effect - mean if axis in which else np.broadcast_to(mean, y.shape)
+        return (effect**2).sum() / np.prod([y.shape[axis] - 1 for axis in which])
+
+    (a, b, n), both, left = y.shape, square(0, 1), square(0, 1, 2)
+    training = max(0, (square(0) - both - square(0, 2) + left) / (b * n))
+    testing = max(0, (square(1) - both - square(1, 2) + left) / (a * n))
+    learnt = training + max(0, (both - left) / n)
+    return learnt / (learnt + testing)
 
 
-def grade_c11(data: Path):
-    deltas, rows = numbers(data, "C11")["amended"], {}
-    for metric in STRENGTHS:
+def c11(data, text):
+    a = {f"a, {metric}": dependence(data, OLD, metric, False) for metric in METRICS}
+    samples = {f"b, {name}": over_control(data, OLD, m, s, "optimal") for name, m, s in EACH}
+    (found, b), (above, below) = signs(samples), sides(a, 1)
+    yield verdict(all(below) and min(found) > 0, any(above) or min(found) < 0), a | b
+    text, rows = text["amended"], {}
+    for metric in METRICS:
         row = dependence(data, NEW, metric, True)
-        rows[f"a, {metric}"] = (*row, grade(row, deltas["delta"], AGAINST, SUPPORTED))
-    crossed = [
-        [final_and_initial(data, NEW, "mae", test, train)[0] for test in SCHEMES]
-        for train in SCHEMES
-    ]
-    y = np.array(crossed)
-    row = jackknife(lambda seeds: trained_share(y[..., seeds]), len(NEW), corrected=True)
-    rows["b, mae"] = (*row, grade(row, deltas["delta_share"]))
-    # Open: "a network's metric" in (c) is each of the two, as everywhere in C8 to C11.
-    for metric in STRENGTHS:
+        rows[f"a, {metric}"] = graded(row, text["delta"], AGAINST, SUPPORTED)
+        # Open: "a network's metric" in (c) is each of the two, as everywhere in C8 to C11.
         ratios = [over_control(data, NEW, metric, scheme, "mixed") for scheme in SCHEMES]
-        row = over_seeds(np.mean(ratios, 0))
-        rows[f"c, {metric}"] = (*row, grade(row, deltas["delta_ratio"]))
-    return graded(rows)
+        rows[f"c, {metric}"] = graded(over_seeds(np.mean(ratios, 0)), text["delta_ratio"])
+    y = [ends(data, NEW, "mae", test, train)[1] for train, test in product(SCHEMES, SCHEMES)]
+    y = np.reshape(y, (5, 5, -1))
+    row = jackknife(lambda kept: learnt_share(y[..., kept]), True)
+    yield together(rows | {"b, mae": graded(row, text["delta_share"])})
 
 
 # ----------------------------------------------------------------------------------- report
 
-CLAIMS = [f"C{number}" for number in range(1, 12)]
+CLAIMS = {test.__name__.upper(): test for test in (c1, c2, c3, c4, c5, c6, c7, c8, c9, c10, c11)}
 
 
-def first(claim: str, data: str | Path) -> tuple[str, pd.DataFrame]:
-    """Return the verdict of a claim's first test, and its rows: value, low, high."""
-    return globals()[f"first_{claim.lower()}"](Path(data))
-
-
-def amended(claim: str, data: str | Path) -> tuple[str, pd.DataFrame]:
-    """Return the grade of a claim's amended test, and its rows: value, low, high, grade."""
-    return globals()[f"grade_{claim.lower()}"](Path(data))
+def outcomes(claim: str, data: str | Path):
+    """Yield the first verdict and its rows, then the grade and its rows."""
+    text = yaml.safe_load((Path(data) / "claims.yaml").read_text(encoding="utf-8"))[claim]
+    for outcome, rows in CLAIMS[claim](Path(data), text):
+        listed = [(*row, "")[:4] for row in rows.values()]
+        yield outcome, pd.DataFrame(listed, list(rows), ["value", "low", "high", "grade"])
 
 
 if __name__ == "__main__":
-    folder = Path(*sys.argv[1:2] or ["data"])
-    for kind in (first, amended):
-        for claim in CLAIMS:
-            outcome, found = kind(claim, folder)
-            print(f"\n{claim} {kind.__name__}: {outcome}\n{found.round(4).to_string()}")
+    for claim in CLAIMS:
+        for outcome, rows in outcomes(claim, Path(*sys.argv[1:2] or ["data"])):
+            print(f"\n{claim}: {outcome}\n{rows.round(4).to_string()}")
