@@ -394,7 +394,7 @@ def _c6(data: Path, numbers) -> Iterator[pd.DataFrame]:
 
 @cache
 def _fresh(data: Path) -> pd.DataFrame:
-    rows = dynamics_design.trajectories(data)
+    rows = dynamics_design.trajectories(data, fresh=True)
     return rows[(rows["family"] == "resnet") & rows["seed"].isin(FRESH_SEEDS["resnet"])]
 
 
