@@ -41,10 +41,14 @@ class Amendment:
         The photographs, scenes or networks that decide, which the first test did not use.
     statistic, grades : str
         What is computed, and how its rows are graded.
+    would_change : str
+        What else would change our mind; it decides nothing.
     because : dict of str to str
         The reason of each smallest effect of interest, by its name in `numbers`.
     numbers : dict of str to float
         Smallest effects of interest, ``delta`` and others, and constants of the test.
+    guard : str
+        The grade of the shipped tables, as a claim's.
     """
 
     reason: str
@@ -52,8 +56,10 @@ class Amendment:
     uses: str
     statistic: str
     grades: str
+    would_change: str
     because: Mapping[str, str]
     numbers: Mapping[str, float]
+    guard: str = ""
 
     def markdown(self) -> str:
         """Return the test as a paragraph of text for a page."""
@@ -69,6 +75,7 @@ class Amendment:
             "Statistic": self.statistic,
             "Smallest effect of interest": "; ".join(deltas),
             "Grades": self.grades,
+            "What would change our mind": self.would_change,
         }
         return "\n\n".join(f"*{name}.* {text}" for name, text in lines.items())
 
@@ -90,10 +97,11 @@ class Claim:
         What had been seen when the test was written.
     beside_it : str
         What is reported with it and decides nothing.
-    expected : str
-        The verdict that the shipped tables give; another one fails the tests.
+    guard : str
+        The verdict of the shipped tables, added with them. It predicts nothing: it guards against
+        regressions, since another verdict fails the tests.
     reason : str
-        Why `expected` was changed, if it was.
+        Why `guard` was changed, if it was.
     chapter : str
         Stem of the notebook that shows it.
     numbers : dict of str to float
@@ -111,7 +119,7 @@ class Claim:
     not_reproduced: str = ""
     known: str = ""
     beside_it: str = ""
-    expected: str = ""
+    guard: str = ""
     reason: str = ""
     chapter: str = ""
     numbers: Mapping[str, float] = field(default_factory=dict)

@@ -27,7 +27,7 @@ FAMILY = "resnet"
 
 
 class VerdictChanged(PPPError):
-    """A verdict is not the one that the ledger expects."""
+    """A verdict is another one than the ledger's guard against regressions."""
 
 
 def of_trained(data: Path, *names: str) -> list[pd.DataFrame]:
@@ -182,7 +182,7 @@ def table(verdicts: Sequence[Verdict]) -> pd.DataFrame:
     -------
     DataFrame
         claim (its number), says, verdict, because, chapter (a stem; empty without a test),
-        expected (the verdict that the ledger expects), changed.
+        guard (the verdict that the ledger holds against regressions), changed.
 
     Examples
     --------
@@ -197,16 +197,16 @@ def table(verdicts: Sequence[Verdict]) -> pd.DataFrame:
                 "verdict": verdict.verdict,
                 "because": verdict.because,
                 "chapter": verdict.claim.chapter,
-                "expected": verdict.claim.expected or NOT_TESTED,
+                "guard": verdict.claim.guard or NOT_TESTED,
             }
             for verdict in verdicts
         ]
     )
-    return rows.assign(changed=rows["verdict"] != rows["expected"])
+    return rows.assign(changed=rows["verdict"] != rows["guard"])
 
 
-def require_expected(verdicts: Sequence[Verdict]) -> None:
-    """Refuse verdicts that the ledger does not expect.
+def require_unchanged(verdicts: Sequence[Verdict]) -> None:
+    """Refuse verdicts that differ from the ledger's guard against regressions.
 
     Raises
     ------
@@ -215,12 +215,11 @@ def require_expected(verdicts: Sequence[Verdict]) -> None:
 
     Examples
     --------
-    >>> require_expected(judge(["C8"]))
+    >>> require_unchanged(judge(["C8"]))
     """
     rows = table(verdicts)
     for row in rows[rows["changed"]].itertuples():
         raise VerdictChanged(
-            f"{row.claim} is {row.verdict!r} now ({row.because}), and {row.expected!r} was "
-            "expected; if the new verdict is right, change `expected` in data/claims.yaml and "
-            "give the `reason`"
+            f"{row.claim} is {row.verdict!r} now ({row.because}), and was {row.guard!r}; if the "
+            "new verdict is right, change `guard` in data/claims.yaml and give the `reason`"
         )

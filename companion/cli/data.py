@@ -11,13 +11,17 @@ from companion.cli.options import PATH, WHOLE, Command, print_table
 @click.argument("claims", nargs=-1, metavar="[CLAIM]...", help="such as C8; without, all")
 @click.option("--data", type=PATH, help="folder of the tables; default: the shipped ones")
 def claims(claims, data) -> None:
-    """Compute the verdict of every claim of the paper; fails if one is not as expected."""
+    """Compute the verdict and the grade of every claim; fails if one is another than it was."""
     from studies import ledger
+    from studies.evidence import grades
 
     verdicts = ledger.judge(claims, data or ledger.DATA)
-    columns = ["claim", "verdict", "says", "because"]
-    print_table([columns, *ledger.table(verdicts)[columns].itertuples(index=False)])
-    ledger.require_expected(verdicts)
+    graded = [grades.judge(verdict.claim.id, data or ledger.DATA) for verdict in verdicts]
+    columns = ["claim", "first verdict", "small networks", "says", "effect"]
+    rows = grades.table(verdicts, graded)[columns]
+    print_table([columns, *rows.itertuples(index=False)])
+    ledger.require_unchanged(verdicts)
+    grades.require_unchanged(graded)
 
 
 @click.command(cls=Command)

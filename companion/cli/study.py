@@ -20,6 +20,7 @@ STUDIES = {
     "bhv": ("bhv", "Train the networks of the border-handling-variants study."),
     "posenet": ("posenet", "Train the read-outs of the PosENet study."),
     "patterns": ("patterns", "Measure PPP of every small network."),
+    "evidence": ("evidence", "Measure what the amended tests of the claims are decided on."),
     "zoo": ("dynamics", "Train and measure the small networks."),
     "survey": ("survey", "Examine torchvision's networks: which can be measured, or why not."),
 }
@@ -151,5 +152,5 @@ def _alias(name: str) -> click.Command:
     return alias
 
 
-ALIASES = {name: _alias(name) for name in STUDIES}
+ALIASES = {name: _alias(name) for name in STUDIES if name != "evidence"}
 bhv, posenet, patterns, zoo, survey = ALIASES.values()

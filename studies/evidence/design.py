@@ -148,7 +148,7 @@ def _rendered(part: str, side: int) -> Tensor:
     """Render the scenes of a part, eight bits a channel as a camera gives them."""
     pixels, corner = torch.empty(SCENES[-1], 3, side, side, dtype=torch.uint8), -(side - 96) // 2
     for start in range(0, len(pixels), 256):
-        turn = np.arange(start, start + 256)
+        turn = np.arange(start, min(start + 256, len(pixels)))
         shapes = [SHAPES[i % len(SHAPES)] for i in turn]
         place = np.full(len(turn), corner)
         drawn = render_windows(_FIRST[part] + turn, shapes, place, place, side)

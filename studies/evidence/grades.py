@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -16,13 +17,14 @@ import pandas as pd
 from ppp.errors import ParameterError, unknown
 from ppp.metrics import Estimate, jackknife
 from ppp.statistics import halves, sign_flip_test, unbiased_power
-from studies import ledger, paths
+from studies import figures, ledger, paths
 from studies.claims import (
     AGAINST,
     NOT_EVALUABLE,
     SUPPORTED,
     UNDERPOWERED,
     Claim,
+    Verdict,
     claim,
     grade,
     grades,
@@ -33,6 +35,9 @@ from studies.networks.names import FRESH_SEEDS, PADDINGS
 from studies.patterns import design as patterns_design
 from studies.posenet import analysis as posenet
 from studies.stats import holm, mean_interval, per_seed, two_way
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 RANDN = "randn"
 FAMILY_LEVEL = 1 - 0.05 / 5
@@ -57,6 +62,19 @@ class Graded:
     claim: Claim
     grade: str
     rows: pd.DataFrame = field(repr=False)
+
+    @property
+    def effect(self) -> str:
+        """The row that lies closest to its threshold, in half widths of its interval."""
+        rows = self.rows.dropna(subset=["low", "high"])
+        if rows.empty:
+            return "undefined"
+        wide = (rows["high"] - rows["low"]).clip(lower=1e-12)
+        row = rows.loc[((rows["value"] - rows["delta"]).abs() / wide).idxmin()]
+        return (
+            f"{row['part']}, {row['row']}: {row['value']:.3g}\u00a0[{row['low']:.3g},\u00a0"
+            f"{row['high']:.3g}] against {row['delta']:.3g}"
+        )
 
     @property
     def because(self) -> str:
@@ -92,7 +110,76 @@ def judge(name: str, data: str | Path = paths.DATA) -> Graded:
     if name not in _TESTS:
         raise ParameterError(unknown("claim", name, _TESTS))
     rows = pd.concat(_TESTS[name](Path(data), claim(name).amended.numbers), ignore_index=True)
-    return Graded(claim(name), grade(rows["grade"]), rows)
+    decides = rows["decides"] if "decides" in rows else rows["grade"]
+    return Graded(claim(name), grade(decides), rows)
+
+
+def beside(verdict: Verdict) -> str:
+    """Return, for a page, the grade of a claim beside the verdict of its first test.
+
+    Examples
+    --------
+    >>> beside(ledger.judge(["C2"])[0])[:17]
+    '**C2: supported**'
+    """
+    new = judge(verdict.claim.id)
+    return (
+        f"**{new.claim.id}: {new.grade}** (amended test; {new.because}). First test: "
+        f"*{verdict.verdict}*, {verdict.because}."
+    )
+
+
+def figure(graded: Graded) -> Figure:
+    """Draw the rows of a claim with their intervals and thresholds, a panel for each part."""
+    kinds = pd.CategoricalDtype([SUPPORTED, UNDERPOWERED, AGAINST, NOT_EVALUABLE])
+    return figures.forest(
+        graded.rows.astype({"grade": kinds}),
+        "row",
+        "value",
+        "low",
+        "high",
+        group="grade",
+        panel="part",
+        reference="delta",
+    )
+
+
+def table(verdicts: Sequence[Verdict], graded: Sequence[Graded]) -> pd.DataFrame:
+    """Return the ledger: first verdict, grade by kind of evidence, effect, a row per claim."""
+    pairs = zip(verdicts, graded, strict=True)
+    return pd.DataFrame(
+        {
+            "claim": new.claim.id,
+            "says": new.claim.claim,
+            "first verdict": old.verdict,
+            "small networks": new.grade,
+            "real networks": "not yet",
+            "effect": new.effect,
+            "because": new.because,
+            "why": new.claim.amended.reason,
+        }
+        for old, new in pairs
+    )
+
+
+def require_unchanged(graded: Sequence[Graded]) -> None:
+    """Refuse grades that differ from the ledger's guard against regressions.
+
+    Raises
+    ------
+    ppp.errors.PPPError
+        Names the first, and says what to do.
+
+    Examples
+    --------
+    >>> require_unchanged([judge("C2")])
+    """
+    for one in graded:
+        if one.grade != (guard := one.claim.amended.guard):
+            raise ledger.VerdictChanged(
+                f"{one.claim.id} is {one.grade!r} now ({one.because}), and was {guard!r}; if the "
+                "new grade is right, change `guard` in its amended test in data/claims.yaml"
+            )
 
 
 def _rows(part: str, table: pd.DataFrame, delta: float, *, above: bool = True) -> pd.DataFrame:
@@ -107,9 +194,9 @@ def _rows(part: str, table: pd.DataFrame, delta: float, *, above: bool = True) -
 @cache
 def _maps(data: Path, state: str) -> dict[tuple[str, int, str], tuple]:
     """Return products, counts and spreads of each network (scheme, seed) and layer."""
+    pictures, products = (design.read(name, data / "evidence") for name in ("pictures", "products"))
     pictures, products = (
-        design.read(name, data / "evidence").query("family == 'resnet' and state == @state")
-        for name in ("pictures", "products")
+        t[(t["family"] == "resnet") & (t["state"] == state)] for t in (pictures, products)
     )
     if state == "trained":
         pictures, products = (t[t["scheme"] == t["padding"]] for t in (pictures, products))
@@ -274,19 +361,18 @@ def _c1(data: Path, numbers) -> Iterator[pd.DataFrame]:
         table = posenet.repeatability(part[part["metric"].isin([posenet.SPC, posenet.MAE])])
         table = table.assign(row=table["metric"] + ", " + table["setting"], value=table["icc"])
         graded = _rows(label, table, numbers["delta"], above=False)
-        # Three targets of both scores decide a set; its other rows go with it.
+        # Three targets of both scores decide a set.
         counts = pd.crosstab(table["metric"], graded["grade"]).min()
         sets = [name for name in (SUPPORTED, AGAINST) if counts.get(name, 0) >= 3]
-        yield graded.assign(grade=sets[0] if sets else UNDERPOWERED)
+        yield graded.assign(decides=sets[0] if sets else UNDERPOWERED)
 
 
 def _c2(data: Path, numbers) -> Iterator[pd.DataFrame]:
     table = ledger.JUDGES["C2"](data).table
     guilty = table["guilty"].sum()
     named = SUPPORTED if guilty >= 2 else UNDERPOWERED if guilty else AGAINST
-    flipped = table[["orders flipped", "uses flipped"]].map(lambda text: int(text.split()[0]))
-    rows = pd.DataFrame({"row": table["factor"], "value": flipped.sum(axis=1)})
-    yield rows.assign(part="answers that flipped", delta=0.5, low=np.nan, high=np.nan, grade=named)
+    row = f"of {len(table)} factors"
+    yield _frame([(row, guilty, np.nan, np.nan)]).assign(part="guilty", delta=2, grade=named)
 
 
 def _c6(data: Path, numbers) -> Iterator[pd.DataFrame]:
@@ -301,7 +387,7 @@ def _c6(data: Path, numbers) -> Iterator[pd.DataFrame]:
 @cache
 def _fresh(data: Path) -> pd.DataFrame:
     rows = dynamics_design.trajectories(data)
-    return rows[(rows["family"] == "resnet") & rows["seed"].isin(FRESH_SEEDS)]
+    return rows[(rows["family"] == "resnet") & rows["seed"].isin(FRESH_SEEDS["resnet"])]
 
 
 def _excess(data: Path) -> pd.DataFrame:

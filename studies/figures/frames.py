@@ -116,6 +116,7 @@ def bands(
     xlabel: str | None = None,
     ylabel: str | None = None,
     floor: str | None = None,
+    limits: tuple[float, float] | None = None,
     marks: Mapping[str, float] | None = None,
     live: pd.DataFrame | None = None,
 ) -> Figure:
@@ -142,6 +143,8 @@ def bands(
         Axis labels with units; the column names without them.
     floor : str, optional
         Column of the noise floor; its arithmetic mean is drawn dashed in the line's colour.
+    limits : tuple of float, optional
+        Beyond which no value can lie, such as (0, 100) for percentages: intervals are cut there.
     marks : mapping of label to x, optional
         Where to draw a labelled vertical line, in every panel.
     live : DataFrame, optional
@@ -185,6 +188,8 @@ zeros: 0.5 [-2.68, 3.68] at 0, 1 [1, 1] at 4.'
             if rows.empty:
                 continue
             table = lines[panel, kind, name] = _averages(rows[x], rows[y], logy)
+            if limits is not None:
+                table[["low", "high"]] = table[["low", "high"]].clip(*limits)
             drawn = style.look(i) | {"label": say.who(name, kind), "markersize": 4.5}
             if kind is not None:
                 drawn |= {"linestyle": ":", "markersize": 9, "markerfacecolor": "none"}
@@ -212,6 +217,8 @@ zeros: 0.5 [-2.68, 3.68] at 0, 1 [1, 1] at 4.'
     head = say.against(count, xlabel, ylabel, logx) + say.in_panels(panels, col)
     mean = "geometric mean" if logy else "mean"
     head += f", {mean} over {say.repeats(lines, None)} values of {unit} with 95 % interval"
+    if limits is not None:
+        head += " cut at " + " and ".join(map(number, limits))
     if live is not None:
         head += f", and {len(lines) - count} (live) over {say.repeats(lines, 'live')}"
     if floor is not None:
@@ -438,10 +445,11 @@ def forest(
     high: str,
     *,
     group: str | None = None,
+    panel: str | None = None,
     floor: str | None = None,
     xlabel: str | None = None,
     logx: bool = False,
-    reference: float | None = None,
+    reference: float | str | None = None,
 ) -> Figure:
     """Draw a point with its interval for each row, labels on the left.
 
@@ -452,17 +460,19 @@ def forest(
     label : str
         Column of the row labels.
     value, low, high : str
-        Columns of the point and the ends of its interval.
+        Columns of the point and the ends of its interval. Without a value, a row stays empty.
     group : str, optional
-        Column that tells points of one label apart (colour and marker).
+        Column that tells points apart (colour and marker).
+    panel : str, optional
+        Column of the panels, one above the other; each has its own axis, named after it.
     floor : str, optional
         Column of the noise floor, drawn as a grey tick.
     xlabel : str, optional
         What the value is, with its unit; the column name without it.
     logx : bool
         Logarithmic axis; an end at or below 0 then runs to the edge.
-    reference : float, optional
-        Value marked by a vertical line, such as 0 or 1.
+    reference : float or str, optional
+        Value marked by a vertical line, such as 0 or 1; or the column of each panel's.
 
     Returns
     -------
@@ -479,49 +489,61 @@ def forest(
     >>> forest(frame, "net", "v", "lo", "hi", xlabel="SNR-PPP").ppp_alt
     'SNR-PPP with intervals, 1 row. VGG-16: 0.3 [0.25, 0.36].'
     """
-    _require(frame, label, value, low, high, group, floor)
-    labels = list(dict.fromkeys(frame[label].astype(str)))
-    groups = _levels(frame, group)
-    fig = style.new_figure(style.WIDTH * 0.86, 1.0 + len(labels) * max(0.34, 0.2 * len(groups)))
-    ax = fig.subplots()
-    if reference is not None:
-        ax.axvline(reference, color=_GREY, linewidth=1.2, zorder=1)
-    step = 0.7 / len(groups)
+    by_column = reference if isinstance(reference, str) else None
+    _require(frame, label, value, low, high, group, panel, floor, by_column)
+    groups, panels = _levels(frame, group), _levels(frame, panel)
+    kinds = groups  # of a categorical column, a level looks the same in every figure
+    if group is not None and isinstance(frame[group].dtype, pd.CategoricalDtype):
+        kinds = list(frame[group].cat.categories)
+        groups = [kind for kind in kinds if kind in groups]
+    parts = [_part(frame, panel, name) for name in panels]
+    names = [list(dict.fromkeys(part[label].astype(str))) for part in parts]
+    beside = len(groups) if any(part.duplicated(label).any() for part in parts) else 1
+    heights = [0.9 + len(labels) * max(0.34, 0.2 * beside) for labels in names]
+    fig = style.new_figure(style.WIDTH * 0.86, sum(heights) + 0.1)
+    axes = fig.subplots(len(parts), squeeze=False, height_ratios=heights)[:, 0]
     tick = {"color": "#6B6B6B", "marker": "|", "markersize": 11, "markeredgewidth": 2}
     tick["linestyle"] = ""
-    handles = []
-    for i, name in enumerate(groups):
-        rows = _part(frame, group, name)
-        at = np.array([labels.index(text) for text in rows[label].astype(str)], dtype=float)
-        at += (i - (len(groups) - 1) / 2) * step
-        ends = rows[low].clip(lower=np.finfo(float).tiny) if logx else rows[low]
-        ax.hlines(at, ends, rows[high], color=style.look(i)["color"], linewidth=2)
-        handles += ax.plot(rows[value], at, **style.look(i), linestyle="", label=str(name))
-        if floor is not None:
-            ax.plot(rows[floor], at, **tick)
-    if logx:
-        ax.set_xscale("log")
-        positive = frame[[value, low, high] + ([floor] if floor else [])].to_numpy(dtype=float)
-        positive = positive[positive > 0]
-        if positive.size:
-            ax.set_xlim(positive.min() / 1.3, positive.max() * 1.3)
-    ax.set_yticks(range(len(labels)), labels)
-    ax.set_ylim(len(labels) - 0.4, -0.6)
-    ax.grid(axis="y", visible=False)
-    ax.tick_params(axis="y", length=0)
-    ax.set_xlabel(xlabel or value)
-    handles *= group is not None
+    handles: dict[object, Line2D] = {}
+    for ax, name, part, labels in zip(axes, panels, parts, names):
+        line = part[by_column].iloc[0] if by_column else reference
+        if line is not None:
+            ax.axvline(line, color=_GREY, linewidth=1.2, zorder=1)
+        for i, one in enumerate(groups):
+            rows, look = _part(part, group, one), style.look(kinds.index(one))
+            at = np.array([labels.index(text) for text in rows[label].astype(str)], dtype=float)
+            at += (i - (len(groups) - 1) / 2) * 0.7 / len(groups) * (beside > 1)
+            ends = rows[low].clip(lower=np.finfo(float).tiny) if logx else rows[low]
+            ax.hlines(at, ends, rows[high], color=look["color"], linewidth=2)
+            (handle,) = ax.plot(rows[value], at, **look, linestyle="", label=str(one))
+            handles.setdefault(one, handle)
+            if floor is not None:
+                ax.plot(rows[floor], at, **tick)
+        if logx:
+            ax.set_xscale("log")
+            positive = part[[value, low, high] + ([floor] if floor else [])].to_numpy(dtype=float)
+            positive = positive[positive > 0]
+            if positive.size:
+                ax.set_xlim(positive.min() / 1.3, positive.max() * 1.3)
+        ax.set_yticks(range(len(labels)), labels)
+        ax.set_ylim(len(labels) - 0.4, -0.6)
+        ax.grid(axis="y", visible=False)
+        ax.tick_params(axis="y", length=0)
+        ax.set_xlabel(str(name) if panel else xlabel or value)
+    shown = [*handles.values()] if group is not None else []
     if floor is not None:
-        handles.append(Line2D([], [], **tick, label="noise floor"))
-    if handles:
-        _legend(fig, [ax], 1, handles, group)
+        shown.append(Line2D([], [], **tick, label="noise floor"))
+    if shown:
+        _legend(fig, list(axes), len(axes), shown, group)
     words = []
     for _, row in frame.iterrows():
-        who = str(row[label]) + (f", {row[group]}" if group is not None else "")
+        who = ", ".join(str(row[name]) for name in (panel, label, group) if name is not None)
         text = f"{who}: {number(row[value])} [{number(row[low])}, {number(row[high])}]"
         words.append(text + (f", noise floor {number(row[floor])}" if floor is not None else ""))
     head = f"{xlabel or value} with intervals, {counted(len(frame), 'row')}"
-    if reference is not None:
+    if by_column:
+        head += ", and a line in each panel"
+    elif reference is not None:
         head += f", and a line at {number(reference)}"
     return described(fig, head, words)
 

@@ -104,7 +104,7 @@ def width_error(
     -------
     DataFrame
         Columns layer, width (px), error: largest |difference| in units of the standard
-        deviation of the layer's optimal features; exactly 0 from the margin on.
+        deviation of the layer's optimal features; 0 up to rounding from the margin on.
     """
     layers = list(coverage)
     size = coverage.input_size

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from ppp.certificate import Coverage
 from ppp.errors import ParameterError, unknown
 from studies.claims import Claim, Verdict, claim
 from studies.patterns.design import PHOTOGRAPHS, PLANE, own
@@ -166,6 +167,37 @@ def _means(rows: pd.DataFrame, value: str, by: list[str]) -> pd.DataFrame:
 # -------------------------------------------------------------------------------- profiles
 
 
+def with_influenced(table: pd.DataFrame, coverage: Coverage) -> pd.DataFrame:
+    """Append both metrics over the cells that padding can touch, by which layers are compared.
+
+    All other cells are masked to 0, so that it is the mean over all cells divided by their share.
+
+    Parameters
+    ----------
+    table : DataFrame
+        layer; mae, snr, their bounds and floors, over all cells.
+    coverage : Coverage
+        Of these layers, at the window's size.
+
+    Returns
+    -------
+    DataFrame
+        Further columns influenced (share of cells), mae_influenced, mae_influenced_low, ...
+
+    Examples
+    --------
+    >>> from studies.networks import reach_of
+    >>> from studies.patterns import design
+    >>> table = with_influenced(design.own(design.read("metrics").head()), reach_of("resnet"))
+    >>> table[["mae", "influenced", "mae_influenced"]].iloc[0].round(3).tolist()
+    [0.014, 0.082, 0.172]
+    """
+    share = table["layer"].map({name: one.influence.mean() for name, one in coverage.items()})
+    ends = [(metric, end) for metric in ("mae", "snr") for end in ("", "_low", "_high", "_floor")]
+    more = {f"{metric}_influenced{end}": table[metric + end] / share for metric, end in ends}
+    return table.assign(influenced=share, **more)
+
+
 def profile(maps: pd.DataFrame) -> pd.DataFrame:
     """Average maps over the cells at each distance to the border, by side.
 
@@ -177,16 +209,16 @@ def profile(maps: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        The keys, layer, side ("left", "right", "top", "bottom", "corner"), distance (cells to the
+        The keys, layer, side ("left", "right", "top", "bottom", "diagonal"), distance (cells to the
         nearest border, 0 next to it), value (mean). A cell belongs to the side that is nearest;
-        where two adjacent ones are, to the corner; midway between opposite ones, to both.
+        where two adjacent ones are, to the diagonal; midway between opposite ones, to both.
 
     Examples
     --------
     >>> cells = [(0, 0, 3.0), (0, 1, 1.0), (0, 2, 3.0), (1, 0, 2.0), (1, 1, 0.0), (1, 2, 2.0)]
     >>> cells += [(2, 0, 3.0), (2, 1, 1.0), (2, 2, 3.0)]
     >>> maps = pd.DataFrame(cells, columns=["row", "column", "value"]).assign(layer="conv")
-    >>> profile(maps).set_index(["side", "distance"])["value"].to_dict()["corner", 0]
+    >>> profile(maps).set_index(["side", "distance"])["value"].to_dict()["diagonal", 0]
     3.0
     """
     keys = [name for name in maps if name not in ("row", "column", "value")]
@@ -199,8 +231,9 @@ def profile(maps: pd.DataFrame) -> pd.DataFrame:
     }
     across = np.minimum(away["left"], away["right"])
     down = np.minimum(away["top"], away["bottom"])
-    nearest, corner = np.minimum(across, down), across == down
-    cells = {side: (far == nearest) & ~corner for side, far in away.items()} | {"corner": corner}
+    nearest, diagonal = np.minimum(across, down), across == down
+    cells = {side: (far == nearest) & ~diagonal for side, far in away.items()}
+    cells["diagonal"] = diagonal
     table = maps.assign(distance=nearest)
     table = pd.concat([table[there].assign(side=side) for side, there in cells.items()])
     return table.groupby([*keys, "side", "distance"], sort=False)["value"].mean().reset_index()
@@ -217,13 +250,14 @@ def places(maps: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        scheme, layer, "corner / edge" (of the means), "strongest / weakest side"; mean over seeds.
+        scheme, layer, "corner / edge" (of the means; the corner
+        cells are the diagonals' ends), "strongest / weakest side"; mean over seeds.
     """
     border = profile(maps[["scheme", "layer", "seed", "row", "column", "value"]])
     border = border[border["distance"] == 0]
     means = border.pivot_table(index=["scheme", "layer", "seed"], columns="side", values="value")
     edges = means[["left", "right", "top", "bottom"]]
-    ratios = pd.DataFrame({"corner / edge": means["corner"] / edges.mean(axis=1)})
+    ratios = pd.DataFrame({"corner / edge": means["diagonal"] / edges.mean(axis=1)})
     ratios["strongest / weakest side"] = edges.max(axis=1) / edges.min(axis=1)
     order = pd.MultiIndex.from_frame(border[["scheme", "layer"]].drop_duplicates())
     return ratios.groupby(["scheme", "layer"]).mean().loc[order].reset_index()

@@ -18,6 +18,7 @@ FLOORS = [
     ["studies.bhv", "studies.dynamics", "studies.patterns", "studies.survey", "studies.sweeps"],
     ["studies.posenet"],
     ["studies.ledger", "studies.scale"],
+    ["studies.evidence"],
     ["companion.processes", "companion.quantities", "companion.templates"],
     ["companion.notebooks"],
     ["companion.course", "companion.measure"],

@@ -13,12 +13,12 @@ STUDIES = {
     name: importlib.import_module(f"studies.{folder}.design").STUDY
     for name, folder in {
         "bhv": "bhv", "posenet": "posenet", "patterns": "patterns", "zoo": "dynamics",
-        "survey": "survey",
+        "survey": "survey", "evidence": "evidence",
     }.items()
 }  # fmt: skip
 SHIPPED = {
     "bhv": DATA / "bhv", "posenet": DATA / "posenet", "patterns": DATA / "patterns", "zoo": DATA,
-    "survey": DATA / "torchvision",
+    "survey": DATA / "torchvision", "evidence": DATA / "evidence",
 }  # fmt: skip
 WITH_TABLES = [name for name in STUDIES if name != "zoo"]
 
@@ -30,7 +30,7 @@ def name(request):
 
 @pytest.mark.parametrize(
     ("name", "count"),
-    {"bhv": 314, "posenet": 148, "patterns": 56, "zoo": 48, "survey": 98}.items(),
+    {"bhv": 314, "posenet": 148, "patterns": 56, "zoo": 48, "survey": 98, "evidence": 56}.items(),
 )
 def test_every_run_has_a_folder_of_its_own(name, count):
     runs = STUDIES[name].runs()

@@ -30,11 +30,11 @@ def test_an_entry_is_whole(name):
     assert "No test has been written" in entry.markdown() or entry.tested
     if entry.tested:
         assert entry.reproduced and entry.not_reproduced and entry.known
-        assert entry.expected in (REPRODUCED, NOT_REPRODUCED, INCONCLUSIVE)
+        assert entry.guard in (REPRODUCED, NOT_REPRODUCED, INCONCLUSIVE)
         chapter = (ROOT / "notebooks" / f"{entry.chapter}.ipynb").read_text(encoding="utf-8")
         assert f"**{name}: {{" in chapter, "its chapter shows its verdict"
     else:
-        assert not entry.expected and not entry.chapter
+        assert not entry.guard and not entry.chapter
     deltas = {number for number in entry.amended.numbers if number.startswith("delta")}
     assert deltas and deltas == set(entry.amended.because), "every smallest effect has its reason"
     assert all(text in entry.amended.markdown() for text in entry.amended.because.values())
@@ -64,11 +64,11 @@ def test_a_row_is_graded_on_both_sides():
     assert claims.grades(rows, 0.5, above=False).tolist() == ["against", *expected[1:]]
 
 
-def test_the_shipped_tables_give_the_expected_verdicts(verdicts):
+def test_the_shipped_tables_give_the_guarded_verdicts(verdicts):
     assert {v.claim.id: v.verdict for v in verdicts if v.claim.tested} == {
-        name: CLAIMS[name].expected for name in TESTED
+        name: CLAIMS[name].guard for name in TESTED
     }
-    ledger.require_expected(verdicts)
+    ledger.require_unchanged(verdicts)
 
 
 def test_the_table_has_what_a_reader_needs(verdicts):
@@ -90,9 +90,9 @@ def test_a_claim_without_a_test_is_not_tested_yet(tmp_path):
     (found,) = ledger.judge(listed=tmp_path / "claims.yaml")
     row = ledger.table([found]).iloc[0]
     assert (row["verdict"], row["chapter"], row["changed"]) == (NOT_TESTED, "", False)
-    ledger.require_expected([found])
+    ledger.require_unchanged([found])
     with pytest.raises(ledger.VerdictChanged, match="C1 is 'reproduced' now"):
-        ledger.require_expected([replace(found, verdict=REPRODUCED)])
+        ledger.require_unchanged([replace(found, verdict=REPRODUCED)])
 
 
 def test_claims_are_chosen_by_number_in_the_order_of_the_ledger():
@@ -103,19 +103,19 @@ def test_claims_are_chosen_by_number_in_the_order_of_the_ledger():
 
 def changed(name: str) -> Verdict:
     entry = CLAIMS[name]
-    other = next(v for v in (REPRODUCED, NOT_REPRODUCED) if v != entry.expected)
+    other = next(v for v in (REPRODUCED, NOT_REPRODUCED) if v != entry.guard)
     return Verdict(entry, other, pd.DataFrame(), "all rows have turned")
 
 
 @pytest.mark.parametrize("name", TESTED)
 def test_a_changed_verdict_is_refused_with_what_to_do(name):
     with pytest.raises(ledger.VerdictChanged) as caught:
-        ledger.require_expected([changed(name)])
+        ledger.require_unchanged([changed(name)])
     said = str(caught.value)
     assert "\n" not in said and said.startswith(f"{name} is ")
-    for words in ("all rows have turned", CLAIMS[name].expected, "data/claims.yaml", "`reason`"):
+    for words in ("all rows have turned", CLAIMS[name].guard, "data/claims.yaml", "`reason`"):
         assert words in said
-    ledger.require_expected([replace(changed(name), verdict=CLAIMS[name].expected)])
+    ledger.require_unchanged([replace(changed(name), verdict=CLAIMS[name].guard)])
 
 
 def test_tables_that_are_not_there_are_named(tmp_path):

@@ -449,6 +449,18 @@ def test_bands_are_students_t_intervals_over_units(runs, logy):
     )
 
 
+def test_bands_end_where_no_value_can_lie(runs):
+    one = runs[(runs.layer == "stem") & (runs.step == 0)]
+    one = one.assign(share=[0.9, 1.0, 1.0] * (len(one) // 3))
+    free, cut = (
+        figures.bands(one, "step", "share", "padding", unit="seed", limits=limits)
+        for limits in (None, (0, 1))
+    )
+    ends = [f.axes[0].collections[0].get_paths()[0].vertices[:, 1] for f in (free, cut)]
+    assert ends[0].max() > 1 and ends[1].max() == 1 and ends[0].min() == ends[1].min()
+    assert "95 % interval cut at 0 and 1." in cut.ppp_alt and "cut" not in free.ppp_alt
+
+
 def test_bands_draw_step_0_on_a_logarithmic_axis(runs):
     one = runs[runs.layer == "stem"]
     for fig in (
@@ -835,3 +847,20 @@ def test_save_is_atomic_and_carries_the_alt_text(tmp_path, monkeypatch):
     assert [p.name for p in path.parent.iterdir()] == ["a.png"]
     with pytest.raises(PPPError, match=r"expected '\.png'"):
         figures.save(fig, tmp_path / "a.pdf")
+
+
+def test_a_forest_in_panels_draws_the_threshold_of_each():
+    rows = pd.DataFrame({"row": ["a", "b", "a"], "part": ["x", "x", "y"], "delta": [1.0, 1.0, 5.0]})
+    rows = rows.assign(value=[0.5, 1.5, 6.0], low=[0.4, 1.2, 5.5], high=[0.6, 1.8, np.nan])
+    rows["grade"] = pd.Categorical(["bad", "good", "good"], ["good", "unused", "bad"])
+    options = {"group": "grade", "panel": "part", "reference": "delta"}
+    fig = figures.forest(rows, "row", "value", "low", "high", **options)
+    upper, lower = fig.axes
+    assert [upper.get_xlabel(), lower.get_xlabel()] == ["x", "y"]
+    lines = [ax.lines[0].get_xdata()[0] for ax in fig.axes]
+    assert lines == [1.0, 5.0] and "a line in each panel" in fig.ppp_alt
+    good = [line for ax in fig.axes for line in ax.lines if line.get_label() == "good"]
+    looks = {(line.get_marker(), str(line.get_color())) for line in good}
+    assert len(good) == 2 and len(looks) == 1, "a level looks the same in every panel"
+    (legend,) = fig.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["good", "bad"]

@@ -12,6 +12,7 @@ from ppp.errors import ParameterError
 from studies.claims import INCONCLUSIVE, NOT_EVALUATED, NOT_REPRODUCED, REPRODUCED
 from studies.patterns import analysis, design
 from studies.patterns.analysis import Tables
+from studies.patterns.comparison import measure_network
 
 SCHEMES = ("zeros", "reflect", "replicate", "circular", "randn")
 LAYERS = ("relu", "layer1", "layer2", "layer3", "layer4")
@@ -150,12 +151,25 @@ def test_profile_gives_each_cell_to_its_nearest_side(shape):
         nearest = min(far.values())
         sides = [name for name, distance in far.items() if distance == nearest]
         if {*sides} & {"left", "right"} and {*sides} & {"top", "bottom"}:
-            sides = ["corner"]
+            sides = ["diagonal"]
         for side in sides:  # two opposite ones, midway between them
             cells.setdefault((side, nearest), []).append(value)
     assert len(found) == len(cells)
     for r in found.itertuples():
         assert r.value == pytest.approx(np.mean(cells[r.side, r.distance]))
+
+
+def test_influenced_cells_are_those_of_the_measurement():
+    schemes = ["zeros", "reflect"]
+    measured = measure_network("plane-resnet-zeros", "trained", schemes, pictures="plane", n=4)
+    whole = measured.measurement.table()
+    names = [name for name in whole if "influenced" in name]
+    assert {"influenced", "mae_influenced_low", "snr_influenced_high"} <= set(names)
+    found = analysis.with_influenced(whole.drop(columns=names), measured.measurement.coverage)
+    pd.testing.assert_frame_equal(found[names], whole[names])
+    share = found["mae_floor"] / found["mae_influenced_floor"]
+    assert share.tolist() == pytest.approx(whole["influenced"].tolist())
+    assert found["influenced"].min() < 0.1 and found["influenced"].max() == 1
 
 
 def test_maps_of_different_layers_do_not_mix():
