@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from scipy import stats
 from torch import Tensor, nn
@@ -94,7 +95,7 @@ class Visibility:
         if len(names) < 2:
             raise PPPError("visibility compares maps of different pictures; give 2 at least")
         # In turns, a window of each picture, so that neighbours are of different ones.
-        order = np.lexsort((of, _turns(of)))
+        order = np.lexsort((of, pd.Series(of).groupby(of).cumcount()))
         count = len(order) // n
         if not count:
             raise PPPError(f"{len(order)} windows are too few for means of {n} maps")
@@ -111,14 +112,6 @@ class Visibility:
         ]
         areas, weights = zip(*pairs)
         return float(np.average(areas, weights=weights))
-
-
-def _turns(of: np.ndarray) -> np.ndarray:
-    """Number the windows of each picture: 0 is its first."""
-    turns = np.empty(len(of), int)
-    for picture in np.unique(of):
-        turns[of == picture] = np.arange(np.sum(of == picture))
-    return turns
 
 
 def visibility(
@@ -150,8 +143,8 @@ def visibility(
     Raises
     ------
     PPPError
-        The two share a picture; a layer's optimal features do not vary; or as
-        :func:`ppp.measure`.
+        The two share a picture; fewer than two are tested; a layer's optimal features do not
+        vary; or as :func:`ppp.measure`.
 
     Examples
     --------
@@ -168,6 +161,8 @@ def visibility(
     names = [{picture.name for picture in windows} for windows in (template, tested)]
     if shared := set.intersection(*names):
         raise PPPError(f"picture {min(shared)!r} is in the template and tested; give other ones")
+    if len(names[1]) < 2:
+        raise PPPError(f"{len(names[1])} picture is tested; visibility compares maps of 2 at least")
     layers = [layers] if isinstance(layers, str) else list(layers)
     # The mean over channels is one channel more: its variance is not that of the channels.
     spreads = {layer: Moments() for layer in layers}

@@ -204,6 +204,27 @@ def fewest_groups(tests: int, level: float = 0.05) -> int:
     return 1 + int(np.ceil(np.log2(tests / level)))
 
 
+def require_groups(tests: int, groups: int, level: float = 0.05) -> None:
+    """Refuse a family of sign-flip tests that could not find anything.
+
+    Raises
+    ------
+    PPPError
+        Fewer pictures than :func:`fewest_groups`.
+
+    Examples
+    --------
+    >>> require_groups(25, 8)
+    Traceback (most recent call last):
+    ppp.errors.PPPError: 25 tests at 5 % need 10 pictures, got 8; give more pictures or test less
+    """
+    if groups < (needed := fewest_groups(tests, level)):
+        raise PPPError(
+            f"{tests} tests at {100 * level:g} % need {needed} pictures, got {groups}; give more "
+            "pictures or test less"
+        )
+
+
 def halves(
     products: np.ndarray, divisions: int = 100, seed: int = 0, *, without: int | None = None
 ) -> np.ndarray:

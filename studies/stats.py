@@ -85,7 +85,7 @@ def sides(rows: pd.DataFrame, threshold: float) -> tuple[pd.Series, pd.Series]:
 
 
 def leave_one_out(value: float, left_out: Sequence[float], fewest: int = 3) -> Estimate:
-    """Return a jackknife interval, 95 %, or none if fewer than `fewest` parts were left out.
+    """Return a jackknife interval, 95 %, around a value; none of fewer than `fewest` parts.
 
     Examples
     --------
@@ -94,7 +94,7 @@ def leave_one_out(value: float, left_out: Sequence[float], fewest: int = 3) -> E
     """
     if len(left_out) < fewest:
         return Estimate(value, float("nan"), float("nan"))
-    return jackknife(value, left_out, 0.95)
+    return jackknife(value, left_out, 0.95, corrected=False)
 
 
 def mean_interval(

@@ -114,6 +114,21 @@ def judge(name: str, data: str | Path = paths.DATA) -> Graded:
     return Graded(claim(name), grade(decides), rows)
 
 
+def beside(verdict: Verdict) -> str:
+    """Return, for a page, the grade of a claim beside the verdict of its first test.
+
+    Examples
+    --------
+    >>> beside(ledger.judge(["C2"])[0])[:17]
+    '**C2: supported**'
+    """
+    new = judge(verdict.claim.id)
+    return (
+        f"**{new.claim.id}: {new.grade}** (amended test; {new.because}). First test: "
+        f"*{verdict.verdict}*, {verdict.because}."
+    )
+
+
 def figure(graded: Graded) -> Figure:
     """Draw the rows of a claim with their intervals and thresholds, a panel for each part."""
     kinds = pd.CategoricalDtype([SUPPORTED, UNDERPOWERED, AGAINST, NOT_EVALUABLE])
@@ -178,8 +193,13 @@ def _rows(part: str, table: pd.DataFrame, delta: float, *, above: bool = True) -
 
 @cache
 def _maps(data: Path, state: str) -> dict[tuple[str, int, str], tuple]:
-    """Return products, counts and spreads of each network (scheme, seed) and layer."""
-    pictures, products = (design.read(name, data / "evidence") for name in ("pictures", "products"))
+    """Return products, counts and spreads of each network (scheme, seed) and layer.
+
+    Means are over the cells that padding can touch: in all others every map is 0.
+    """
+    names = ("pictures", "products", "metrics")
+    pictures, products, metrics = (design.read(name, data / "evidence") for name in names)
+    touched = metrics[metrics["family"] == "resnet"].groupby("layer")["influenced"].first()
     pictures, products = (
         t[(t["family"] == "resnet") & (t["state"] == state)] for t in (pictures, products)
     )
@@ -196,7 +216,10 @@ def _maps(data: Path, state: str) -> dict[tuple[str, int, str], tuple]:
         matrix[-1, :-1] = matrix[:-1, -1] = rows["mean"]
         chosen = np.flatnonzero(rows["set"] == _SET)
         inside = np.append(chosen, size)
-        found[name] = matrix[np.ix_(inside, inside)], *rows[["n", "spread"]].to_numpy()[chosen].T
+        of_touched = matrix[np.ix_(inside, inside)] / touched[name[-1]]
+        of_touched[-1, -1] = 1
+        n, spread = rows[["n", "spread"]].to_numpy()[chosen].T
+        found[name] = of_touched, n, spread / touched[name[-1]]
     return found
 
 
@@ -325,7 +348,7 @@ def _c5(data: Path, numbers) -> Iterator[pd.DataFrame]:
     table["excess"] = table["separated"] - table["control"]
     last = table[table["n"] == table["n"].max()]
     value = _over_seeds(last, "excess", FAMILY_LEVEL)
-    yield _rows(f"excess share after {last['n'].iloc[0]} scenes", value, numbers["delta"])
+    yield _rows(f"excess share after {int(last['n'].iloc[0])} scenes", value, numbers["delta"])
     runs = table.groupby(["row", "seed", "layer"], sort=False)
     slopes = runs[["n", "excess"]].apply(
         lambda run: np.polyfit(np.log2(run["n"]), run["excess"], 1)[0]

@@ -186,11 +186,12 @@ def train(
 ) -> Run:
     """Train a small network on windows of the plane. [ours]
 
-    Stochastic gradient descent with Nesterov momentum (0.95 at both ends, 0.85 at the peak of the
-    learning rate), weight decay 5e-4 and a one-cycle learning rate, on cross-entropy; each batch is turned or mirrored as a whole, at random.
-    Two runs with the same settings on the same machine and number of threads give the same
-    weights, bit for bit, also if one of them was killed on the way and continued; on CUDA, where
-    some gradients are added up in any order (as those of reflect padding), only nearly.
+    Stochastic gradient descent with Nesterov momentum (0.95 at both ends, 0.85 at the peak of
+    the learning rate), weight decay 5e-4 and a one-cycle learning rate, on cross-entropy; each
+    batch is turned or mirrored as a whole, at random. Two runs with the same settings on the
+    same machine and number of threads give the same weights, bit for bit, also if one of them
+    was killed on the way and continued; on CUDA, where some gradients are added up in any order
+    (as those of reflect padding), only nearly.
 
     Parameters
     ----------
