@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from torch import nn
 
@@ -74,6 +75,22 @@ def compute(run: Adaptation) -> dict[str, pd.DataFrame]:
 
 
 STUDY = Study("adaptation", Adaptation, full_design, compute, {"adapted": _TABLE}, {"adapted": 5})
+
+
+def changes(table: pd.DataFrame) -> pd.DataFrame:
+    """Compare controls after the further steps to themselves before.
+
+    Returns
+    -------
+    DataFrame
+        control, scheme, seed; before and after (accuracy), and change: log2 of MAE-PPP after over
+        before, mean over layers.
+    """
+    key = ["control", "scheme", "seed"]
+    mae = table[table["metric"] == "mae"].assign(log=lambda rows: np.log2(rows["value"]))
+    wide = mae.pivot_table(index=key, columns="step", values=["log", "accuracy"], sort=False)
+    found = wide["accuracy"][[0, STEPS]].set_axis(["before", "after"], axis=1)
+    return found.assign(change=wide["log"][STEPS] - wide["log"][0]).reset_index()
 
 
 def read(data: str | Path = DATA) -> pd.DataFrame:

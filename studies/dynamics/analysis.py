@@ -245,36 +245,6 @@ def _spread_and_change(initial: pd.DataFrame, final: pd.DataFrame) -> dict[str, 
     }
 
 
-def afterwards(table: pd.DataFrame, deepest: str, first_step: int) -> pd.DataFrame:
-    """Return the statistics of C9 to C11 for RMS-PPP, which has no noise floor.
-
-    Written after the results were seen; part of no verdict. Runs whose RMS-PPP is not
-    positive drop out, as ``n`` shows.
-
-    Returns
-    -------
-    DataFrame
-        As :func:`~studies.stats.over_seeds`, by padding and statistic: the slope in the
-        deepest layer, and over the layers the mean log2 of trained / initial, control / initial,
-        trained / control.
-    """
-    rms = table[table["metric"] == "rms"]
-    late = own(rms[(rms["value"] > 0) & (rms["layer"] == deepest)])
-    after = changes(rms).query("batch_norm == 're-estimated'")
-    pairs = learnt(rms).merge(after[["padding", "seed", "layer", "initial"]])
-    pairs["grown"] = _log_ratio(pairs["control"], pairs["initial"])
-    parts = {
-        f"slope in {deepest}": slopes(late, first_step).rename(columns={"slope": "value"}),
-        "log2(trained / initial)": after.rename(columns={"change": "value"}),
-        "log2(control / initial)": pairs.rename(columns={"grown": "value"}),
-        "log2(trained / control)": pairs.rename(columns={"ratio": "value"}),
-    }
-    by = ["statistic", "padding"]
-    frames = [frame.assign(statistic=name)[[*by, "seed", "value"]] for name, frame in parts.items()]
-    frame = per_seed(pd.concat(frames), "value", by).dropna(subset="value")
-    return over_seeds(frame, "value", by)
-
-
 def ends(changes: pd.DataFrame, metric: str, layer: str) -> pd.DataFrame:
     """Return initial and final strength as rows: padding, seed, state and value.
 
@@ -288,24 +258,21 @@ def ends(changes: pd.DataFrame, metric: str, layer: str) -> pd.DataFrame:
     return rows.melt(["padding", "seed"], ["initial", "final"], "state", "value")
 
 
-def swapped(table: pd.DataFrame, metric: str, layer: str) -> pd.DataFrame:
-    """Return final accuracy and strength of every network under every test-time padding.
+def swapped(table: pd.DataFrame) -> pd.DataFrame:
+    """Return final accuracy of every network under every test-time padding, as it is deployed.
 
     Returns
     -------
     DataFrame
-        trained with, tested with, seed, accuracy, and strength: NaN under optimal padding,
-        where PPP is 0 by definition.
+        trained with, tested with, seed, accuracy.
     """
     final = table[(table["step"] == table["step"].max()) & (table["batch_norm"] == "running")]
-    rows = final[final["layer"].isna() | ((final["metric"] == metric) & (final["layer"] == layer))]
-    names = {"padding": "trained with", "test_padding": "tested with", "value": "strength"}
-    rows = rows.rename(columns=names)
+    rows = final.rename(columns={"padding": "trained with", "test_padding": "tested with"})
     schemes = rows.loc[rows["tested with"] != OPTIMAL, "tested with"].unique()
     order = pd.CategoricalDtype([*schemes, OPTIMAL], ordered=True)
     rows = rows.astype({"trained with": order, "tested with": order})
-    columns = ["trained with", "tested with", "seed", "accuracy", "strength"]
-    return rows.sort_values(columns[:3])[columns].reset_index(drop=True)
+    columns = ["trained with", "tested with", "seed", "accuracy"]
+    return rows[columns].drop_duplicates().sort_values(columns[:3], ignore_index=True)
 
 
 def times_side_by_side(verdict: Verdict) -> pd.DataFrame:

@@ -1,6 +1,7 @@
 """Controls that are trained further: from their own weights and windows, as it is said."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -69,6 +70,21 @@ def test_a_mixed_control_is_taken_from_the_runs_or_trained_there(monkeypatch):
     monkeypatch.setattr(adaptation, "train_run", train_run)
     assert adaptation.trained(Adaptation("mixed", "zeros", 7)) is model
     assert asked == [["resnet", "mixed", "7", "runs/zoo"]]
+
+
+def test_changes_are_of_each_network_and_a_mean_over_layers():
+    rows = [
+        (control, "zeros", seed, step, layer, metric, value * (1 + seed), accuracy)
+        for control in (OPTIMAL, "mixed")
+        for seed in (0, 1)
+        for step, accuracy, values in ((0, 0.5, (0.1, 0.2)), (50, 0.75, (0.2, 1.6)))
+        for layer, value in zip(("relu", "layer4"), values)
+        for metric in ("mae", "snr")
+    ]
+    names = ["control", "scheme", "seed", "step", "layer", "metric", "value", "accuracy"]
+    found = adaptation.changes(pd.DataFrame(rows, columns=names))
+    assert len(found) == 4 and found["change"].to_numpy() == pytest.approx(2)
+    assert set(found["before"]) == {0.5} and set(found["after"]) == {0.75}
 
 
 def test_the_shipped_table_is_whole():

@@ -10,7 +10,7 @@ from ppp.errors import ParameterError
 from studies import claims
 from studies.dynamics import analysis
 from studies.dynamics.design import PADDINGS
-from studies.stats import readable
+from studies.stats import over_seeds, readable
 
 pytestmark = pytest.mark.filterwarnings("ignore:Precision loss")  # made data hardly vary
 
@@ -186,15 +186,43 @@ def test_a_control_of_too_few_seeds_or_none_gives_no_verdict():
     assert none.verdict == claims.NOT_EVALUATED and none.because == "no control run"
 
 
-def test_rms_has_no_floor_and_its_statistics_are_looked_at_afterwards():
+def test_rms_is_the_signed_root_of_the_power_and_has_statistics_of_its_own():
     table = made(rising)
     table.loc[table["metric"] == "power", "value"] **= 2  # so that its root is the strength
     table = analysis.with_amplitude(table.assign(low=0.0, high=1.0))
-    found = analysis.afterwards(table, "layer4", 128).set_index(["statistic", "padding"])
-    assert np.allclose(found.loc["log2(trained / initial)", "mean"], np.log2(5))
-    ratio = found.loc[("log2(trained / control)", "zeros"), "mean"]
+    found = analysis.changes(table).query("metric == 'rms'")
+    assert np.allclose(found["change"], np.log2(5))
+    ratio = analysis.learnt(table).query("metric == 'rms' and padding == 'zeros'")
     expected = [np.log2(rising("zeros", s, 1280) / (0.01 * (1 + 0.01 * s))) for s in range(5)]
-    assert ratio == pytest.approx(np.mean(expected))
-    assert (found["n"] == 5).all()
-    texts = readable(found.reset_index())
+    assert ratio.groupby("seed")["ratio"].mean().to_numpy() == pytest.approx(expected)
+    texts = readable(over_seeds(found, "change", ["padding", "layer", "batch_norm"]))
+    assert (texts["n"] == 5).all()
     assert texts["mean [95 %]"].str.match(r"-?\d+\.\d\d \[-?\d+\.\d\d, -?\d+\.\d\d\]").all()
+
+
+def test_another_control_is_compared_where_it_is_asked_for():
+    table = made(rising, control=0.02)
+    mixed = table[(table["padding"] == "optimal") & table["layer"].notna()].assign(padding="mixed")
+    mixed["value"] *= 4
+    both = pd.concat([table, mixed], ignore_index=True)
+    by = {name: analysis.learnt(both, name)["ratio"] for name in ("optimal", "mixed")}
+    assert len(by["mixed"]) == len(by["optimal"]) > 0
+    assert np.allclose(by["mixed"], by["optimal"] - 2)
+    assert not analysis.changes(both)["padding"].isin(["mixed", "optimal"]).any()
+
+
+def test_statistics_that_a_table_lacks_are_left_out():
+    table = made(rising).query("batch_norm == 're-estimated'")
+    assert set(analysis.changes(table)["batch_norm"]) == {"re-estimated"}
+    assert analysis.dependence(table, "mae")["change"] == pytest.approx(np.log2(5))
+
+
+def test_swapped_accuracy_has_a_row_for_every_network_and_padding():
+    def accuracy(step):
+        return step / 1280
+
+    table = made(rising, accuracy=accuracy)
+    found = analysis.swapped(table)
+    assert not found.duplicated(["trained with", "tested with", "seed"]).any()
+    assert (found["accuracy"] == 1).all() and found["tested with"].iloc[-1] == "optimal"
+    assert len(found) == 5 * (5 * 2 + 6)  # own scheme and true surroundings; the control under all
