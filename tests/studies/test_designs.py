@@ -33,7 +33,7 @@ def name(request):
 @pytest.mark.parametrize(
     ("name", "count"),
     {
-        "bhv": 314, "posenet": 148, "patterns": 56, "zoo": 83, "survey": 98, "evidence": 56,
+        "bhv": 314, "posenet": 148, "patterns": 56, "zoo": 78, "survey": 98, "evidence": 56,
         "adaptation": 50,
     }.items(),
 )  # fmt: skip

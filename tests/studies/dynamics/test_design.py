@@ -203,7 +203,7 @@ def test_a_live_run_gives_the_rows_of_the_kept_one(trained, monkeypatch):
 
 def test_runs_are_listed_and_may_have_further_seeds():
     runs, shipped = STUDY.runs(), design.full_design()
-    assert len(runs) == len(set(runs)) == 48 + 35 and len(shipped) == 48
+    assert len(runs) == len(set(runs)) == 48 + 30 and len(shipped) == 48
     assert {run.seed for run in runs if run.family == "vgg"} == {0, 1, 2}
     assert {run for run in runs if not run.fresh} == {*shipped}
     assert {run.seed for run in runs if run.padding == MIXED} == {5, 6, 7, 8, 9}

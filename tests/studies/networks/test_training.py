@@ -164,6 +164,27 @@ def test_the_first_steps_are_those_of_the_whole_run():
     assert first.record["epochs"] == 5 / 4
 
 
+def test_a_trained_network_goes_on_from_its_weights_at_a_constant_rate(tmp_path):
+    first = train("resnet", seed=1, **short).model
+    rates, usual = [], training._Work.advance
+
+    def note(work, *batch):
+        group = work.optimiser.param_groups[0]
+        rates.append((group["lr"], group["momentum"], group["nesterov"]))
+        usual(work, *batch)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training._Work, "advance", note)
+        run = train("resnet", padding="circular", seed=1, **long, start=first, **observed)
+    assert rates == [(pytest.approx(0.1 / 25), 0.95, True)] * 8
+    assert run.rows[0]["total"] == look(0, first)[0][0]["total"] != run.rows[1]["total"]
+    again = train("resnet", padding="circular", seed=1, **long, start=first, **observed)
+    assert equal(run, again) and not same(run.model, first)
+    folder = {"start": first, "folder": tmp_path / "run"}
+    assert "and a folder" in refused(train, "resnet", **short, **folder, error=ParameterError)
+    assert not (tmp_path / "run").exists()
+
+
 # -------------------------------------------------------------------- interrupted and kept
 
 
