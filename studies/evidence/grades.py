@@ -110,6 +110,10 @@ def judge(name: str, data: str | Path = paths.DATA) -> Graded:
     if name not in _TESTS:
         raise ParameterError(unknown("claim", name, _TESTS))
     rows = pd.concat(_TESTS[name](Path(data), claim(name).amended.numbers), ignore_index=True)
+    # Schemes in their usual order, whatever order their tables have.
+    place = rows["row"].str.split(",").str[0].map({name: i for i, name in enumerate(PADDINGS)})
+    parts = rows["part"].map({part: i for i, part in enumerate(rows["part"].unique())})
+    rows = rows.iloc[np.lexsort((place.fillna(0), parts))].reset_index(drop=True)
     decides = rows["decides"] if "decides" in rows else rows["grade"]
     return Graded(claim(name), grade(decides), rows)
 

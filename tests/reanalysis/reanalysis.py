@@ -457,7 +457,8 @@ EACH = [(f"{scheme}, {metric}", metric, scheme) for scheme in SCHEMES for metric
 def curve(data: Path, seeds: range, metric: str, tested: str, trained="", kind="re-estimated"):
     """Return steps, and the metric as step x layer x seed."""
     # Per influenced cell, each layer has a factor of its own, which cancels in every ratio here.
-    rows, trained = table(data, "dynamics/trajectories"), trained or tested
+    rows = table(data, "dynamics/fresh" if seeds == NEW else "dynamics/trajectories")
+    trained = trained or tested
     rows = rows[(rows["metric"] == metric) & (rows["batch_norm"] == kind)]
     rows = rows.query("padding == @trained and test_padding == @tested and seed in @seeds")
     steps = np.unique(rows["step"])
