@@ -457,7 +457,8 @@ EACH = [(f"{scheme}, {metric}", metric, scheme) for scheme in SCHEMES for metric
 def curve(data: Path, seeds: range, metric: str, tested: str, trained="", kind="re-estimated"):
     """Return steps, and the metric as step x layer x seed."""
     # Per influenced cell, each layer has a factor of its own, which cancels in every ratio here.
-    rows, trained = table(data, "dynamics/trajectories"), trained or tested
+    rows = table(data, "dynamics/fresh" if seeds == NEW else "dynamics/trajectories")
+    trained = trained or tested
     rows = rows[(rows["metric"] == metric) & (rows["batch_norm"] == kind)]
     rows = rows.query("padding == @trained and test_padding == @tested and seed in @seeds")
     steps = np.unique(rows["step"])
@@ -577,20 +578,19 @@ def over_control(data: Path, seeds: range, metric: str, scheme: str, control: st
 def learnt_share(y: np.ndarray) -> float:
     """Return (b) of C11, of scheme of training x scheme of testing x seed."""
 
-    # Open: "match" is read as the interaction of the two schemes; components by the method of
-    # moments, schemes and seeds random; a negative one counts as 0.
-    def square(*which: int) -> float:
-        effect = y
-        for axis in range(3):
-            mean = effect.mean(axis, keepdims=True)
-            effect = effect - mean if axis in which else np.broadcast_to(mean, y.shape)
-        return (effect**2).sum() / np.prod([y.shape[axis] - 1 for axis in which])
-
-    (a, b, n), both, left = y.shape, square(0, 1), square(0, 1, 2)
-    training = max(0, (square(0) - both - square(0, 2) + left) / (b * n))
-    testing = max(0, (square(1) - both - square(1, 2) + left) / (a * n))
-    learnt = training + max(0, (both - left) / n)
-    return learnt / (learnt + testing)
+    # Open: "match" is read as one contrast, own scheme or not; components by the method of
+    # moments; a negative one counts as 0. As the whole interaction the share is larger, the
+    # grade the same.
+    a, _, n = y.shape
+    cells, own = y.mean(2) - y.mean(), np.eye(len(y), dtype=bool)
+    match = (own - 1 / a) * (cells[own].mean() - cells[~own].mean())
+    rest = y - y.mean(2, keepdims=True) - (y.mean((0, 1)) - y.mean())
+    noise = (rest**2).sum() / ((a * a - 1) * (n - 1))
+    effects = (cells.mean(1)[:, None], a - 1), (match, 1), (cells.mean(0), a - 1)
+    parts = [np.broadcast_to(effect, (a, a)) for effect, _ in effects]
+    parts = [n * (part**2).sum() - df * noise for part, (_, df) in zip(parts, effects)]
+    training, own_scheme, testing = np.maximum(parts, 0)
+    return (training + own_scheme) / (training + own_scheme + testing)
 
 
 def c11(data, text):

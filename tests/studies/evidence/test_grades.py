@@ -78,7 +78,7 @@ def shipped(monkeypatch):
     monkeypatch.setattr(design, "read", lambda name, data: tables[name].copy())
     monkeypatch.setattr(patterns_design, "read", lambda name, data: tables[name].copy())
     monkeypatch.setattr(
-        grades.dynamics_design, "trajectories", lambda data: tables["trajectories"].copy()
+        grades.dynamics_design, "trajectories", lambda data, **_: tables["trajectories"].copy()
     )
     yield put
     put()
