@@ -17,18 +17,19 @@ if TYPE_CHECKING:
     from studies.runs import Study
 
 STUDIES = {
-    "bhv": ("bhv", "Train the networks of the border-handling-variants study."),
-    "posenet": ("posenet", "Train the read-outs of the PosENet study."),
-    "patterns": ("patterns", "Measure PPP of every small network."),
-    "evidence": ("evidence", "Measure what the amended tests of the claims are decided on."),
-    "zoo": ("dynamics", "Train and measure the small networks."),
-    "survey": ("survey", "Examine torchvision's networks: which can be measured, or why not."),
+    "bhv": ("bhv.design", "Train the networks of the border-handling-variants study."),
+    "posenet": ("posenet.design", "Train the read-outs of the PosENet study."),
+    "patterns": ("patterns.design", "Measure PPP of every small network."),
+    "evidence": ("evidence.design", "Measure what the amended tests of the claims are decided on."),
+    "zoo": ("dynamics.design", "Train and measure the small networks."),
+    "adaptation": ("dynamics.adaptation", "Train controls further, with each padding."),
+    "survey": ("survey.design", "Examine torchvision's networks: which can be measured, or not."),
 }
 """Name of a study -> where it is in ``studies``, loaded when it is used; and what it does."""
 
 
 def _study(name: str) -> Study:
-    return importlib.import_module(f"studies.{STUDIES[name][0]}.design").STUDY
+    return importlib.import_module(f"studies.{STUDIES[name][0]}").STUDY
 
 
 @functools.cache
@@ -152,5 +153,6 @@ def _alias(name: str) -> click.Command:
     return alias
 
 
-ALIASES = {name: _alias(name) for name in STUDIES if name != "evidence"}
+_EARLIER = ("bhv", "posenet", "patterns", "zoo", "survey")
+ALIASES = {name: _alias(name) for name in _EARLIER}
 bhv, posenet, patterns, zoo, survey = ALIASES.values()

@@ -156,7 +156,8 @@ def changes(table: pd.DataFrame) -> pd.DataFrame:
     """
     frames = []
     for batch_norm in ("running", "re-estimated"):
-        rows = own(table, batch_norm)
+        if not len(rows := own(table, batch_norm)):
+            continue
         ends = rows[rows["step"].isin([0, rows["step"].max()])]
         wide = ends.pivot_table(index=_KEY, columns="step", values="value", sort=False)
         wide = wide[sorted(wide.columns)].set_axis(["initial", "final"], axis=1)
@@ -165,11 +166,17 @@ def changes(table: pd.DataFrame) -> pd.DataFrame:
     return pairs.assign(change=_log_ratio(pairs["final"], pairs["initial"]))
 
 
-def learnt(table: pd.DataFrame) -> pd.DataFrame:
+def learnt(table: pd.DataFrame, without: str = OPTIMAL) -> pd.DataFrame:
     """Compare networks that trained with a scheme to the control, both under that scheme.
 
-    The control has the same initial weights and saw the same windows, with their true
-    surroundings in place of a padding.
+    The control has the same initial weights and saw the same windows.
+
+    Parameters
+    ----------
+    table : DataFrame
+    without : {"optimal", "mixed"}
+        Padding of the control: it trained with true surroundings, or with another scheme in each
+        batch.
 
     Returns
     -------
@@ -178,7 +185,7 @@ def learnt(table: pd.DataFrame) -> pd.DataFrame:
     """
     final = table[table["step"] == table["step"].max()]
     trained = own(final).rename(columns={"value": "trained"})
-    control = final[(final["padding"] == OPTIMAL) & (final["batch_norm"] == "re-estimated")]
+    control = final[(final["padding"] == without) & (final["batch_norm"] == "re-estimated")]
     control = control.dropna(subset="layer").drop(columns="padding")
     control = control.rename(columns={"test_padding": "padding", "value": "control"})
     pairs = trained[[*_KEY, "trained"]].merge(control[[*_KEY, "control"]], on=_KEY)

@@ -42,7 +42,7 @@ from studies.networks import (
     normalise,
     rebuilt,
 )
-from studies.networks.names import PADDINGS, SEEDS
+from studies.networks.names import FRESH_SEEDS, PADDINGS, SEEDS
 from studies.networks.training import (
     Observation,
     Run as Trained,
@@ -65,13 +65,20 @@ STEPS = (0, 4, 8, 16, 32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1280)
 """Numbers of steps after which a run is measured."""
 PATTERN_STEPS = (0, 16, 64, 128, 256, 512, 1280)
 """Those at which a run of seed 0 keeps its patterns too."""
-METRICS = ("mae", "snr", "power", "share")
+METRICS = ("mae", "snr", "power", "share", "raw")
 
 _TABLE = (
     *("run", "family", "padding", "seed", "step", "epoch", "batch_norm", "test_padding"),
     *("layer", "metric", "value", "low", "high", "floor", "accuracy", "loss"),
 )
-_FILES = ("logs.csv", "patterns.safetensors", "trajectories.csv.gz")
+_FRESH = tuple(name for name in _TABLE if name not in ("epoch", "low", "high", "floor", "loss"))
+_FRESH_METRICS = ("mae", "snr", "raw")
+_RECORD = (
+    *("run", "family", "padding", "seed", "steps", "test_accuracy", "n_test", "sha256"),
+    *("seconds", "threads", "torch", "numpy"),
+)
+_FRESH_FILES = ("fresh.csv.gz", "fresh_runs.csv")
+_FILES = ("logs.csv", "patterns.safetensors", "trajectories.csv.gz", *_FRESH_FILES)
 _SCENES = 1 << 41  # first seed of the scenes that are measured; none is trained on or tested
 _ROWS, _COLUMNS = 2, 4  # windows side by side in one scene
 
@@ -163,7 +170,10 @@ class Observer:
         tested = list(dict.fromkeys([*tested, OPTIMAL] if more else tested))
         tested = [padding for padding in tested if padding != MIXED]
         first = self.settings.first_scene
-        estimated = with_batch_statistics(model, self.n_statistics, first_scene=first)
+        turns = PADDINGS if own == MIXED else ()
+        estimated = with_batch_statistics(
+            model, self.n_statistics, first_scene=first, schemes=turns
+        )
         kinds = {"running": model, "re-estimated": estimated}
         for name in kinds if more else ("re-estimated",):
             network, head = kinds[name], {"batch_norm": name}
@@ -214,14 +224,28 @@ class SmallNetwork(Run):
         """Name of its folder and of its files."""
         return f"plane-{super().stem}"
 
+    @property
+    def fresh(self) -> bool:
+        """Whether tables of it are shipped and no weights."""
+        return self.seed in FRESH_SEEDS.get(self.family, ())
+
 
 def full_design() -> list[SmallNetwork]:
-    """List all networks that are shipped."""
+    """List all networks whose weights are shipped."""
+    return _combined((*PADDINGS, OPTIMAL), SEEDS)
+
+
+def fresh_design() -> list[SmallNetwork]:
+    """List those of which tables alone are shipped; among them the control with mixed padding."""
+    return _combined((*PADDINGS, MIXED), FRESH_SEEDS)
+
+
+def _combined(paddings: Sequence[str], seeds: Mapping[str, Sequence[int]]) -> list[SmallNetwork]:
     return [
         SmallNetwork(family, padding, seed)
-        for family in SEEDS
-        for padding in (*PADDINGS, OPTIMAL)
-        for seed in SEEDS[family]
+        for family in seeds
+        for padding in paddings
+        for seed in seeds[family]
     ]
 
 
@@ -338,7 +362,8 @@ class Zoo(Study):
 
     def check(self, data: str | Path, runs: Sequence[SmallNetwork]) -> None:
         """Refuse to replace files that the study did not write."""
-        weights = dict.fromkeys(["manifest.json", *(f"{run.stem}.safetensors" for run in runs)])
+        shipped = (f"{run.stem}.safetensors" for run in runs if not run.fresh)
+        weights = dict.fromkeys(["manifest.json", *shipped])
         outputs.check_update(Path(data) / "dynamics", dict.fromkeys(_FILES), self.command)
         outputs.check_update(Path(data) / "networks", weights, self.command)
 
@@ -351,6 +376,8 @@ class Zoo(Study):
         replace: bool = False,
     ) -> list[str]:
         """Add finished runs to the shipped networks, tables and patterns.
+
+        Of runs with :data:`~studies.networks.names.FRESH_SEEDS` the tables alone.
 
         Parameters
         ----------
@@ -377,48 +404,68 @@ class Zoo(Study):
         places = finished if runs is None else [Path(folder) / run.stem for run in runs]
         if not places:
             raise PPPError(f"no finished run in {folder}; expected folders with a record.json each")
-        networks = Path(data) / "networks"
+        networks, listed = Path(data) / "networks", Path(data) / "dynamics" / "fresh_runs.csv"
         entries = manifest(networks) if (networks / "manifest.json").exists() else {}
+        known = {stem: entry["sha256"] for stem, entry in entries.items()}
+        if listed.exists():
+            known |= tables.read_table(listed, columns=_RECORD).set_index("run")["sha256"]
         trained = {place.name: load_run(place) for place in places}
         weights = {}
         for place, (stem, run) in zip(places, trained.items(), strict=True):
-            if _stem(run) != stem:
-                raise PPPError(f"folder {place} holds run {_stem(run)}; rename it to {_stem(run)}")
+            if _network(run).stem != stem:
+                name = _network(run).stem
+                raise PPPError(f"folder {place} holds run {name}; rename it to {name}")
             if not run.rows:
                 raise PPPError(f"run {place} was trained without being measured")
             file, content = f"{stem}.safetensors", (place / "weights.safetensors").read_bytes()
-            sha256 = digest(content)
-            if not replace and entries.get(stem, {}).get("sha256", sha256) != sha256:
+            run.record["sha256"] = digest(content)
+            if not replace and known.get(stem, run.record["sha256"]) != run.record["sha256"]:
                 raise PPPError(
-                    f"{networks} holds another network {stem}; give --replace to put this one there"
+                    f"{data} holds another network {stem}; give --replace to put this one there"
                 )
-            weights[file] = content
-            entries[stem] = run.record | {"file": file, "sha256": sha256}
-        text = json.dumps(dict(sorted(entries.items())), indent=1, sort_keys=True) + "\n"
-        weights["manifest.json"] = text.encode()  # last: it names no file that is missing
-        contents = {"dynamics": _tables(Path(data), trained), "networks": weights}
+            if not _network(run).fresh:
+                weights[file] = content
+                entries[stem] = run.record | {"file": file}
+        contents = {"dynamics": _tables(Path(data), trained)}
+        if weights:
+            text = json.dumps(dict(sorted(entries.items())), indent=1, sort_keys=True) + "\n"
+            weights["manifest.json"] = text.encode()  # last: it names no file that is missing
+            contents["networks"] = weights
         for act in (outputs.check_update, outputs.update):
             for name, files in contents.items():
                 act(Path(data) / name, files, self.command)
         return list(trained)
 
 
-STUDY = Zoo("zoo", SmallNetwork, full_design, None, {}, largest_seed=65535)
+def _whole_design() -> list[SmallNetwork]:
+    return [*full_design(), *fresh_design()]
+
+
+STUDY = Zoo("zoo", SmallNetwork, _whole_design, None, {}, largest_seed=65535)
 
 
 def _tables(data: Path, trained: Mapping[str, Trained]) -> dict[str, bytes]:
     """Return the files of ``dynamics/`` as they are with these runs."""
-    table = _merged(data, "trajectories.csv.gz", map(_frame, trained.values()))
-    log = _merged(data, "logs.csv", map(_log, trained.values()))
-    patterns = dict(_patterns(data / "dynamics" / "patterns.safetensors"))
-    patterns = {k: v for k, v in patterns.items() if k.partition("/")[0] not in trained}
-    for stem, run in trained.items():
-        patterns |= {f"{stem}/{name}": tensor for name, tensor in run.tensors.items()}
-    return {
-        "logs.csv": tables.packed("logs.csv", log),
-        "patterns.safetensors": save_safetensors(patterns),
-        "trajectories.csv.gz": tables.packed("trajectories.csv.gz", table, digits=5),
+    fresh = [run for run in trained.values() if _network(run).fresh]
+    others = [run for run in trained.values() if not _network(run).fresh]
+    made = {"logs.csv": (_log, [*trained.values()], 7)}
+    if fresh:
+        made["fresh.csv.gz"] = _fresh_frame, fresh, 5
+        made["fresh_runs.csv"] = _record, fresh, 7
+    if others:
+        made["trajectories.csv.gz"] = _frame, others, 5
+    contents = {
+        name: tables.packed(name, _merged(data, name, map(frame, runs)), digits)
+        for name, (frame, runs, digits) in made.items()
     }
+    if others:
+        patterns = dict(_patterns(data / "dynamics" / "patterns.safetensors"))
+        patterns = {k: v for k, v in patterns.items() if k.partition("/")[0] not in trained}
+        for run in others:
+            stem = _network(run).stem
+            patterns |= {f"{stem}/{name}": tensor for name, tensor in run.tensors.items()}
+        contents["patterns.safetensors"] = save_safetensors(patterns)
+    return contents
 
 
 def _merged(data: Path, name: str, frames: Iterable[pd.DataFrame]) -> pd.DataFrame:
@@ -427,11 +474,12 @@ def _merged(data: Path, name: str, frames: Iterable[pd.DataFrame]) -> pd.DataFra
     if path.exists():
         old = tables.read_table(path, columns=new.columns)
         new = pd.concat([old[~old["run"].isin(new["run"])], new], ignore_index=True)
-    return new.sort_values(["run", "step"], kind="stable", ignore_index=True)
+    by = ["run", "step"] if "step" in new else ["run"]
+    return new.sort_values(by, kind="stable", ignore_index=True)
 
 
-def _stem(run: Trained) -> str:
-    return SmallNetwork(*(run.record[name] for name in ("family", "padding", "seed"))).stem
+def _network(run: Trained) -> SmallNetwork:
+    return SmallNetwork(*(run.record[name] for name in ("family", "padding", "seed")))
 
 
 def _frame(run: Trained) -> pd.DataFrame:
@@ -439,11 +487,23 @@ def _frame(run: Trained) -> pd.DataFrame:
     record, frame = run.record, pd.DataFrame(run.rows)
     head = {name: record[name] for name in ("family", "padding", "seed")}
     epoch = frame["step"] * record["batch"] / record["n_train"]
-    return frame.assign(run=_stem(run), epoch=epoch, **head)[list(_TABLE)]
+    return frame.assign(run=_network(run).stem, epoch=epoch, **head)[list(_TABLE)]
+
+
+def _fresh_frame(run: Trained) -> pd.DataFrame:
+    """Return a run's rows under its own scheme, and those under the others at both ends."""
+    frame, ends = _frame(run), (0, run.record["steps"])
+    kept = (frame["test_padding"] == frame["padding"]) | frame["step"].isin(ends)
+    kept &= frame["metric"].isin(_FRESH_METRICS) | frame["layer"].isna()
+    return frame.loc[kept & (frame["batch_norm"] == "re-estimated"), list(_FRESH)]
+
+
+def _record(run: Trained) -> pd.DataFrame:
+    return pd.DataFrame([run.record | {"run": _network(run).stem}])[list(_RECORD)]
 
 
 def _log(run: Trained) -> pd.DataFrame:
-    return pd.DataFrame([{"run": _stem(run), **row} for row in run.log])
+    return pd.DataFrame([{"run": _network(run).stem, **row} for row in run.log])
 
 
 def _patterns(path: Path) -> Iterable[tuple[str, Tensor]]:
@@ -461,7 +521,7 @@ def _patterns(path: Path) -> Iterable[tuple[str, Tensor]]:
 
 
 def verify(data: str | Path = DATA, *, n_test: int = 0) -> list[str]:
-    """Check what is shipped: every network, its hash, its fit, its trajectory.
+    """Check what is shipped: every network, its hash, its fit, its trajectory; and fresh tables.
 
     Parameters
     ----------
@@ -516,14 +576,40 @@ def verify(data: str | Path = DATA, *, n_test: int = 0) -> list[str]:
                 )
             line += f", again {accuracy:.2%} on {n_test} windows"
         lines.append(line)
+    if (listed := data / "dynamics" / "fresh_runs.csv").exists():
+        lines += _verified(
+            tables.read_table(listed, columns=_RECORD), trajectories(data, fresh=True)
+        )
     files_there = {path.stem for path in (data / "networks").glob("*.safetensors")}
     if stray := sorted(files_there - entries.keys()):
         raise WeightsError(f"{stray[0]}.safetensors is not in the manifest")
     return lines
 
 
-def trajectories(data: str | Path = DATA) -> pd.DataFrame:
-    """Read the trajectories of all runs, one row per measurement.
+def _verified(runs: pd.DataFrame, table: pd.DataFrame) -> Iterable[str]:
+    """Check the tables of networks without weights, and give a line for each."""
+    if others := set(table["run"]) ^ set(runs["run"]):
+        raise WeightsError(f"{min(others)} is not in both fresh.csv.gz and fresh_runs.csv")
+    for run in runs.itertuples():
+        mine = table[table["run"] == run.run]
+        strengths = mine.loc[mine["layer"].notna(), "value"]
+        if not (np.isfinite(strengths) & (strengths > 0)).all():
+            raise WeightsError(f"{run.run}: some strengths in fresh.csv.gz are no numbers above 0")
+        if {0, run.steps} - set(mine["step"]):
+            raise WeightsError(f"{run.run}: fresh.csv.gz lacks step 0 or step {run.steps}")
+        yield f"{run.run}: tables match, accuracy {run.test_accuracy:.2%}"
+
+
+def trajectories(data: str | Path = DATA, *, fresh: bool = False) -> pd.DataFrame:
+    """Read the trajectories of all runs whose weights are shipped, one row per measurement.
+
+    Parameters
+    ----------
+    data : path
+    fresh : bool
+        Whether to read those of :func:`fresh_design` in their place. They have re-estimated
+        statistics, the metrics mae, snr and raw, schemes other than a run's own at the first and
+        last step alone, and no intervals, floor, loss or epoch.
 
     Returns
     -------
@@ -531,7 +617,8 @@ def trajectories(data: str | Path = DATA) -> pd.DataFrame:
         run, family, padding (in training), seed, step, epoch, batch_norm ("running" or
         "re-estimated" statistics), test_padding, layer, metric, value, its 95 % interval low
         and high, floor (the metric without any pattern), accuracy and loss on test windows.
-        Metrics: mae and snr (MAE-PPP, SNR-PPP), power (unbiased, in units of sigma^2), share.
+        Metrics: mae and snr (MAE-PPP, SNR-PPP), power (unbiased, in units of sigma^2), share; in
+        newer runs raw (mean |d| in the layer's own units).
         Accuracy under optimal padding has rows without layer and metric: PPP is 0 there by
         definition.
 
@@ -545,7 +632,8 @@ def trajectories(data: str | Path = DATA) -> pd.DataFrame:
     >>> sorted(trajectories()["family"].unique())
     ['resnet', 'vgg']
     """
-    return tables.read_table(Path(data) / "dynamics" / "trajectories.csv.gz", columns=_TABLE)
+    name, columns = ("fresh.csv.gz", _FRESH) if fresh else ("trajectories.csv.gz", _TABLE)
+    return tables.read_table(Path(data) / "dynamics" / name, columns=columns)
 
 
 def select(

@@ -110,6 +110,10 @@ def judge(name: str, data: str | Path = paths.DATA) -> Graded:
     if name not in _TESTS:
         raise ParameterError(unknown("claim", name, _TESTS))
     rows = pd.concat(_TESTS[name](Path(data), claim(name).amended.numbers), ignore_index=True)
+    # Schemes in their usual order, whatever order their tables have.
+    place = rows["row"].str.split(",").str[0].map({name: i for i, name in enumerate(PADDINGS)})
+    parts = rows["part"].map({part: i for i, part in enumerate(rows["part"].unique())})
+    rows = rows.iloc[np.lexsort((place.fillna(0), parts))].reset_index(drop=True)
     decides = rows["decides"] if "decides" in rows else rows["grade"]
     return Graded(claim(name), grade(decides), rows)
 
@@ -182,9 +186,12 @@ def require_unchanged(graded: Sequence[Graded]) -> None:
             )
 
 
-def _rows(part: str, table: pd.DataFrame, delta: float, *, above: bool = True) -> pd.DataFrame:
-    """Grade rows: columns row, value, low, high."""
+def _rows(
+    part: str, table: pd.DataFrame, delta: float, *, above: bool = True, most: float = np.inf
+) -> pd.DataFrame:
+    """Grade rows: columns row, value, low, high; an interval ends where no value can lie."""
     table = table[["row", "value", "low", "high"]].assign(part=part, delta=delta)
+    table["high"] = table["high"].clip(upper=most)
     return table.assign(grade=grades(table, delta, above=above))
 
 
@@ -193,8 +200,13 @@ def _rows(part: str, table: pd.DataFrame, delta: float, *, above: bool = True) -
 
 @cache
 def _maps(data: Path, state: str) -> dict[tuple[str, int, str], tuple]:
-    """Return products, counts and spreads of each network (scheme, seed) and layer."""
-    pictures, products = (design.read(name, data / "evidence") for name in ("pictures", "products"))
+    """Return products, counts and spreads of each network (scheme, seed) and layer.
+
+    Means are over the cells that padding can touch: in all others every map is 0.
+    """
+    names = ("pictures", "products", "metrics")
+    pictures, products, metrics = (design.read(name, data / "evidence") for name in names)
+    touched = metrics[metrics["family"] == "resnet"].groupby("layer")["influenced"].first()
     pictures, products = (
         t[(t["family"] == "resnet") & (t["state"] == state)] for t in (pictures, products)
     )
@@ -211,7 +223,10 @@ def _maps(data: Path, state: str) -> dict[tuple[str, int, str], tuple]:
         matrix[-1, :-1] = matrix[:-1, -1] = rows["mean"]
         chosen = np.flatnonzero(rows["set"] == _SET)
         inside = np.append(chosen, size)
-        found[name] = matrix[np.ix_(inside, inside)], *rows[["n", "spread"]].to_numpy()[chosen].T
+        of_touched = matrix[np.ix_(inside, inside)] / touched[name[-1]]
+        of_touched[-1, -1] = 1
+        n, spread = rows[["n", "spread"]].to_numpy()[chosen].T
+        found[name] = of_touched, n, spread / touched[name[-1]]
     return found
 
 
@@ -290,7 +305,7 @@ def _c3(data: Path, numbers) -> Iterator[pd.DataFrame]:
         ("correlation of halves", _correlations(data), numbers["delta"]),
         ("share P / (P + V)", _shares(data, "trained"), numbers["delta_share"]),
     ):
-        yield _gated(_rows(part, _by_scheme(values), delta), passed)
+        yield _gated(_rows(part, _by_scheme(values), delta, most=1), passed)
 
 
 def _c7(data: Path, numbers) -> Iterator[pd.DataFrame]:
@@ -311,9 +326,9 @@ def _c4(data: Path, numbers) -> Iterator[pd.DataFrame]:
             by_picture = rows.groupby(["scheme", "seed", "layer"], sort=False)["area"]
             table = _by_scheme({key: each.to_numpy() for key, each in by_picture})
             if n > 1:
-                yield _rows(f"{part}, {version}", table, numbers["delta_revealed"])
+                yield _rows(f"{part}, {version}", table, numbers["delta_revealed"], most=1)
                 continue
-            graded = _rows(f"{part}, {version}", table, numbers["delta"], above=False)
+            graded = _rows(f"{part}, {version}", table, numbers["delta"], above=False, most=1)
             # A filter that knows the pattern bounds every eye from above: it can refute nothing.
             zeros = graded["row"] == "zeros"
             refuted = {AGAINST: NOT_EVALUABLE}
@@ -326,7 +341,7 @@ def _c4(data: Path, numbers) -> Iterator[pd.DataFrame]:
     halves = halves.query("family == 'resnet' and state == 'trained' and data == 'plane'")
     halves = halves[(halves["scheme"] == halves["padding"]) & (halves["n"] == halves["n"].max())]
     table = _over_seeds(halves.rename(columns={"scheme": "row"}), "r", FAMILY_LEVEL)
-    yield _rows("(b) correlation of halves of 512 scenes", table, numbers["delta_revealed"])
+    yield _rows("(b) correlation of halves of 512 scenes", table, numbers["delta_revealed"], most=1)
 
 
 def _over_seeds(table: pd.DataFrame, value: str, level: float = 0.95) -> pd.DataFrame:
@@ -340,7 +355,7 @@ def _c5(data: Path, numbers) -> Iterator[pd.DataFrame]:
     table["excess"] = table["separated"] - table["control"]
     last = table[table["n"] == table["n"].max()]
     value = _over_seeds(last, "excess", FAMILY_LEVEL)
-    yield _rows(f"excess share after {last['n'].iloc[0]} scenes", value, numbers["delta"])
+    yield _rows(f"excess share after {int(last['n'].iloc[0])} scenes", value, numbers["delta"])
     runs = table.groupby(["row", "seed", "layer"], sort=False)
     slopes = runs[["n", "excess"]].apply(
         lambda run: np.polyfit(np.log2(run["n"]), run["excess"], 1)[0]
@@ -386,7 +401,7 @@ def _c6(data: Path, numbers) -> Iterator[pd.DataFrame]:
 
 @cache
 def _fresh(data: Path) -> pd.DataFrame:
-    rows = dynamics_design.trajectories(data)
+    rows = dynamics_design.trajectories(data, fresh=True)
     return rows[(rows["family"] == "resnet") & rows["seed"].isin(FRESH_SEEDS["resnet"])]
 
 

@@ -25,8 +25,6 @@ MIXED = "mixed"
 class SmallResNet(nn.Module):
     """Residual network of 3 x 3 convolutions; see :func:`small_resnet`."""
 
-    mixed = False
-
     def __init__(self, classes: int, *, pads: bool = True) -> None:
         super().__init__()
         self.surroundings = (0, 0) if pads else (48, 33)
@@ -75,8 +73,6 @@ class _Block(nn.Module):
 class SmallVGG(nn.Module):
     """Plain network of 3 x 3 convolutions; see :func:`small_vgg`."""
 
-    mixed = False
-
     def __init__(self, classes: int, *, pads: bool = True) -> None:
         super().__init__()
         self.surroundings = (0, 0) if pads else (61, 61)
@@ -118,8 +114,8 @@ def small_resnet(
         Scheme of every padded convolution, see :data:`ppp.padding.SCHEMES`; or "optimal": no
         convolution pads, and the input brings the true surroundings, as many pixels as the
         attribute ``surroundings`` says (left and top, right and bottom). Its features are
-        those of the window alone when they are pooled. The names and shapes of its weights
-        do not depend on the padding.
+        those of the window alone when they are pooled. Or "mixed": zeros, until :func:`pad_with`
+        says another scheme. The names and shapes of its weights do not depend on the padding.
     seed : int
         Of the random weights; the global generator is not touched.
     generator : torch.Generator, optional
@@ -212,7 +208,7 @@ def rebuilt(model: nn.Module, padding: str) -> nn.Module:
 
 
 def pad_with(model: nn.Module, scheme: str) -> None:
-    """Let a network whose padding is "mixed" pad with `scheme` from now on; at first with zeros.
+    """Let a network whose padding is "mixed" pad with `scheme` from now on.
 
     Examples
     --------
@@ -237,7 +233,6 @@ def _initialised(family, classes, padding, seed, generator) -> nn.Module:
         return model
     if padding != MIXED:
         return with_padding(model, padding, generator=generator)
-    model = with_padding(model, "reflect", generator=generator)
-    model.mixed = True
+    model = with_padding(model, "reflect", generator=generator)  # a module at every padding
     pad_with(model, "zeros")
     return model

@@ -182,14 +182,16 @@ def train(
     progress: bool = True,
     observe: Callable[[int, nn.Module], Observation] | None = None,
     observe_at: Sequence[int] = (),
+    start: nn.Module | None = None,
 ) -> Run:
     """Train a small network on windows of the plane. [ours]
 
-    Stochastic gradient descent with Nesterov momentum 0.9, weight decay 5e-4 and a one-cycle
-    learning rate, on cross-entropy; each batch is turned or mirrored as a whole, at random.
-    Two runs with the same settings on the same machine and number of threads give the same
-    weights, bit for bit, also if one of them was killed on the way and continued; on CUDA, where
-    some gradients are added up in any order (as those of reflect padding), only nearly.
+    Stochastic gradient descent with Nesterov momentum (0.95 at both ends, 0.85 at the peak of
+    the learning rate), weight decay 5e-4 and a one-cycle learning rate, on cross-entropy; each
+    batch is turned or mirrored as a whole, at random. Two runs with the same settings on the
+    same machine and number of threads give the same weights, bit for bit, also if one of them
+    was killed on the way and continued; on CUDA, where some gradients are added up in any order
+    (as those of reflect padding), only nearly.
 
     Parameters
     ----------
@@ -212,6 +214,9 @@ def train(
         leave as it is. Returns rows, which get a ``step`` in front, and tensors.
     observe_at : sequence of int
         Numbers of steps at which it is called; 0 is before the first.
+    start : nn.Module, optional
+        A trained network whose weights it begins with, and goes on at the learning rate and
+        momentum that a run begins with, both constant; without `folder`.
 
     Returns
     -------
@@ -240,6 +245,8 @@ def train(
             raise ParameterError(
                 f"until = {until} and a folder; a run that is kept goes to its end"
             )
+    if start is not None and folder is not None:
+        raise ParameterError("a network to start with and a folder; give one of both")
     stop = steps if until is None else until
     marks = {step for step in observe_at if step <= stop} if observe else set()
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -248,6 +255,9 @@ def train(
         return finished
     began = time.perf_counter()
     work = _Work(settings, device)
+    if start is not None:
+        work.model.load_state_dict(start.state_dict())
+        work.schedule = torch.optim.lr_scheduler.ConstantLR(work.optimiser, 1.0)
     if kept:
         kept.resume(work)
     if work.step == 0 and 0 in marks:
@@ -268,7 +278,7 @@ def train(
                 if kept:
                     kept.save_state(work.state(time.perf_counter() - began))
     model = work.model.to("cpu", memory_format=torch.contiguous_format).eval()
-    if model.mixed:
+    if padding == MIXED:
         pad_with(model, "zeros")
     record = {
         **asdict(settings), "epochs": round(stop / settings.epoch, 3),
@@ -314,7 +324,7 @@ class _Work:
 
     def advance(self, pixels: Tensor, labels: Tensor) -> None:
         """Make one step of gradient descent."""
-        if self.model.mixed:
+        if self.settings.padding == MIXED:
             draw = np.random.default_rng([self.settings.seed, self.step, 2])
             pad_with(self.model, PADDINGS[draw.integers(len(PADDINGS))])
         pixels, labels = pixels.to(self.device), labels.to(self.device)
@@ -564,7 +574,9 @@ def evaluate(model: nn.Module, n: int, device: str = "cpu") -> tuple[float, floa
     return right / n, loss / n
 
 
-def with_batch_statistics(model: nn.Module, n: int = 512, *, first_scene: int = 0) -> nn.Module:
+def with_batch_statistics(
+    model: nn.Module, n: int = 512, *, first_scene: int = 0, schemes: Sequence[str] = ()
+) -> nn.Module:
     """Return a copy whose batch-norm statistics are those of `n` training windows. [ours]
 
     An initial network has statistics that no data has shaped (mean 0, variance 1); measured
@@ -578,6 +590,8 @@ def with_batch_statistics(model: nn.Module, n: int = 512, *, first_scene: int = 
         Windows, one a scene; at least 2.
     first_scene : int
         Seed of the first scene, by default that of training with seed 0.
+    schemes : sequence of str
+        What a network with the padding "mixed" pads with, each batch of 64 windows with the next.
 
     Returns
     -------
@@ -599,8 +613,8 @@ def with_batch_statistics(model: nn.Module, n: int = 512, *, first_scene: int = 
             module.momentum = None  # the plain average over all batches
     with torch.no_grad():
         for turn, (pixels, _) in enumerate(_batches(model, first_scene, n)):
-            if getattr(model, "mixed", False):
-                pad_with(model, PADDINGS[turn % len(PADDINGS)])
+            if schemes:
+                pad_with(model, schemes[turn % len(schemes)])
             model(pixels.to(device))
     return model.eval()
 

@@ -10,15 +10,17 @@ from ppp.errors import ParameterError, PPPError
 from studies.paths import DATA
 
 STUDIES = {
-    name: importlib.import_module(f"studies.{folder}.design").STUDY
-    for name, folder in {
-        "bhv": "bhv", "posenet": "posenet", "patterns": "patterns", "zoo": "dynamics",
-        "survey": "survey", "evidence": "evidence",
+    name: importlib.import_module(f"studies.{module}").STUDY
+    for name, module in {
+        "bhv": "bhv.design", "posenet": "posenet.design", "patterns": "patterns.design",
+        "zoo": "dynamics.design", "survey": "survey.design", "evidence": "evidence.design",
+        "adaptation": "dynamics.adaptation",
     }.items()
 }  # fmt: skip
 SHIPPED = {
     "bhv": DATA / "bhv", "posenet": DATA / "posenet", "patterns": DATA / "patterns", "zoo": DATA,
     "survey": DATA / "torchvision", "evidence": DATA / "evidence",
+    "adaptation": DATA / "adaptation",
 }  # fmt: skip
 WITH_TABLES = [name for name in STUDIES if name != "zoo"]
 
@@ -30,8 +32,11 @@ def name(request):
 
 @pytest.mark.parametrize(
     ("name", "count"),
-    {"bhv": 314, "posenet": 148, "patterns": 56, "zoo": 48, "survey": 98, "evidence": 56}.items(),
-)
+    {
+        "bhv": 314, "posenet": 148, "patterns": 56, "zoo": 78, "survey": 98, "evidence": 56,
+        "adaptation": 50,
+    }.items(),
+)  # fmt: skip
 def test_every_run_has_a_folder_of_its_own(name, count):
     runs = STUDIES[name].runs()
     assert len({run.stem for run in runs}) == len(set(runs)) == len(runs) == count

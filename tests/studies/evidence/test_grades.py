@@ -49,7 +49,20 @@ def photographs(strength: dict[str, float], state="trained", *, pictures=37, see
                 value = (maps @ maps.T / 60)[first, second]
                 pairs = {"first": first, "second": second, "value": value}
                 tables["products"].append(pd.DataFrame(head | pairs))
+    tables["metrics"] = [pd.DataFrame({"family": "resnet", "layer": LAYERS, "influenced": 0.5})]
     return {name: pd.concat(parts, ignore_index=True) for name, parts in tables.items()}
+
+
+def test_halves_are_correlated_over_the_cells_that_padding_can_touch(shipped, monkeypatch):
+    tables = photographs({"zeros": 1.0})
+    scaled = {"pictures": ["mean", "spread"], "products": ["value"]}  # half of the cells are 0
+    for name, columns in scaled.items():
+        tables[name][columns] /= 2
+    shipped(**tables)
+    alike, _, spread = grades._maps(grades.paths.DATA, "trained")["zeros", 0, "relu"]
+    assert spread[0] == 640 and alike[-1, -1] == 1
+    rows = tables["products"].query("seed == 0 and layer == 'relu'")
+    assert alike[0, 1] == pytest.approx(2 * rows["value"].iloc[1])
 
 
 @pytest.fixture
@@ -65,7 +78,7 @@ def shipped(monkeypatch):
     monkeypatch.setattr(design, "read", lambda name, data: tables[name].copy())
     monkeypatch.setattr(patterns_design, "read", lambda name, data: tables[name].copy())
     monkeypatch.setattr(
-        grades.dynamics_design, "trajectories", lambda data: tables["trajectories"].copy()
+        grades.dynamics_design, "trajectories", lambda data, **_: tables["trajectories"].copy()
     )
     yield put
     put()

@@ -62,6 +62,11 @@ def test_padding_is_part_of_a_plane_networks_name():
     network = load_network("plane-resnet-circular", "random")
     assert isinstance(network.model.conv1, PaddedConv2d)
     assert network.provenance["padding"] == "circular"
+    mixed = load_network("plane-resnet-mixed", "random", seed=1)
+    assert mixed.provenance["padding"] == "mixed" and mixed.model.conv1.padding == (2, 2)
+    assert "'plane-resnet-mixed-seed5'" in refused(
+        load_network, "plane-resnet-mixed", "trained", seed=5
+    )
     assert "'plane-resnet-mean-seed0'" in refused(load_network, "plane-resnet-mean", "trained")
     assert "did you mean 'randn'" in refused(load_network, "plane-vgg-rand", "random")
     assert "seed99" in refused(load_network, "plane-resnet", "initial", seed=99)

@@ -7,6 +7,7 @@ import torchvision
 import ppp
 from ppp.errors import PaddingError, PPPError
 from studies.networks import layers_of_interest, rebuilt, small_resnet, small_vgg
+from studies.networks.small import pad_with
 
 
 @pytest.mark.parametrize(
@@ -145,6 +146,22 @@ def test_only_small_networks_are_rebuilt():
         rebuilt(other, "optimal")
     with pytest.raises(PaddingError, match="did you mean 'reflect'"):
         rebuilt(small_vgg(), "refelct")
+    with pytest.raises(PaddingError, match="unknown padding 'mixed'"):
+        rebuilt(small_vgg(), "mixed")
+
+
+@pytest.mark.parametrize("make", [small_resnet, small_vgg])
+def test_a_mixed_network_pads_with_zeros_and_then_with_what_is_said(make):
+    mixed, zeros = make(padding="mixed", seed=2).eval(), make(seed=2).eval()
+    assert mixed.state_dict().keys() == zeros.state_dict().keys()
+    pixels = torch.rand(1, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        for scheme in ("zeros", "circular", "reflect", "zeros"):
+            pad_with(mixed, scheme)
+            expected = make(padding=scheme, seed=2).eval()(pixels)
+            torch.testing.assert_close(mixed(pixels), expected, rtol=1e-6, atol=1e-6)
+    with pytest.raises(PaddingError, match="did you mean 'circular'"):
+        pad_with(mixed, "circlar")
 
 
 def test_stochastic_padding_draws_from_the_given_generator():

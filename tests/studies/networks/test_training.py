@@ -12,7 +12,10 @@ from checks import refused
 
 from ppp import files
 from ppp.errors import PaddingError, ParameterError, WeightsError
-from studies.networks import small_resnet, small_vgg, training
+from ppp.swapping import Pad2d, current_scheme
+from studies.networks import rebuilt, small_resnet, small_vgg, training
+from studies.networks.names import PADDINGS
+from studies.networks.small import pad_with
 from studies.networks.training import (
     Settings,
     _TrainingSet,
@@ -64,7 +67,9 @@ def equal(first, second) -> bool:
 # -------------------------------------------------------------------------------- training
 
 
-@pytest.mark.parametrize(("family", "padding"), [("resnet", "zeros"), ("vgg", "randn")])
+@pytest.mark.parametrize(
+    ("family", "padding"), [("resnet", "zeros"), ("vgg", "randn"), ("resnet", "mixed")]
+)
 def test_two_runs_give_the_same_weights_bit_for_bit(family, padding):
     first = train(family, padding=padding, seed=2, **short)
     again = train(family, padding=padding, seed=2, **short)
@@ -105,6 +110,38 @@ def test_a_network_trains_with_its_true_surroundings(family):
     assert equal(run, train(family, padding="optimal", **settings, device="cpu"))
 
 
+def test_each_batch_has_another_scheme_and_all_of_them_are_met(monkeypatch):
+    met = []
+    work = training._Work(Settings("resnet", "mixed", seed=3, steps=40, batch=2, n_train=4), "cpu")
+    usual = work.model.forward
+
+    def forward(pixels):
+        (scheme,) = {str(m.scheme) for m in work.model.modules() if isinstance(m, Pad2d)}
+        met.append(scheme)
+        return usual(pixels)
+
+    monkeypatch.setattr(work.model, "forward", forward)
+    batch = windows(0, 2, 0)
+    for _ in range(40):
+        work.advance(*batch)
+    assert set(met) == set(PADDINGS) and min(map(met.count, PADDINGS)) >= 2
+    draws = [int(np.random.default_rng([3, step, 2]).integers(5)) for step in range(40)]
+    assert met == [PADDINGS[draw] for draw in draws]
+
+
+@pytest.mark.parametrize("scheme", PADDINGS)
+def test_gradients_reach_every_weight_under_each_scheme(scheme):
+    noise = torch.Generator().manual_seed(1)
+    model = small_resnet(padding="mixed", generator=noise)
+    pad_with(model, scheme)
+    pixels, labels = windows(0, 4, 0)
+    torch.nn.functional.cross_entropy(model(pixels), labels).backward()
+    grown = [float(p.grad.abs().sum()) for p in model.parameters()]
+    assert np.isfinite(grown).all() and min(grown) > 0
+    drawn = not torch.equal(noise.get_state(), torch.Generator().manual_seed(1).get_state())
+    assert drawn == (scheme == "randn")
+
+
 @pytest.mark.nightly
 def test_training_reduces_the_loss():
     settings = {"steps": 60, "batch": 8, "n_train": 16, "n_test": 8}
@@ -127,10 +164,31 @@ def test_the_first_steps_are_those_of_the_whole_run():
     assert first.record["epochs"] == 5 / 4
 
 
+def test_a_trained_network_goes_on_from_its_weights_at_a_constant_rate(tmp_path):
+    first = train("resnet", seed=1, **short).model
+    rates, usual = [], training._Work.advance
+
+    def note(work, *batch):
+        group = work.optimiser.param_groups[0]
+        rates.append((group["lr"], group["momentum"], group["nesterov"]))
+        usual(work, *batch)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training._Work, "advance", note)
+        run = train("resnet", padding="circular", seed=1, **long, start=first, **observed)
+    assert rates == [(pytest.approx(0.1 / 25), 0.95, True)] * 8
+    assert run.rows[0]["total"] == look(0, first)[0][0]["total"] != run.rows[1]["total"]
+    again = train("resnet", padding="circular", seed=1, **long, start=first, **observed)
+    assert equal(run, again) and not same(run.model, first)
+    folder = {"start": first, "folder": tmp_path / "run"}
+    assert "and a folder" in refused(train, "resnet", **short, **folder, error=ParameterError)
+    assert not (tmp_path / "run").exists()
+
+
 # -------------------------------------------------------------------- interrupted and kept
 
 
-@pytest.mark.parametrize(("padding", "at"), [("zeros", 0), ("randn", 4)])
+@pytest.mark.parametrize(("padding", "at"), [("zeros", 0), ("randn", 4), ("mixed", 7)])
 def test_an_interrupted_run_continues_bit_for_bit(tmp_path, padding, at):
     whole = train("resnet", padding=padding, **long, **observed)
     folder = tmp_path / "run"
@@ -338,6 +396,10 @@ def test_unknown_names_are_refused(tmp_path):
         train("resnt")
     with pytest.raises(PaddingError, match="did you mean 'zeros'"):
         train("resnet", padding="zero")
+    with pytest.raises(PaddingError, match="unknown padding 'mixd'"):
+        train("resnet", padding="mixd")
+    with pytest.raises(ParameterError, match="unknown family 'mixed'"):
+        train("mixed")
     with pytest.raises(ParameterError, match="until = 2 and a folder"):
         train("resnet", **short, until=2, folder=tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -483,6 +545,31 @@ def test_batch_statistics_come_from_windows_and_leave_the_model_alone(padding):
         maps = model.conv1(pixels)
         torch.testing.assert_close(found.bn1.running_mean, maps.mean((0, 2, 3)))
         torch.testing.assert_close(found.bn1.running_var, maps.var((0, 2, 3)))
+
+
+def test_batch_statistics_of_a_mixed_network_come_from_each_scheme_in_turn(monkeypatch):
+    noise = torch.Generator().manual_seed(7)
+    model, drawn = small_resnet(padding="mixed", generator=noise), noise.get_state()
+    mixed = with_batch_statistics(model, 128, schemes=("circular", "zeros"))
+    assert torch.equal(noise.get_state(), drawn) and current_scheme(model.conv1).name == "zeros"
+    halves = []
+    for scheme, first in (("circular", 0), ("zeros", 64)):
+        one = rebuilt(model, scheme)
+        halves.append(with_batch_statistics(one, 64, first_scene=first).bn1.running_mean)
+    torch.testing.assert_close(mixed.bn1.running_mean, (halves[0] + halves[1]) / 2)
+    assert not same(mixed, with_batch_statistics(model, 128))
+    again = with_batch_statistics(model, 128, schemes=("circular", "zeros"))
+    assert same(mixed, again)
+
+
+def test_a_mixed_network_is_a_networks_weights_and_any_scheme_fits_them(tmp_path):
+    run = train("resnet", padding="mixed", seed=1, **short, folder=tmp_path)
+    kept = load_run(tmp_path).model
+    assert same(run.model, kept)
+    assert run.record["padding"] == "mixed"
+    assert run.record["test_accuracy"] == evaluate(rebuilt(kept, "zeros"), 8)[0]
+    start = train("resnet", padding="mixed", seed=1, **short, until=0)
+    assert same(start.model, small_resnet(seed=1))
 
 
 def test_a_record_says_what_was_done(tmp_path):
