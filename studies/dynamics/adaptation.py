@@ -13,10 +13,10 @@ import pandas as pd
 from torch import nn
 
 from studies import paths
-from studies.dynamics.design import Observer, train_run
+from studies.dynamics.design import Observer, SmallNetwork, train_run
 from studies.networks import MIXED, OPTIMAL, load_network
 from studies.networks.names import FRESH_SEEDS, PADDINGS, SEEDS
-from studies.networks.training import Settings, train
+from studies.networks.training import Settings, load_run, train
 from studies.runs import Run, Study
 from studies.storage import tables
 
@@ -50,7 +50,11 @@ def trained(run: Adaptation) -> nn.Module:
     """Return a trained control: a shipped one, or one in ``runs/zoo``, trained there if need be."""
     if run.control == OPTIMAL:
         return load_network(f"plane-{FAMILY}-{OPTIMAL}", "trained", seed=run.seed).model
-    return train_run(FAMILY, run.control, run.seed, Path("runs", "zoo"), progress=False).model
+    place = Path("runs", "zoo")
+    stem = SmallNetwork(FAMILY, run.control, run.seed).stem
+    if (place / stem / "record.json").exists():  # however often it was measured
+        return load_run(place / stem).model
+    return train_run(FAMILY, run.control, run.seed, place, progress=False).model
 
 
 def compute(run: Adaptation) -> dict[str, pd.DataFrame]:

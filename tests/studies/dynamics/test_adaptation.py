@@ -60,8 +60,9 @@ def test_the_design_is_of_shipped_and_of_mixed_controls():
     assert by == {OPTIMAL: {0, 1, 2, 3, 4}, "mixed": {5, 6, 7, 8, 9}}
 
 
-def test_a_mixed_control_is_taken_from_the_runs_or_trained_there(monkeypatch):
+def test_a_mixed_control_is_taken_from_the_runs_or_trained_there(monkeypatch, tmp_path):
     asked, model = [], load_network("plane-resnet", "random").model
+    monkeypatch.chdir(tmp_path)
 
     def train_run(*names, progress):
         asked.append([*map(str, names)])
@@ -70,6 +71,11 @@ def test_a_mixed_control_is_taken_from_the_runs_or_trained_there(monkeypatch):
     monkeypatch.setattr(adaptation, "train_run", train_run)
     assert adaptation.trained(Adaptation("mixed", "zeros", 7)) is model
     assert asked == [["resnet", "mixed", "7", "runs/zoo"]]
+    few = {"steps": 1, "batch": 2, "n_train": 4, "n_test": 4, "progress": False}
+    folder = tmp_path / "runs" / "zoo" / "plane-resnet-mixed-seed7"
+    there = adaptation.train("resnet", padding="mixed", seed=7, **few, folder=folder).model
+    found = adaptation.trained(Adaptation("mixed", "zeros", 7))
+    assert torch.equal(found.fc.weight, there.fc.weight) and len(asked) == 1
 
 
 def test_changes_are_of_each_network_and_a_mean_over_layers():
