@@ -78,13 +78,6 @@ def test_the_table_has_what_a_reader_needs(verdicts):
     assert rows["chapter"].str.len().min() > 0
 
 
-def test_every_verdict_has_a_figure_of_its_table(verdicts):
-    for verdict in verdicts:
-        drawn = ledger.figure(verdict)
-        assert drawn.ppp_alt and len(drawn.ppp_alt) > 60, verdict.claim.id
-    assert ledger.figure(Verdict(CLAIMS["C8"], INCONCLUSIVE, pd.DataFrame())) is None
-
-
 def test_a_claim_without_a_test_is_not_tested_yet(tmp_path):
     (tmp_path / "claims.yaml").write_text("C1:\n  claim: a\n  words: b\n  where: c\n")
     (found,) = ledger.judge(listed=tmp_path / "claims.yaml")
