@@ -105,13 +105,9 @@ class Visibility:
         )
         if n > 1:
             return area(first, second)
-        of = of[order]
-        pairs = [
-            (area(first[of == k], second[of != k]), np.sum(of == k) * np.sum(of != k))
-            for k in range(len(names))
-        ]
-        areas, weights = zip(*pairs)
-        return float(np.average(areas, weights=weights))
+        of, each = of[order], np.bincount(of)
+        areas = [area(first[of == k], second[of != k]) for k in range(len(names))]
+        return float(np.average(areas, weights=each * (len(of) - each)))
 
 
 def visibility(
@@ -179,36 +175,29 @@ def visibility(
         pattern = torch.from_numpy(result.pattern).to(variance)
         weights[layer] = _with_mean(pattern[None])[0] / variance.clamp_min(floor)
 
-    def scores(windows: Windows) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    def scores(windows: Windows) -> dict[str, list[np.ndarray]]:
         parts: dict[str, tuple[list, list, list]] = {layer: ([], [], []) for layer in layers}
 
         def score(picture: str, _scheme: str, layer: str, *pair: Tensor) -> None:
             for kept, map_ in zip(parts[layer], pair):
                 kept.append((_with_mean(map_).double() * weights[layer]).sum((2, 3)).cpu().numpy())
-            parts[layer][2].extend([picture] * len(pair[0]))
+            parts[layer][2].append([picture] * len(pair[0]))
 
         measure(model, windows, layers, scheme, maps=score, **settings)
-        return {
-            k: (np.concatenate(a), np.concatenate(o), np.array(of))
-            for k, (a, o, of) in parts.items()
-        }
+        return {layer: [np.concatenate(each) for each in part] for layer, part in parts.items()}
 
-    chosen = {
-        layer: max(range(a.shape[1] - 1), key=lambda c: area(a[:, c], o[:, c]))
-        for layer, (a, o, _) in scores(template).items()
-    }
-    result = {}
-    for layer, (*both, of) in scores(tested).items():
-        one, two = (
-            {
-                "all channels": s[:, :-1].sum(1),
-                "best channel": s[:, chosen[layer]],
-                "channel mean": s[:, -1],
-            }
-            for s in both
-        )
-        result[layer] = Visibility(one, two, of, chosen[layer])
+    result, judged = {}, scores(tested)
+    for layer, (above, below, _) in scores(template).items():
+        best = int(np.argmax([area(*pair) for pair in zip(above.T[:-1], below.T[:-1])]))
+        *classes, of = judged[layer]
+        result[layer] = Visibility(*(_versions(one, best) for one in classes), of, best)
     return result
+
+
+def _versions(scores: np.ndarray, best: int) -> dict[str, np.ndarray]:
+    """Return three versions of the scores of all channels and of their mean, (n, channels + 1)."""
+    columns = scores[:, :-1].sum(1), scores[:, best], scores[:, -1]
+    return dict(zip(("all channels", "best channel", "channel mean"), columns))
 
 
 def _with_mean(maps: Tensor) -> Tensor:

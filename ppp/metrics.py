@@ -114,7 +114,8 @@ class Summary:
     influenced : float
         Share of cells that padding can touch; in all others d is 0 by the certificate, and masked.
     mae_floor, snr_floor : float
-        What the two metrics would show without any pattern, at this n.
+        What the two metrics would show without any pattern, at this n. Near it they are noise,
+        and their intervals do not cover 0: `p` says whether there is a pattern.
     snr : Estimate
         SNR-PPP = ``mean(|d| / s)``, >= 0; cells with d = s = 0 count as 0.
     snr_db : float

@@ -153,7 +153,8 @@ def sign_flip_test(products: np.ndarray, seed: int = 0) -> float:
     """Return the p-value of "there is a pattern": the power when signs of whole pictures flip.
 
     One-sided. Exact if d_g and -d_g of a picture are equally likely without a pattern, which is
-    more than a mean of 0: differences behind a ReLU are skewed.
+    more than a mean of 0: differences behind a ReLU are skewed, and where those of all cells are
+    skewed alike, it finds too much with few pictures.
 
     Parameters
     ----------

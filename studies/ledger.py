@@ -5,20 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from ppp.errors import ParameterError, PPPError, first_words, unknown
-from studies import figures
 from studies.bhv import analysis as bhv, design as bhv_design
 from studies.claims import CLAIMS, NOT_TESTED, Claim, Verdict, claims
 from studies.dynamics import analysis as dynamics, design as dynamics_design
 from studies.patterns import analysis as patterns, design as patterns_design
 from studies.posenet import analysis as posenet, design as posenet_design
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 DATA = dynamics_design.DATA
 """The folder of the shipped tables."""
@@ -71,54 +66,6 @@ JUDGES: dict[str, Callable[[Path], Verdict]] = {
     **{name: partial(_dynamics, name=name) for name in ("C8", "C9", "C10", "C11")},
 }
 """What computes each claim's verdict from a folder of tables."""
-
-
-_FORESTS: dict[str, tuple[list[str], str | None, str, str, float | str | None]] = {
-    "C1": (["setting"], "metric", "icc", "intraclass correlation over trials", "threshold"),
-    "C3": (["layer"], "scheme", "mean", "correlation of two halves", "threshold"),
-    "C4": (["part"], "scheme", "mean", "share, correlation", None),
-    "C5": (["part"], "scheme", "mean", "share of cells; its slope per doubling", 0.0),
-    "C6": (
-        ["other"], "metric", "difference", "difference of the probabilities of contradiction", 0.0
-    ),
-    "C7": (["scheme"], None, "mean", "correlation of two halves", "threshold"),
-    "C8": (["padding"], "metric", "mean", "steps to half of the final value", None),
-    "C9": (["padding"], "metric", "mean", "slope of log2(metric) on log2(step)", 0.0),
-    "C10": (["padding", "batch_norm"], "metric", "mean", "log2(final / initial)", 0.0),
-    "C11": (["padding"], "metric", "mean", "log2(trained / control), part (b)", 0.0),
-}  # fmt: skip
-"""How a claim's table becomes a figure with a point and its interval for each row: columns of the
-label, of the group and of the value, the value's name, and a line at a value or a number of the
-claim's."""
-
-
-def figure(verdict: Verdict) -> Figure | None:
-    """Draw the statistics that decide a claim: its verdict's table.
-
-    Returns
-    -------
-    Figure or None
-        None for an empty table.
-
-    Examples
-    --------
-    >>> figure(judge(["C9"])[0]).ppp_alt.partition(",")[0]
-    'slope of log2(metric) on log2(step) with intervals'
-    """
-    rows = verdict.table
-    if not len(rows):
-        return None
-    if verdict.claim.id == "C2":
-        named = ["orders flipped", "uses flipped"]
-        texts = rows.set_index("factor")[named]
-        counts = texts.map(lambda text: int(text.partition(" ")[0]))
-        return figures.heatmap(counts, label="answers that flipped", annotations=texts)
-    names, group, value, xlabel, reference = _FORESTS[verdict.claim.id]
-    rows = rows.rename(columns=lambda name: name.removeprefix("strength_"))  # C8
-    rows = rows.assign(label=rows[names].astype(str).agg(", ".join, axis=1))
-    reference = verdict.claim.numbers.get(reference, reference)
-    options = {"group": group, "xlabel": xlabel, "reference": reference}
-    return figures.forest(rows, "label", value, "low", "high", **options)
 
 
 def judge(

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from companion.measure.measured import Measured
 
 HEAD = (
-    *("scheme", "layer", "MAE-PPP", "floor", "SNR-PPP", "floor"),
-    *("clean cells", "null test", "completeness"),
+    *("scheme", "layer", "MAE-PPP", "floor", "influenced cells", "SNR-PPP", "floor"),
+    *("influenced cells", "p", "detected", "clean cells", "null test", "completeness"),
 )
 _METRICS = {"mae": "MAE-PPP (σ)", "snr": "SNR-PPP"}
 _FACTS = {
@@ -56,8 +56,12 @@ def _row(result: LayerResult) -> tuple[str, ...]:
         result.layer,
         _estimate(summary.mae),
         _number(summary.mae_floor),
+        _estimate(summary.mae_influenced),
         _estimate(summary.snr),
         _number(summary.snr_floor),
+        _estimate(summary.snr_influenced),
+        _number(summary.p),
+        "not given" if np.isnan(summary.detected) else f"{summary.detected:.0%}",
         str(test.cells),
         "passed" if test.passed else "no clean cell",
         "shown" if result.completeness.shown else "not shown",

@@ -68,7 +68,8 @@ class Graded:
         """The row that lies closest to its threshold, in half widths of its interval."""
         rows = self.rows.dropna(subset=["low", "high"])
         if rows.empty:
-            return "undefined"
+            row = self.rows.iloc[0]
+            return f"{row['part']} {row['row']}: {row['value']:.3g} against {row['delta']:.3g}"
         wide = (rows["high"] - rows["low"]).clip(lower=1e-12)
         row = rows.loc[((rows["value"] - rows["delta"]).abs() / wide).idxmin()]
         return (

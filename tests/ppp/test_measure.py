@@ -22,6 +22,7 @@ from ppp.errors import (
 )
 from ppp.influence import Coverage, LayerCoverage
 from ppp.metrics import Moments, summarise
+from ppp.statistics import sign_flip_test
 from ppp.windows import Picture, Windows
 
 Sequential, Conv = nn.Sequential, nn.Conv2d
@@ -143,6 +144,62 @@ def test_without_clean_cells_the_null_test_says_that_it_was_not_made(model):
     windows = ppp.cut_windows(scenes(1), 8, coverage, per_picture=2, seed=0)
     null = ppp.measure(model, windows, ["6"])["6"].null_test
     assert null.cells == 0 and null.passed is None
+
+
+@pytest.mark.parametrize("memory", [None, 2_000_000])
+def test_maps_are_given_as_they_are_measured(model, windows, coverage, memory):
+    """Every window once per scheme and layer, whole or in tiles; and no result is another one."""
+    schemes, given = ["zeros", "reflect"], {}
+
+    def take(picture, scheme, layer, algorithmic, optimal):
+        assert algorithmic.shape == optimal.shape
+        given.setdefault((scheme, layer), []).append((picture, (algorithmic - optimal).double()))
+
+    how = {"coverage": coverage, "batch_size": 4, "memory": memory}
+    found = ppp.measure(model, windows, LAYERS, schemes, maps=take, **how)
+    assert found.table().equals(ppp.measure(model, windows, LAYERS, schemes, **how).table())
+    assert (found.provenance["tiles"] > 4) is (memory is not None)
+    assert list(given) == [(scheme, layer) for scheme in schemes for layer in LAYERS]
+    for key, parts in given.items():
+        names = [name for name, maps in parts for _ in maps]
+        assert names == [picture.name for picture in windows for _ in picture.tops]
+        d = torch.cat([maps for _, maps in parts]).numpy() * coverage[key[1]].influence
+        np.testing.assert_allclose(found[key].pattern, d.mean(0), atol=1e-6)
+
+
+def test_maps_of_kept_pictures_are_not_given_again(model, windows, coverage, tmp_path):
+    given = []
+    how = {"coverage": coverage, "keep": tmp_path, "maps": lambda name, *_: given.append(name)}
+    for expected in (4, 4):
+        ppp.measure(model, windows, ["2"], **how)
+        assert len({*given}) == expected and len(given) == 4  # a batch a picture
+
+
+def test_products_and_spreads_are_those_of_the_groups(model, windows, coverage):
+    found = ppp.measure(model, windows, LAYERS, "zeros", coverage=coverage)
+    differences, _ = brute_force(model, windows, "zeros")
+    for layer, result in ((layer, found[layer]) for layer in LAYERS):
+        touched = coverage[layer].influence
+        groups = np.where(touched, differences[layer], 0).reshape(4, 6, -1)
+        flat = np.vstack([groups.mean(1), np.ones(groups.shape[-1])])
+        np.testing.assert_allclose(result.products, flat @ flat.T / flat.shape[1], atol=1e-6)
+        inside = np.square(groups - groups.mean(1, keepdims=True)).sum(1).mean(1)
+        np.testing.assert_allclose(result.spreads, np.column_stack([[6] * 4, inside]), rtol=1e-4)
+        assert result.influenced == touched.mean() and result.p == sign_flip_test(result.products)
+        assert result.mae_influenced == result.mae / touched.mean()
+        assert result.snr_influenced.low == pytest.approx(result.snr.low / touched.mean())
+        assert abs(result.amplitude) == pytest.approx(abs(result.power.value) ** 0.5)
+        assert (result.amplitude < 0) == (result.power.value < 0)
+
+
+def test_detection_is_given_for_windows_of_different_pictures_alone(model, windows, coverage):
+    how = {"coverage": coverage, "checkpoints": [2, 4]}
+    alone = Windows([replace(p, tops=p.tops[:1], lefts=p.lefts[:1]) for p in windows], SIZE)
+    one_each, several = (ppp.measure(model, w, ["4"], **how)["4"] for w in (alone, windows))
+    for result in (one_each, *(mark.summary for mark in one_each.checkpoints)):
+        assert 0 <= result.detected <= result.influenced
+    for result in (several, *(mark.summary for mark in several.checkpoints)):
+        assert np.isnan(result.detected)
 
 
 # --- invariances -------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from toys import LAYERS, network
 
 import ppp
 from ppp.errors import DocumentError
+from ppp.statistics import sign_flip_test
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +52,11 @@ def test_what_is_saved_is_loaded_as_it_was(measured, saved):
     assert same(dict(again.coverage), dict(measured.coverage))
     assert again.coverage.table().equals(measured.coverage.table())
     assert [c.summary.n for c in again["randn", "4"].checkpoints] == [2, 24]
+    for key, result in again.items():
+        assert result.products.shape == (5, 5) and result.spreads.tolist() != [[0, 0]] * 4
+        assert sign_flip_test(result.products) == result.p == measured[key].p
+        assert result.influenced == again.coverage[key[1]].influence.mean()
+        assert result.mae_influenced == measured[key].mae_influenced
     assert [path.name for path in saved.parent.iterdir()] == [saved.name]
     assert measured.save(saved) == saved and ppp.Measurement.load(saved) is not again
 

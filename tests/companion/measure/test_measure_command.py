@@ -227,6 +227,10 @@ def test_report_needs_no_network_and_describes_its_figures(here):
     assert "Only 3 photographs could be used" in page.text
     csv = pd.read_csv("out/measurement.csv")
     assert f"{csv['mae'][0]:.3g} [" in page.text
+    for name in ("mae_influenced", "snr_influenced"):
+        assert f"{csv[name][0]:.3g} [" in page.text
+    assert csv["p"][0] in (0.25, 0.5, 0.75, 1) and "at least 0.25;" in page.text
+    assert csv["detected"].isna().all() and "not given" in page.text and "nan" not in page.text
 
 
 def test_layers_without_a_finite_margin_are_told_and_the_others_measured(here, capsys):

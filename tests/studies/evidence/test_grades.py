@@ -1,5 +1,7 @@
 """The amended tests on made-up tables whose answers are known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,7 +11,8 @@ from checks import refused
 from ppp.errors import ParameterError
 from ppp.metrics import Moments, merged
 from ppp.statistics import products, unbiased_power
-from studies.claims import AGAINST, NOT_EVALUABLE, SUPPORTED, UNDERPOWERED, claim
+from studies import ledger
+from studies.claims import AGAINST, NOT_EVALUABLE, SUPPORTED, UNDERPOWERED, claim, claims
 from studies.evidence import design, grades
 from studies.networks.names import PADDINGS
 from studies.patterns import design as patterns_design
@@ -247,3 +250,20 @@ def test_every_delta_of_a_row_is_the_registered_one(shipped):
     numbers = claim("C3").amended.numbers
     deltas = grades.judge("C3").rows.groupby("part")["delta"].first().to_dict()
     assert sorted(deltas.values()) == [numbers["delta_share"], numbers["delta"]]
+
+
+@pytest.mark.parametrize("name", claims())
+def test_the_shipped_tables_give_the_guarded_grade_and_a_figure_with_thresholds(name):
+    found = grades.judge(name)
+    grades.require_unchanged([found])
+    assert found.effect and found.because
+    drawn = grades.figure(found)
+    panels = dict(zip(found.rows["part"].unique(), drawn.axes))
+    for part, rows in found.rows.groupby("part"):
+        assert panels[part].lines[0].get_xdata()[0] == rows["delta"].iloc[0]
+
+
+def test_a_changed_grade_is_refused_with_what_to_do():
+    found = replace(grades.judge("C2"), grade=AGAINST)
+    said = refused(grades.require_unchanged, [found], error=ledger.VerdictChanged)
+    assert said.startswith("C2 is 'against' now") and "data/claims.yaml" in said

@@ -22,7 +22,7 @@ from ppp.errors import PPPError
 from studies import figures
 
 
-@pytest.mark.parametrize("module", ["ledger", "figures.turntable", "sweeps.tables"])
+@pytest.mark.parametrize("module", ["evidence.grades", "figures.turntable", "sweeps.tables"])
 def test_a_backend_that_matplotlib_lacks_is_refused_in_one_line(module):
     code = f"from ppp.errors import PPPError\ntry: import studies.{module}\n"
     code += "except PPPError as error: print(error)"
