@@ -17,7 +17,7 @@ import pandas as pd
 from ppp.errors import ParameterError, unknown
 from ppp.metrics import Estimate, jackknife
 from ppp.statistics import halves, sign_flip_test, unbiased_power
-from studies import figures, ledger, paths
+from studies import figures, ledger
 from studies.claims import (
     AGAINST,
     NOT_EVALUABLE,
@@ -88,7 +88,7 @@ class Graded:
         return "; ".join(texts)
 
 
-def judge(name: str, data: str | Path = paths.DATA) -> Graded:
+def judge(name: str, data: str | Path = ledger.DATA) -> Graded:
     """Apply the amended test of a claim to the shipped tables.
 
     Parameters
@@ -105,8 +105,8 @@ def judge(name: str, data: str | Path = paths.DATA) -> Graded:
 
     Examples
     --------
-    >>> judge("C6").grade in (SUPPORTED, AGAINST, MIXED, UNDERPOWERED)
-    True
+    >>> judge("C2").grade
+    'supported'
     """
     if name not in _TESTS:
         raise ParameterError(unknown("claim", name, _TESTS))

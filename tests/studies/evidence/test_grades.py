@@ -62,7 +62,7 @@ def test_halves_are_correlated_over_the_cells_that_padding_can_touch(shipped, mo
     for name, columns in scaled.items():
         tables[name][columns] /= 2
     shipped(**tables)
-    alike, _, spread = grades._maps(grades.paths.DATA, "trained")["zeros", 0, "relu"]
+    alike, _, spread = grades._maps(ledger.DATA, "trained")["zeros", 0, "relu"]
     assert spread[0] == 640 and alike[-1, -1] == 1
     rows = tables["products"].query("seed == 0 and layer == 'relu'")
     assert alike[0, 1] == pytest.approx(2 * rows["value"].iloc[1])
@@ -99,7 +99,7 @@ def test_patterns_are_told_from_noise_and_small_ones_from_large_ones(shipped):
     halves, share = by_row(found, "halves"), by_row(found, "share")
     assert halves == share | {"randn": halves["randn"]}
     assert [halves[scheme] for scheme in PADDINGS[:4]] == [SUPPORTED] * 3 + [AGAINST]
-    assert grades.gate(grades.paths.DATA).to_dict() == {
+    assert grades.gate(ledger.DATA).to_dict() == {
         **dict.fromkeys(PADDINGS, len(LAYERS)), "circular": 0
     }  # fmt: skip
     assert found.grade == "mixed" and "supported" in found.because
