@@ -106,6 +106,8 @@ KEPT = {
     "study posenet": "study posenet --part trained --padding zeros --seed 0 --out {}",
     "study patterns": "study patterns --family vgg --padding zeros --seed 0 --out {}",
     "study survey": "study survey alexnet --out {}",
+    "study evidence": "study evidence --family vgg --padding zeros --seed 0 --out {}",
+    "study adaptation": "study adaptation --scheme zeros --seed 0 --out {}",
     "study zoo": "study zoo --family vgg --padding zeros --seed 0 --out {}",
     "sweep run": "sweep run sweep.yaml --output {}",
     "sweep table": "sweep table sweep.yaml --output {}",
@@ -401,6 +403,8 @@ GRAMMAR = {
     "study posenet": "--part text|--seed number|!--out foreign|--data place",
     "study patterns": "--family text|--state text|--seed number|!--out foreign|--data place",
     "study survey": "text|!--out foreign|--data place|--jobs number",
+    "study evidence": "--family text|--state text|--seed number|!--out foreign|--data place",
+    "study adaptation": "--control text|--seed number|!--out foreign|--data place",
     "measure": "file|--weights file|--layers text|--schemes text|--photos place|--window number|"
     "--seed number|--memory number|--output place|--force|--mean number|--std text|--device text|"
     "--batch-size number",

@@ -149,18 +149,20 @@ def test_a_broken_key_counts_as_none(tmp_path, text):
 # ---- the real chapters
 
 CHAPTERS = {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
-BHV = {"bhv-confounders", "posenet-variance", "claims-ledger"}
+GRADED = {"bhv-confounders", "posenet-variance", "ppp-metrics", "training-dynamics"}
+GRADED |= {"claims-ledger"}
+"""Chapters that show grades, which are computed from the tables of several studies."""
 LINE = "\nextra = 1\n"
 EDITS = [  # file, what is replaced in it (nothing: something is appended), by what, what is stale
     ("ppp/tiles.py", "", LINE, CHAPTERS - {"padding-schemes", "sweeps"}),
     ("ppp/tiles.py", "", "\n# a comment\n", set()),
     ("ppp/tiles.py", '"""', '"""Words. ', set()),
-    ("studies/bhv/analysis.py", "", LINE, BHV),
+    ("studies/bhv/analysis.py", "", LINE, GRADED),
     ("studies/figures/turntable.py", "", LINE, {"extracting-ppp"}),
     ("studies/figures/turntable.css", "", "p {}", {"extracting-ppp"}),
-    ("studies/ledger.py", "", LINE, {"claims-ledger"}),
-    ("data/bhv/runs.csv", "", "\n", BHV),
-    ("data/claims.yaml", "", "\n", BHV | {"ppp-metrics", "training-dynamics"}),
+    ("studies/ledger.py", "", LINE, GRADED),
+    ("data/bhv/runs.csv", "", "\n", GRADED),
+    ("data/claims.yaml", "", "\n", GRADED | {"extracting-ppp"}),
     ("data/scale/curve.csv", "", "\n", {"paper-on-scale"}),
     (
         "data/torchvision/survey.csv",

@@ -280,7 +280,7 @@ def test_a_pattern_has_the_cells_that_padding_can_reach(variant):
     reach = ppp.coverage(model, variants.LAYERS, 32)
     for layer, side, clean in zip(variants.LAYERS, CELLS[variant], CELLS["V"]):
         here = found[found["layer"] == layer].set_index("metric")
-        assert here.index.tolist() == ["mae", "snr", "power", "share"]
+        assert here.index.tolist() == ["mae", "snr", "power", "share", "raw"]
         assert (here["cells"] == side**2).all()
         assert (here["clean"] == reach[layer].clean_fraction).all()
         assert here["clean"].iloc[0] == pytest.approx(clean**2 / side**2)
@@ -341,7 +341,7 @@ def test_live_tables_do_not_depend_on_the_number_of_jobs():
     right = table[["similar", "dissimilar"]].to_numpy() / 5  # of 20 images
     assert np.allclose(right, right.round()) and right.min() >= 0 and right.max() <= 20
     shown = one["pattern"]
-    assert set(shown["variant"]) == {"S-randn"} and len(shown) == 2 * 4 * 4
+    assert set(shown["variant"]) == {"S-randn"} and len(shown) == 2 * 4 * 5
     assert shown["value"].dtype == float and shown["seed"].dtype == int
 
 
