@@ -16,7 +16,7 @@ import pandas as pd
 
 from ppp.errors import ParameterError, unknown
 from ppp.metrics import Estimate, jackknife
-from ppp.statistics import halves, sign_flip_test, unbiased_power
+from ppp.statistics import halves, require_groups, sign_flip_test, unbiased_power
 from studies import figures, ledger
 from studies.claims import (
     AGAINST,
@@ -286,9 +286,11 @@ def _by_scheme(values: dict[tuple, np.ndarray]) -> pd.DataFrame:
 
 def gate(data: Path) -> pd.Series:
     """Return in how many layers each scheme passes the sign-flip test, after Holm's correction."""
-    p = pd.Series({key: sign_flip_test(maps[0]) for key, maps in _maps(data, "trained").items()})
+    maps = _maps(data, "trained")
+    p = pd.Series({key: sign_flip_test(alike) for key, (alike, *_) in maps.items()})
     p.index.names = ["scheme", "seed", "layer"]
     pairs = (2 * p.groupby(["scheme", "layer"], sort=False).median()).clip(upper=1)
+    require_groups(len(pairs), min(len(n) for _, n, _ in maps.values()))
     return (holm(pairs) < 0.05).groupby("scheme", sort=False).sum()
 
 

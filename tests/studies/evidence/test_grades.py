@@ -8,7 +8,7 @@ import pytest
 import torch
 from checks import refused
 
-from ppp.errors import ParameterError
+from ppp.errors import ParameterError, PPPError
 from ppp.metrics import Moments, merged
 from ppp.statistics import products, unbiased_power
 from studies import ledger
@@ -103,6 +103,12 @@ def test_patterns_are_told_from_noise_and_small_ones_from_large_ones(shipped):
         **dict.fromkeys(PADDINGS, len(LAYERS)), "circular": 0
     }  # fmt: skip
     assert found.grade == "mixed" and "supported" in found.because
+
+
+def test_too_few_photographs_for_the_family_of_tests_are_refused(shipped):
+    shipped(**photographs(dict.fromkeys(PADDINGS, 2.0), pictures=8))
+    said = refused(grades.judge, "C3", error=PPPError)
+    assert said.startswith("25 tests at 5 % need 10 pictures, got 8")
 
 
 def test_a_supported_row_needs_three_layers_that_pass():
