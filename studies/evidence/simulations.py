@@ -26,6 +26,7 @@ from studies.stats import mean_interval, two_way
 from studies.storage import tables as files
 
 FILE, DRAWS, SEED = "simulations.csv", 2000, 0
+_DATA = paths.data("evidence").parent
 """What is shipped, and from what."""
 KEY = ["rate", "what", "setting", "networks", "photographs", "nominal"]
 NOMINAL, FAMILY = 0.95, 0.99
@@ -198,14 +199,14 @@ def simulate(draws: int = DRAWS, seed: int = SEED) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*KEY, "value", "low", "high", "draws", "seed"])
 
 
-def read(data: str | Path = paths.DATA) -> pd.DataFrame:
+def read(data: str | Path = _DATA) -> pd.DataFrame:
     """Read the shipped table: see :func:`simulate`."""
     return files.read_table(Path(data, "evidence", FILE), columns=[*KEY, "value"])
 
 
 def covered(
     what: str, networks: int = 1, photographs: int = 1, *, nominal: float = NOMINAL,
-    setting: str | None = None, data: str | Path = paths.DATA,
+    setting: str | None = None, data: str | Path = _DATA,
 ) -> float:  # fmt: skip
     """Return the level at which an interval may be printed.
 
