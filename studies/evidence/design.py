@@ -22,10 +22,10 @@ from ppp.certificate import Coverage
 from ppp.extraction import Tap, exact_kernels
 from ppp.metrics import Moments, separated
 from ppp.results import PROOF, Measurement
-from ppp.windows import Windows, cut_windows, size_needed
+from ppp.windows import Windows, size_needed
 from studies import paths
 from studies.networks import OPTIMAL, load_network, reach_of
-from studies.patterns.design import PER_PHOTO, NetworkState, full_design, normal
+from studies.patterns.design import NetworkState, full_design, normal, windows_of_photographs
 from studies.pictures.photographs import Reduced, photographs
 from studies.pictures.plane import SHAPES, render_windows
 from studies.runs import Study, joined
@@ -65,12 +65,7 @@ def windows(reach: Coverage, name: str, half: int | None = None) -> Windows:
     name : {"scikit-image", "debian"}
     half : {0, 1}, optional
     """
-    need = size_needed(reach.input_size, reach)
-    pictures = [p for p in _reduced(name) if p.height >= need[0] and p.width >= need[1]]
-    pictures = pictures if half is None else pictures[half::2]
-    return cut_windows(
-        pictures, reach.input_size, reach, per_picture=PER_PHOTO, seed=0, transform=normal
-    )
+    return windows_of_photographs(reach, half, _reduced(name))
 
 
 def of_photographs(model: nn.Module, run: NetworkState) -> dict[str, pd.DataFrame]:

@@ -284,6 +284,7 @@ def _by_scheme(values: dict[tuple, np.ndarray]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["row", "value", "low", "high"])
 
 
+@cache
 def gate(data: Path) -> pd.Series:
     """Return in how many layers each scheme passes the sign-flip test, after Holm's correction."""
     maps = _maps(data, "trained")

@@ -21,7 +21,7 @@ from ppp.errors import ParameterError, unknown
 from ppp.influence import Coverage
 from ppp.measurement import measure
 from ppp.results import PROOF, LayerResult, Measurement
-from ppp.windows import Windows, cut_windows, size_needed
+from ppp.windows import Source, Windows, cut_windows, size_needed
 from studies import paths
 from studies.networks import (
     OPTIMAL,
@@ -82,16 +82,21 @@ class NetworkState(Run):
 # ------------------------------------------------------------------------------ measuring
 
 
-def windows_of_photographs(reach: Coverage, half: int | None = None) -> Windows:
-    """Cut windows of scikit-image's photographs: of all, or of every other one.
+def windows_of_photographs(
+    reach: Coverage, half: int | None = None, pictures: Sequence[Source] | None = None
+) -> Windows:
+    """Cut windows of photographs: of all that are large enough, or of every other one.
 
     Parameters
     ----------
     reach : Coverage
         It says how large a photograph must be.
     half : {0, 1}, optional
+    pictures : sequence, optional
+        By default those of scikit-image.
     """
-    pictures, _ = large_enough(photographs(), *size_needed(reach.input_size, reach))
+    pictures = photographs() if pictures is None else pictures
+    pictures, _ = large_enough(pictures, *size_needed(reach.input_size, reach))
     pictures = pictures if half is None else pictures[half::2]
     return cut_windows(
         pictures, reach.input_size, reach, per_picture=PER_PHOTO, seed=0, transform=normal

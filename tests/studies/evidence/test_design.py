@@ -25,7 +25,7 @@ def photographs(monkeypatch):
     """Return scenes in the place of photographs: three of one set, six of the other."""
     drawn = {"scikit-image": scenes(3, 224, 224, seed=1), "debian": scenes(6, 224, 224, seed=9)}
     monkeypatch.setattr(design, "_reduced", drawn.get)
-    monkeypatch.setattr(design, "PER_PHOTO", 4)
+    monkeypatch.setattr("studies.patterns.design.PER_PHOTO", 4)
     monkeypatch.setattr(design, "MAPS", (1, 2, 4))
     return [picture for part in drawn.values() for picture in part]
 

@@ -75,7 +75,13 @@ def shipped(monkeypatch):
 
     def put(**more):
         tables.update(more)
-        for kept in (grades._maps, grades._shares, grades._correlations, grades._fresh):
+        for kept in (
+            grades._maps,
+            grades._shares,
+            grades._correlations,
+            grades._fresh,
+            grades.gate,
+        ):
             kept.cache_clear()
 
     monkeypatch.setattr(design, "read", lambda name, data: tables[name].copy())
