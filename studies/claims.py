@@ -108,6 +108,8 @@ class Claim:
         Thresholds and other constants of the test.
     amended : Amendment or None
         A second test.
+    real : Amendment or str
+        The test on networks that were trained on real pictures, or why there is none.
     """
 
     id: str
@@ -124,6 +126,7 @@ class Claim:
     chapter: str = ""
     numbers: Mapping[str, float] = field(default_factory=dict)
     amended: Amendment | None = None
+    real: Amendment | str = ""
 
     @property
     def tested(self) -> bool:
@@ -195,8 +198,12 @@ def claims(path: str | Path = CLAIMS) -> dict[str, Claim]:
     try:
         for name, entry in listed.items():
             texts, numbers = _texts_and_numbers(entry)
-            amended = _amendment(entry["amended"]) if "amended" in entry else None
-            result[name] = Claim(name, numbers=numbers, amended=amended, **texts)
+            tests = {
+                kind: _amendment(entry[kind])
+                for kind in ("amended", "real")
+                if isinstance(entry.get(kind), dict)
+            }
+            result[name] = Claim(name, numbers=numbers, **tests, **texts)
     except (AttributeError, TypeError) as error:
         raise DocumentError(f"claims {path}: not as expected ({first_words(error)})") from None
     return result

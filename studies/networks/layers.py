@@ -63,12 +63,14 @@ def layers_of_interest(model: nn.Module) -> list[str]:
     """Name the five layers at which a network is measured, shallow to deep. [ours]
 
     Residual networks: the stem's ReLU and the outputs of the four stages. VGG: the last
-    ReLU before each of the five max-pools.
+    ReLU before each of the five max-pools. EfficientNet-Lite: the last block at each stride.
+    HED: the ends of its five stages, before the max-pools. A network may name its own, in an
+    attribute ``layers_of_interest``.
 
     Parameters
     ----------
     model : nn.Module
-        A small network of this module, or a ResNet or VGG of torchvision.
+        A network of this package, or a ResNet or VGG of torchvision.
 
     Returns
     -------
@@ -85,6 +87,8 @@ def layers_of_interest(model: nn.Module) -> list[str]:
     >>> layers_of_interest(small_resnet())
     ['relu', 'layer1', 'layer2', 'layer3', 'layer4']
     """
+    if named := getattr(model, "layers_of_interest", None):
+        return list(named)
     children = dict(model.named_children())
     residual = ["relu", "layer1", "layer2", "layer3", "layer4"]
     if children.keys() >= set(residual):

