@@ -16,7 +16,7 @@ import pandas as pd
 
 from ppp.errors import ParameterError, unknown
 from ppp.metrics import Estimate, jackknife
-from ppp.statistics import halves, require_groups, sign_flip_test, unbiased_power
+from ppp.statistics import halves, require_groups, sign_flip_test
 from studies import figures, ledger
 from studies.claims import (
     AGAINST,
@@ -34,7 +34,7 @@ from studies.evidence import design
 from studies.networks.names import FRESH_SEEDS, PADDINGS
 from studies.patterns import design as patterns_design
 from studies.posenet import analysis as posenet
-from studies.stats import holm, mean_interval, per_seed, two_way
+from studies.stats import holm, mean_interval, per_seed, share, two_way
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -229,22 +229,6 @@ def _maps(data: Path, state: str) -> dict[tuple[str, int, str], tuple]:
         n, spread = rows[["n", "spread"]].to_numpy()[chosen].T
         found[name] = of_touched, n, spread / touched[name[-1]]
     return found
-
-
-def share(products: np.ndarray, n: np.ndarray, spread: np.ndarray) -> float:
-    """Return P / (P + V): the unbiased power over itself plus the variance over all windows.
-
-    Parameters
-    ----------
-    products : ndarray, shape (G + 1, G + 1)
-        Of :func:`ppp.statistics.products`.
-    n, spread : ndarray, shape (G,)
-        Windows of each photograph, and their squared deviations, mean over cells.
-    """
-    gram, power = products[:-1, :-1], unbiased_power(products).value
-    between = n @ np.diag(gram) - n @ gram @ n / n.sum()
-    variance = (spread.sum() + between) / (n.sum() - 1)
-    return power / (power + variance)
 
 
 @cache
