@@ -26,6 +26,7 @@ from studies import paths
 from studies.networks import Network, load_network
 from studies.networks.names import PADDINGS
 from studies.pictures.photographs import Reduced
+from studies.pretrained import edges
 from studies.pretrained.pictures import SIDES, apart, by_layers, measured, reduced
 from studies.runs import Run, Study
 from studies.stats import share
@@ -313,7 +314,7 @@ def single_maps(
         how = {"coverage": cover, "batch_size": _BATCH, "groups": 2}
         for layer, seen in ppp.visibility(model, template, tested, layers, OWN, **how).items():
             for version in seen.optimal:
-                for n in MAPS:
+                for n in (n for n in MAPS if n <= len(seen.pictures)):
                     names = np.unique(seen.pictures).tolist() if n in (MAPS[0], MAPS[-1]) else []
                     for left in ([], *([name] for name in names)):
                         rows.append((layer, version, n, "".join(left), seen.area(version, n, left)))
@@ -352,19 +353,21 @@ def compute(
     reach = ppp.coverage(model, list(network.layers), network.window)
     found = collect(network, model, reach, pictures, per_photo)
     tables = {"metrics": metrics(found), "without": without(found)}
-    tables |= dict.fromkeys(("distinguished", "channels", "regions", "visibility"), pd.DataFrame())
+    tables |= dict.fromkeys([*TABLES][2:], pd.DataFrame())
     if run.seed == 0:
         tables |= {"channels": channels(found), "regions": regions(found)}
     if run.state == "trained":
         tables["distinguished"] = distinguished(found)
         del found
         tables["visibility"] = single_maps(network, model, reach, pictures, per_photo)
+        if run.network == "hed-vgg16":
+            tables["edges"] = edges.of_photograph(network)
+            tables["edge_pattern"] = edges.mean_difference(network, pictures)
     return tables
 
 
-DIGITS = dict.fromkeys(
-    ("metrics", "without", "distinguished", "channels", "regions", "visibility"), 6
-)
+_NAMES = ("metrics", "without", "distinguished", "channels", "regions", "visibility")
+DIGITS = dict.fromkeys(_NAMES, 6) | {"edges": 3, "edge_pattern": 3}
 TABLES = {name: f"{name}.csv.gz" for name in DIGITS}
 STUDY = Study("pretrained", NetworkState, design, compute, TABLES, DIGITS)
 
