@@ -109,7 +109,8 @@ class Collected:
         Of O over windows and all cells, per channel.
     """
 
-    def __init__(self, reach: Coverage) -> None:
+    def __init__(self, reach: Coverage, own: str = OWN) -> None:
+        self.own = own
         self.touched = {name: torch.from_numpy(layer.influence) for name, layer in reach.items()}
         self.differences: dict[tuple[str, str], dict[str, Moments]] = defaultdict(dict)
         self.optimal: dict[str, dict[str, Moments]] = defaultdict(dict)
@@ -121,12 +122,17 @@ class Collected:
         true = optimal[..., touched]
         kept = self.differences[scheme, layer].setdefault(picture, Moments())
         kept.merge(Moments().update(maps[..., touched], true))
-        if scheme == OWN:
+        if scheme == self.own:
             self.optimal[layer].setdefault(picture, Moments()).merge(Moments().update(true))
             variance, mean = torch.var_mean(optimal, (0, 2, 3), correction=0)
             n = optimal.numel() // optimal.shape[1]
             one = Moments(n, mean.double(), variance.double() * n)
             self.scales[layer].setdefault(picture, Moments()).merge(one)
+
+    @property
+    def layers(self) -> list[str]:
+        """The layers that some photograph served."""
+        return [layer for layer in self.touched if self.differences.get((self.own, layer))]
 
     def pooled(self, layer: str) -> list[Moments]:
         """Return the moments of O over all channels, one for each photograph."""
@@ -140,17 +146,19 @@ def _over_channels(scale: Moments) -> Moments:
 
 
 def collect(
-    network: Network, model: nn.Module, reach: Coverage, pictures: Sequence[Reduced], per_photo: int
-) -> Collected:
+    network: Network, model: nn.Module, reach: Coverage, pictures: Sequence[Reduced],
+    per_photo: int, schemes: Sequence[str] = PADDINGS, seed: int = 0,
+) -> Collected:  # fmt: skip
     """Measure a network on photographs: each layer on those that can serve it."""
-    found = Collected(reach)
+    found = Collected(reach, schemes[0])
     for layers, group in by_layers(pictures, reach, network).items():
         cover = reach.only(layers)
         chosen = ppp.cut_windows(
-            group, network.window, cover, per_picture=per_photo, seed=0, transform=network.prepare
-        )
+            group, network.window, cover, per_picture=per_photo, seed=seed,
+            transform=network.prepare,
+        )  # fmt: skip
         ppp.measure(
-            model, chosen, layers, PADDINGS, coverage=cover, batch_size=_BATCH, groups=2,
+            model, chosen, layers, schemes, coverage=cover, batch_size=_BATCH, groups=2, seed=seed,
             maps=found.add,
         )  # fmt: skip
     return found
@@ -175,7 +183,8 @@ def metrics(found: Collected) -> pd.DataFrame:
             row |= dict(zip((name, f"{name}_low", f"{name}_high"), _three(getattr(summary, name))))
         names = ("p", "noise_power", "share", "sigma", "mae_floor", "snr_floor")
         row |= {"raw": summary.mae_raw} | {name: getattr(summary, name) for name in names}
-        row["r"] = halves(products([part.mean for part in differences])).mean()
+        alike = products([part.mean for part in differences])
+        row["r"] = halves(alike).mean() if len(parts) > 3 else np.nan
         row["influenced"] = float(found.touched[layer].double().mean())
         rows.append(row)
     return pd.DataFrame(rows)
@@ -191,8 +200,8 @@ def without(found: Collected) -> pd.DataFrame:
     Columns: layer, picture (empty: none is left out), mae, raw, snr, r, share.
     """
     rows = []
-    for layer in found.touched:
-        parts = found.differences[OWN, layer]
+    for layer in found.layers:
+        parts = found.differences[found.own, layer]
         differences, scales = list(parts.values()), found.pooled(layer)
         alike = products([part.mean for part in differences])
         n, spread = np.array([(part.n, float(part.m2.mean())) for part in differences]).T
@@ -223,10 +232,10 @@ def distinguished(found: Collected) -> pd.DataFrame:
     the second: Welch's test, false-discovery rate 5 %; mean over the divisions).
     """
     rows = []
-    for layer in found.touched:
+    for layer in found.layers:
         names = list(found.optimal[layer])
         true = torch.stack([found.optimal[layer][name].mean for name in names])
-        padded = true + torch.stack([found.differences[OWN, layer][name].mean for name in names])
+        padded = true + torch.stack([found.differences[found.own, layer][name].mean for name in names])
         draw = np.random.default_rng(0)
         orders = [draw.permutation(len(names)).tolist() for _ in range(DIVISIONS)]
         for n in HALVES:
@@ -260,8 +269,8 @@ def channels(found: Collected) -> pd.DataFrame:
     Columns: layer, channel, power (over influenced cells), sigma (of the channel).
     """
     rows = []
-    for layer in found.touched:
-        power = _unbiased(found.differences[OWN, layer].values()).mean(1)
+    for layer in found.layers:
+        power = _unbiased(found.differences[found.own, layer].values()).mean(1)
         sigma = merged(list(found.scales[layer].values())).variance.sqrt()
         for channel, (p, s) in enumerate(zip(power.tolist(), sigma.tolist())):
             rows.append((layer, channel, p, s))
