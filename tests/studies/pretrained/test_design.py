@@ -20,7 +20,7 @@ RUN = NetworkState("efficientnet-lite0", "initial", 0)
 def pictures():
     """Scenes in the place of photographs: three layers have room in four, two in one more."""
     return [
-        Reduced(s, s.height) for s in (*scenes(4, 320, 320, seed=1), *scenes(1, 288, 288, seed=7))
+        Reduced(s, s.height) for s in (*scenes(4, 320, 352, seed=1), *scenes(1, 288, 320, seed=7))
     ]
 
 
@@ -36,7 +36,7 @@ def reach(network):
 
 @pytest.fixture(scope="module")
 def found(network, reach, pictures):
-    return design.collect(network, network.model, reach, pictures, 1, ["zeros", "reflect"])
+    return design.collect(network, network.model, reach, pictures, 2, ["zeros", "reflect"])
 
 
 def test_every_layer_is_measured_on_the_pictures_that_can_serve_it(found):
@@ -47,7 +47,7 @@ def test_every_layer_is_measured_on_the_pictures_that_can_serve_it(found):
 def test_metrics_are_those_of_the_library_per_influenced_cell(found, network, reach, pictures):
     cover = reach.only(found.layers)
     windows = ppp.cut_windows(
-        pictures[:4], 224, cover, per_picture=1, seed=0, transform=network.prepare
+        pictures[:4], 224, cover, per_picture=2, seed=0, transform=network.prepare
     )
     measured = ppp.measure(
         network.model, windows, ["blocks.4"], ["zeros", "reflect"], coverage=cover, groups=9
@@ -65,7 +65,7 @@ def test_metrics_are_those_of_the_library_per_influenced_cell(found, network, re
 
 def test_leaving_a_photograph_out_gives_what_the_others_give(found, network, reach, pictures):
     rows = design.without(found).query("layer == 'blocks.4'").set_index("picture")
-    fewer = design.collect(network, network.model, reach, pictures[1:4], 1, ["zeros"])
+    fewer = design.collect(network, network.model, reach, pictures[1:4], 2, ["zeros"])
     (rest,) = design.metrics(fewer).query("layer == 'blocks.4'").to_dict("records")
     left = rows.loc[pictures[0].name]
     for name in ("mae", "raw", "snr", "share"):
@@ -125,7 +125,7 @@ def test_the_statistics_of_batch_norm_are_those_of_the_pictures_given(network, p
 
 def test_the_same_run_gives_the_same_tables(monkeypatch, pictures):
     monkeypatch.setattr(design, "apart", lambda: pictures[:1])
-    first, second = (design.compute(RUN, pictures, 1) for _ in range(2))
+    first, second = (design.compute(RUN, pictures, 2) for _ in range(2))
     assert {*first} == {*design.TABLES}
     for name, table in first.items():
         pd.testing.assert_frame_equal(table, second[name], obj=name)
