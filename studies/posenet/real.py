@@ -134,17 +134,18 @@ def ratios(trials: pd.DataFrame) -> pd.DataFrame:
 
     Examples
     --------
-    >>> scores = {"trial": [0, 1] * 2, "spc": [0.7, 0.9, 0.1, 0.3], "mae": [0.1, 0.3, 0.4, 0.4]}
-    >>> trials = pd.DataFrame(scores, index=["trained"] * 2 + ["initial"] * 2)
-    >>> trials = trials.rename_axis("state").reset_index().assign(network="a", target="H")
-    >>> ratios(trials)["value"].round(3).tolist()
-    [0.236, 0.707]
+    >>> scores = {"spc": [0.7, 0.8, 0.9, 0.2, 0.3, 0.1], "mae": [0.1, 0.2, 0.3, 0.4, 0.4, 0.4]}
+    >>> trials = pd.DataFrame(scores).assign(network="a", target="H", trial=[0, 1, 2] * 2)
+    >>> ratios(trials.assign(state=["trained"] * 3 + ["initial"] * 3))["value"].round(3).tolist()
+    [0.167, 0.5]
     """
     rows = []
     for network, part in trials.groupby("network", sort=False):
         for score, name in (("spc", SPC), ("mae", MAE)):
             wide = part.pivot(index="trial", columns=["state", "target"], values=score)
-            pair = np.stack([wide[state].to_numpy(float) for state in STATES])
+            columns = pd.MultiIndex.from_product([STATES, part["target"].unique()])
+            pair = wide.reindex(columns=columns).to_numpy(float)
+            pair = pair.reshape(len(wide), len(STATES), -1).swapaxes(0, 1)
             left_out = [_log_ratio(np.delete(pair, i, axis=1)) for i in range(len(wide))]
             found = jackknife(_log_ratio(pair), left_out, LEVEL, corrected=False)
             rows.append((f"{network}, {name}", *np.exp([found.value, found.low, found.high])))
