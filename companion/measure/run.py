@@ -88,7 +88,8 @@ def _measure(request: Request, output: Path, states: Path) -> Measured:
         raise PictureError(
             f"none of the {len(photos)} photographs is large enough: a window of "
             f"{network.window} px with its surroundings needs {need[0]} x {need[1]} px (height x "
-            "width); give larger ones with --photos, shallower --layers, or a smaller --window"
+            f"width); {_served(photos, network.window, choice)}give larger ones with --photos, or "
+            "a smaller --window"
         )
     weights_sha256 = networks.weights_sha256(network.model)
     network.model.to(request.device)
@@ -110,6 +111,16 @@ def _measure(request: Request, output: Path, states: Path) -> Measured:
         measurement=_measurement(request, network, used, choice, kept),
         made_with=versions,
     )
+
+
+def _served(photos: list[Photograph], window: int, choice: layer_choice.Choice) -> str:
+    """Say which layers the photographs are large enough for, if for any."""
+    fits = [
+        layer
+        for layer in choice.layers
+        if large_enough(photos, *ppp.size_needed(window, choice.coverage.only([layer])))[0]
+    ]
+    return f"--layers {','.join(fits)} can be measured on them; or " if fits else ""
 
 
 def _measurement(
