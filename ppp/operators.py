@@ -349,15 +349,16 @@ class Held:
     """
 
     def __init__(self, others: Iterable[Tensor] = ()) -> None:
-        self.alive, self.peak = WeakIdKeyDictionary(), 0
-        self.alive.update((tensor.untyped_storage(), 0) for tensor in others)
+        self.alive, self.others, self.peak = WeakIdKeyDictionary(), WeakIdKeyDictionary(), 0
+        self.others.update((tensor.untyped_storage(), 0) for tensor in others)
 
     def __call__(self, function: Callable, args: tuple, run: Callable[[], object]) -> object:
         out = run()
         for tensor in tree_leaves(out):
             if isinstance(tensor, Tensor):
                 storage = tensor.untyped_storage()
-                self.alive.setdefault(storage, storage.nbytes())
+                if storage not in self.others:  # hundreds, which no sum should go through
+                    self.alive.setdefault(storage, storage.nbytes())
         copied = args[0].nbytes + out.nbytes if function is aten.convolution.default else 0
         self.peak = max(self.peak, sum(self.alive.values()) + copied)
         return out

