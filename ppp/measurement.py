@@ -309,7 +309,7 @@ class _Sums:
         """Run one batch of windows through every branch and add its differences."""
         for layer, cut in optimal.items():
             cells = Moments().update(cut)
-            self.scales[layer][self.group].merge(_pooled(cells))
+            self.scales[layer][self.group].merge(cells.pooled())
             self.peak[layer] = torch.stack(cut.aminmax()).abs().max().clamp_min(self.peak[layer])
             if self.features:
                 self.features["optimal", layer].merge(cells)
@@ -427,10 +427,3 @@ def _bounded(clean: np.ndarray, device: torch.device) -> tuple[tuple[slice, slic
     sides = (np.flatnonzero(clean.any(axis)) for axis in (1, 0))
     rows, columns = (slice(side[0], side[-1] + 1) if len(side) else slice(0) for side in sides)
     return (rows, columns), torch.from_numpy(clean[rows, columns]).to(device)
-
-
-def _pooled(cells: Moments) -> Moments:
-    """Return the moments of all elements, whichever their cell."""
-    mean = cells.mean.mean()
-    m2 = cells.m2.sum() + cells.n * (cells.mean - mean).square().sum()
-    return Moments(cells.n * cells.mean.numel(), mean, m2)

@@ -71,6 +71,12 @@ class Moments:
             self.n = n
         return self
 
+    def pooled(self) -> Moments:
+        """Return the moments of all elements, whichever their cell."""
+        mean = self.mean.mean()
+        m2 = self.m2.sum() + self.n * (self.mean - mean).square().sum()
+        return Moments(self.n * self.mean.numel(), mean, m2)
+
     @property
     def variance(self) -> Tensor:
         """Unbiased variance per cell; needs n >= 2."""

@@ -172,12 +172,8 @@ def of_scenes(model: nn.Module, run: NetworkState) -> pd.DataFrame:
     for n, kept in zip(SCENES, marks):
         for layer in reach:
             padded_cells, true, control = (moments[layer] for moments in kept)
-            sigma = float(
-                (
-                    (true.m2.sum() + n * (true.mean - true.mean.mean()).square().sum())
-                    / (n * true.mean.numel())
-                ).sqrt()
-            )
+            every = true.pooled()
+            sigma = float((every.m2 / every.n).sqrt())
             error = ((padded_cells.variance + true.variance) / n).sqrt().mean()
             shares = [float(separated(a, true).double().mean()) for a in (padded_cells, control)]
             rows.append((scheme, layer, n, *shares, float(error) / sigma))

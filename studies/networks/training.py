@@ -15,7 +15,7 @@ import json
 import math
 import pickle
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -606,16 +606,40 @@ def with_batch_statistics(
     True
     """
     device = next(model.parameters()).device
-    model = copy.deepcopy(with_generator(model, torch.Generator(device).manual_seed(0))).train()
-    for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.reset_running_stats()
-            module.momentum = None  # the plain average over all batches
-    with torch.no_grad():
+    model = copy.deepcopy(with_generator(model, torch.Generator(device).manual_seed(0)))
+
+    def batches() -> Iterator[Tensor]:
         for turn, (pixels, _) in enumerate(_batches(model, first_scene, n)):
             if schemes:
                 pad_with(model, schemes[turn % len(schemes)])
-            model(pixels.to(device))
+            yield pixels.to(device)
+
+    return re_estimate(model, batches())
+
+
+def re_estimate(model: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
+    """Give a network the batch-norm statistics of batches, in place; leave it in eval mode.
+
+    Parameters
+    ----------
+    model : nn.Module
+    batches : iterable of Tensor (n, 3, H, W)
+        Normalised; each counts as much as another.
+
+    Examples
+    --------
+    >>> norm = torch.nn.BatchNorm2d(1)
+    >>> re_estimate(norm, [torch.ones(2, 1, 4, 4)]).running_mean
+    tensor([1.])
+    """
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain average over all batches
+    model.train()
+    with torch.no_grad():
+        for batch in batches if norms else ():
+            model(batch)
     return model.eval()
 
 

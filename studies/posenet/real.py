@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from ppp.influence import coverage
+from ppp.influence import Coverage, coverage
 from ppp.metrics import jackknife
 from ppp.windows import cut_windows
 from studies import paths
@@ -93,14 +94,18 @@ def compute(run: NetworkState) -> dict[str, pd.DataFrame]:
     return {"trials": joined(rows)}
 
 
+@cache
+def _without_padding(window: int) -> Coverage:
+    return coverage(nn.Sequential(nn.Conv2d(3, 1, 1)).eval(), ["0"], window)
+
+
 def _features(
     network: Network, model: nn.Module, photo: Photograph, windows: int, seed: int
 ) -> Tensor:
     """Compute the features of windows in random places; they need no surroundings."""
-    free = coverage(nn.Sequential(nn.Conv2d(3, 1, 1)).eval(), ["0"], network.window)
     cut = cut_windows(
-        reduced([photo], network.name), network.window, free, per_picture=windows, seed=seed,
-        transform=network.prepare,
+        reduced([photo], network.name), network.window, _without_padding(network.window),
+        per_picture=windows, seed=seed, transform=network.prepare,
     )  # fmt: skip
     return posenet.features(model, cut, network.layers, batch=8)
 

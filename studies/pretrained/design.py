@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from ppp.statistics import halves, products
 from studies import paths
 from studies.networks import Network, load_network
 from studies.networks.names import PADDINGS
+from studies.networks.training import re_estimate
 from studies.pictures.photographs import Reduced
 from studies.pretrained import edges
 from studies.pretrained.pictures import SIDES, apart, by_layers, measured, reduced
@@ -78,22 +79,17 @@ def re_estimated(network: Network, pictures: Sequence[Reduced] | None = None) ->
     pictures : sequence of Reduced, optional
         By default those set apart: 16 windows of each, in random places (seed 0).
     """
-    model, draw = copy.deepcopy(network.model), np.random.default_rng(0)
-    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
-    if not norms:
-        return model.eval()
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # the plain average over all batches
     pictures = reduced(apart(), network.name) if pictures is None else pictures
-    with torch.no_grad():
-        model.train()
+    draw, side = np.random.default_rng(0), network.window
+
+    def batches() -> Iterator[Tensor]:
         for picture in pictures:
-            pixels, side = network.prepare(picture.pixels()), network.window
+            pixels = network.prepare(picture.pixels())
             tops, lefts = (draw.integers(s - side + 1, size=_STATISTICS) for s in pixels.shape[1:])
             places = zip(tops, lefts)
-            model(torch.stack([pixels[:, t : t + side, s : s + side] for t, s in places]))
-    return model.eval()
+            yield torch.stack([pixels[:, t : t + side, s : s + side] for t, s in places])
+
+    return re_estimate(copy.deepcopy(network.model), batches())
 
 
 class Collected:
@@ -151,13 +147,7 @@ class Collected:
 
     def pooled(self, layer: str) -> list[Moments]:
         """Return the moments of O over all channels, one for each photograph."""
-        return [_over_channels(scale) for scale in self.scales[layer].values()]
-
-
-def _over_channels(scale: Moments) -> Moments:
-    mean = scale.mean.mean()
-    m2 = scale.m2.sum() + scale.n * (scale.mean - mean).square().sum()
-    return Moments(scale.n * scale.mean.numel(), mean, m2)
+        return [scale.pooled() for scale in self.scales[layer].values()]
 
 
 def collect(
@@ -195,7 +185,8 @@ def metrics(found: Collected) -> pd.DataFrame:
         summary = summarise(parts, found.pooled(layer), pictures=len(parts))
         row = {"scheme": scheme, "layer": layer, "pictures": len(parts), "windows": summary.n}
         for name in ("mae", "snr", "power"):
-            row |= dict(zip((name, f"{name}_low", f"{name}_high"), _three(getattr(summary, name))))
+            estimate = vars(getattr(summary, name)).values()
+            row |= dict(zip((name, f"{name}_low", f"{name}_high"), estimate))
         names = ("p", "noise_power", "share", "sigma", "mae_floor", "snr_floor")
         row |= {"raw": summary.mae_raw} | {name: getattr(summary, name) for name in names}
         alike = products([part.mean for part in parts])
@@ -203,10 +194,6 @@ def metrics(found: Collected) -> pd.DataFrame:
         row["influenced"] = float(found.touched[layer].double().mean())
         rows.append(row)
     return pd.DataFrame(rows)
-
-
-def _three(estimate) -> tuple[float, float, float]:
-    return estimate.value, estimate.low, estimate.high
 
 
 def without(found: Collected) -> pd.DataFrame:
@@ -262,20 +249,18 @@ def distinguished(found: Collected) -> pd.DataFrame:
                 for order in orders:
                     part = tuple([i for i in order if i != left][: 2 * n])
                     if part not in seen:
-                        first, second = list(part[:n]), list(part[n:])
+                        unlike = Moments().update(true[list(part[n:])])
                         seen[part] = tuple(
                             float(
-                                separated(_sample(a[first]), _sample(true[second])).double().mean()
+                                separated(Moments().update(a[list(part[:n])]), unlike)
+                                .double()
+                                .mean()
                             )
                             for a in (padded, true)
                         )
                     shares.append(seen[part])
                 rows.append((layer, n, names[left] if left >= 0 else "", *np.mean(shares, 0)))
     return pd.DataFrame(rows, columns=["layer", "n", "picture", "separated", "control"])
-
-
-def _sample(maps: Tensor) -> Moments:
-    return Moments().update(maps)
 
 
 def channels(found: Collected) -> pd.DataFrame:
@@ -376,8 +361,8 @@ def compute(
     per_photo = per_photo or PER_PHOTO.get(run.network, 16)
     reach = ppp.coverage(model, list(network.layers), network.window)
     found = collect(network, model, reach, pictures, per_photo)
-    tables = {"metrics": metrics(found), "without": without(found)}
-    tables |= dict.fromkeys([*TABLES][2:], pd.DataFrame())
+    tables = dict.fromkeys(TABLES, pd.DataFrame())
+    tables |= {"metrics": metrics(found), "without": without(found)}
     if run.seed == 0:
         tables |= {"channels": channels(found), "regions": regions(found)}
     if run.state == "trained":

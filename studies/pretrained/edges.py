@@ -10,18 +10,21 @@ import torch
 import ppp
 from studies.networks import Network
 from studies.networks.names import PADDINGS
-from studies.pictures.photographs import Reduced, photographs
+from studies.pictures.photographs import Reduced, large_enough, photographs
 
 PICTURE, PLACE, SIZE = "motorcycle_left", (112, 112), (272, 512)
 """The photograph whose edges are shipped, the window's place in it, and its size (px)."""
 _OUTPUT, _WINDOWS, _BATCH = "probability", 4, 8
 
 
+def _pixels() -> torch.Tensor:
+    return next(photo for photo in photographs() if photo.name == PICTURE).pixels()
+
+
 def window() -> torch.Tensor:
     """Return the pixels of the window whose edges are shipped, (3, 272, 512), RGB in [0, 1]."""
-    (photo,) = (photo for photo in photographs() if photo.name == PICTURE)
     (top, left), (height, width) = PLACE, SIZE
-    return photo.pixels()[:, top : top + height, left : left + width]
+    return _pixels()[:, top : top + height, left : left + width]
 
 
 def of_photograph(network: Network) -> pd.DataFrame:
@@ -32,8 +35,7 @@ def of_photograph(network: Network) -> pd.DataFrame:
     DataFrame
         row, column, true and each scheme: probability of an edge in 255ths.
     """
-    (photo,) = (photo for photo in photographs() if photo.name == PICTURE)
-    pixels = network.prepare(photo.pixels())
+    pixels = network.prepare(_pixels())
     tops, lefts = ([place] for place in PLACE)
     found: dict[str, torch.Tensor] = {}
 
@@ -59,8 +61,7 @@ def mean_difference(network: Network, pictures: Sequence[Reduced]) -> pd.DataFra
         scheme, row, column, value (difference of probabilities), windows.
     """
     reach = ppp.coverage(network.model, [_OUTPUT], network.window)
-    height, width = ppp.size_needed(network.window, reach)
-    large = [p for p in pictures if p.height >= height and p.width >= width]
+    large, _ = large_enough(pictures, *ppp.size_needed(network.window, reach))
     windows = ppp.cut_windows(
         large, network.window, reach, per_picture=_WINDOWS, seed=0, transform=network.prepare
     )
