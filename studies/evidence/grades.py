@@ -36,6 +36,7 @@ from studies.evidence import design
 from studies.networks.names import FRESH_SEEDS, PADDINGS
 from studies.patterns import design as patterns_design
 from studies.posenet import analysis as posenet, real
+from studies.pretrained import analysis as pretrained
 from studies.stats import holm, mean_interval, per_seed, share, two_way
 
 if TYPE_CHECKING:
@@ -495,5 +496,6 @@ _TESTS: dict[str, Callable] = {
 }  # fmt: skip
 
 _REAL: dict[str, Callable] = {
-    "C1": real.c1,
+    "C1": real.c1, "C3": pretrained.c3, "C4": pretrained.c4, "C5": pretrained.c5,
+    "C10": pretrained.c10,
 }  # fmt: skip

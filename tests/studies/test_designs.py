@@ -24,7 +24,7 @@ SHIPPED = {
     "adaptation": DATA / "adaptation", "pretrained": DATA / "pretrained",
     "posenet-real": DATA / "posenet-real",
 }  # fmt: skip
-WITH_TABLES = [name for name in STUDIES if name not in ("zoo", "pretrained")]
+WITH_TABLES = [name for name in STUDIES if name != "zoo"]
 
 
 @pytest.fixture(params=STUDIES)
