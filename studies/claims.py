@@ -26,6 +26,8 @@ NOT_TESTED = "not tested yet"
 SUPPORTED, AGAINST, MIXED = "supported", "against", "mixed"
 UNDERPOWERED, NOT_EVALUABLE = "underpowered", "not evaluable here"
 
+_LAYERS = 3  # in which a row must pass the gate
+
 
 @dataclass(frozen=True)
 class Amendment:
@@ -251,6 +253,23 @@ def grades(rows: pd.DataFrame, delta: float, *, above: bool = True) -> pd.Series
     ]
     named = np.select(conditions, [NOT_EVALUABLE, SUPPORTED, AGAINST], UNDERPOWERED)
     return pd.Series(named, rows.index)
+
+
+def rows_beside(
+    part: str, table: pd.DataFrame, delta: float, *, above: bool = True, most: float = np.inf
+) -> pd.DataFrame:
+    """Grade rows: columns row, value, low, high; an interval ends where no value can lie."""
+    table = table[["row", "value", "low", "high"]].assign(part=part, delta=delta)
+    table["high"] = table["high"].clip(upper=most)
+    return table.assign(grade=grades(table, delta, above=above))
+
+
+def gated(rows: pd.DataFrame, passed: pd.Series) -> pd.DataFrame:
+    """Lower the grades of rows that pass the gate in too few layers (`passed`), or in none."""
+    layers = rows["row"].map(passed)
+    few = (rows["grade"] == SUPPORTED) & (layers < _LAYERS)
+    named = rows["grade"].mask(few, UNDERPOWERED).mask(layers == 0, AGAINST)
+    return rows.assign(grade=named, passed=layers)
 
 
 def grade(rows: pd.Series) -> str:

@@ -255,14 +255,13 @@ PARAMETERS: dict[str, Parameter] = {
     "profile": Parameter(Choice(PROFILES, "profile"), "how much is computed"),
     "photos": Parameter(
         Folder("the photographs shipped with scikit-image"),
-        "folder of the photographs, or a fetched set: debian, urban100",
+        "folder of the photographs, or a fetched set: debian, urban100-large",
     ),
     "photograph": Parameter(_NAME, "name of the one photograph that is shown"),
     "network": Parameter(_NAME, "the network"),
     "networks": Parameter(ListOf(_NAME), "the networks that are compared"),
     "weights": Parameter(_WEIGHTS, "the networks' weights"),
     "imagenet_networks": Parameter(ListOf(_NAME), "networks of torchvision"),
-    "imagenet_weights": Parameter(_WEIGHTS, "their weights: random, trained, or a name or file"),
     "scheme": Parameter(PaddingScheme(), "the padding scheme"),
     "schemes": Parameter(ListOf(PaddingScheme()), "the padding schemes that are compared"),
     "layer": Parameter(_LAYER, "the layer"),
@@ -275,9 +274,6 @@ PARAMETERS: dict[str, Parameter] = {
         Choice(("photographs", "plane"), "kind of pictures"), "what is measured on"
     ),
     "per_photo": Parameter(Integer(1), "windows cut from each photograph"),
-    "imagenet_per_photo": Parameter(
-        Integer(1), "windows cut from each photograph for networks of torchvision"
-    ),
     "window": Parameter(Integer(1), "height and width of a window, px"),
     "family": Parameter(Choice(("resnet", "vgg"), "family"), "the family of small networks"),
     "metric": Parameter(

@@ -9,6 +9,7 @@ import pandas as pd
 from scipy import stats
 
 from ppp.metrics import Estimate, jackknife
+from ppp.statistics import unbiased_power
 
 
 def over_seeds(frame: pd.DataFrame, value: str, by: Sequence[str]) -> pd.DataFrame:
@@ -174,3 +175,19 @@ def two_way(whole: np.ndarray, without: np.ndarray, confidence: float = 0.95) ->
         between + within
     )
     return Estimate(float(value), float(value - half), float(value + half))
+
+
+def share(products: np.ndarray, n: np.ndarray, spread: np.ndarray) -> float:
+    """Return P / (P + V): the unbiased power over itself plus the variance over all windows.
+
+    Parameters
+    ----------
+    products : ndarray, shape (G + 1, G + 1)
+        Of :func:`ppp.statistics.products`.
+    n, spread : ndarray, shape (G,)
+        Windows of each photograph, and their squared deviations, mean over cells.
+    """
+    gram, power = products[:-1, :-1], unbiased_power(products).value
+    between = n @ np.diag(gram) - n @ gram @ n / n.sum()
+    variance = (spread.sum() + between) / (n.sum() - 1)
+    return power / (power + variance)

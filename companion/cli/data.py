@@ -16,12 +16,15 @@ def claims(claims, data) -> None:
     from studies.evidence import grades
 
     verdicts = ledger.judge(claims, data or ledger.DATA)
-    graded = [grades.judge(verdict.claim.id, data or ledger.DATA) for verdict in verdicts]
-    columns = ["claim", "first verdict", "small networks", "says", "effect"]
-    rows = grades.table(verdicts, graded)[columns]
+    graded, real = (
+        [grades.judge(each.claim.id, data or ledger.DATA, real=kind) for each in verdicts]
+        for kind in (False, True)
+    )
+    columns = ["claim", "first verdict", "small networks", "real networks", "says", "effect"]
+    rows = grades.table(verdicts, graded, real)[columns]
     print_table([columns, *rows.itertuples(index=False)])
     ledger.require_unchanged(verdicts)
-    grades.require_unchanged(graded)
+    grades.require_unchanged([*graded, *real])
 
 
 @click.command(cls=Command)

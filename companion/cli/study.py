@@ -21,6 +21,7 @@ STUDIES = {
     "posenet": ("posenet.design", "Train the read-outs of the PosENet study."),
     "patterns": ("patterns.design", "Measure PPP of every small network."),
     "evidence": ("evidence.design", "Measure what the amended tests of the claims are decided on."),
+    "pretrained": ("pretrained.design", "Measure networks that were trained on real pictures."),
     "zoo": ("dynamics.design", "Train and measure the small networks."),
     "adaptation": ("dynamics.adaptation", "Train controls further, with each padding."),
     "pretrained-adaptation": (

@@ -238,7 +238,7 @@ def _said(status: Status, run: Run) -> str:
 
 def _fetch(runs: Sequence[Run]) -> None:
     """Fetch the weights that runs name, once, before any of them starts."""
-    kinds = {"network": "weights", "networks": "weights", "imagenet_networks": "imagenet_weights"}
+    kinds = {"network": "weights", "networks": "weights"}
     asked = {
         (network, settings[weights])
         for settings in (run.settings for run in runs)

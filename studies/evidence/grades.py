@@ -16,25 +16,28 @@ import pandas as pd
 
 from ppp.errors import ParameterError, unknown
 from ppp.metrics import Estimate, jackknife
-from ppp.statistics import halves, require_groups, sign_flip_test, unbiased_power
+from ppp.statistics import halves, require_groups, sign_flip_test
 from studies import figures, ledger
 from studies.claims import (
     AGAINST,
     NOT_EVALUABLE,
     SUPPORTED,
     UNDERPOWERED,
+    Amendment,
     Claim,
     Verdict,
     claim,
+    gated,
     grade,
-    grades,
+    rows_beside,
 )
 from studies.dynamics import analysis as dynamics, crossed, design as dynamics_design
 from studies.evidence import design
 from studies.networks.names import FRESH_SEEDS, PADDINGS
 from studies.patterns import design as patterns_design
 from studies.posenet import analysis as posenet
-from studies.stats import holm, mean_interval, per_seed, two_way
+from studies.pretrained import analysis as pretrained
+from studies.stats import holm, mean_interval, per_seed, share, two_way
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,29 +46,34 @@ RANDN = "randn"
 FAMILY_LEVEL = 1 - 0.05 / 5
 """Level of the intervals of a family of five schemes (Bonferroni)."""
 _SET = "debian"
-_LAYERS = 3  # in which a scheme must pass the gate
 
 
 @dataclass(frozen=True)
 class Graded:
-    """The outcome of a claim's amended test.
+    """The outcome of a claim's amended test, or of that on real networks.
 
     Attributes
     ----------
     claim : Claim
+    test : Amendment, or str
+        Which test; or why there is none.
     grade : str
         supported, against, mixed, underpowered, or not evaluable here.
     rows : DataFrame
-        part, row, value, low, high, delta, grade; NaN where a quantity is undefined.
+        part, row, value, low, high, delta, grade; NaN where a quantity is undefined. Empty where
+        there is no test.
     """
 
     claim: Claim
+    test: Amendment | str
     grade: str
     rows: pd.DataFrame = field(repr=False)
 
     @property
     def effect(self) -> str:
         """The row that lies closest to its threshold, in half widths of its interval."""
+        if self.rows.empty:
+            return ""
         rows = self.rows.dropna(subset=["low", "high"])
         if rows.empty:
             row = self.rows.iloc[0]
@@ -79,7 +87,9 @@ class Graded:
 
     @property
     def because(self) -> str:
-        """How many rows have which grade, by part."""
+        """How many rows have which grade, by part; or why there is no test."""
+        if isinstance(self.test, str):
+            return self.test
         counts = self.rows.groupby(["part", "grade"], sort=False).size()
         texts = [
             f"{part}: " + ", ".join(f"{n} {name}" for name, n in counts[part].items())
@@ -88,13 +98,15 @@ class Graded:
         return "; ".join(texts)
 
 
-def judge(name: str, data: str | Path = ledger.DATA) -> Graded:
-    """Apply the amended test of a claim to the shipped tables.
+def judge(name: str, data: str | Path = ledger.DATA, *, real: bool = False) -> Graded:
+    """Apply the amended test of a claim to the shipped tables, or that on real networks.
 
     Parameters
     ----------
     name : {"C1", ..., "C11"}
     data : path
+    real : bool
+        Whether the networks are those that were trained on real pictures.
 
     Raises
     ------
@@ -110,13 +122,16 @@ def judge(name: str, data: str | Path = ledger.DATA) -> Graded:
     """
     if name not in _TESTS:
         raise ParameterError(unknown("claim", name, _TESTS))
-    rows = pd.concat(_TESTS[name](Path(data), claim(name).amended.numbers), ignore_index=True)
+    test, tests = (claim(name).real, _REAL) if real else (claim(name).amended, _TESTS)
+    if isinstance(test, str):
+        return Graded(claim(name), test, NOT_EVALUABLE, pd.DataFrame())
+    rows = pd.concat(tests[name](Path(data), test.numbers), ignore_index=True)
     # Schemes in their usual order, whatever order their tables have.
     place = rows["row"].str.split(",").str[0].map({name: i for i, name in enumerate(PADDINGS)})
     parts = rows["part"].map({part: i for i, part in enumerate(rows["part"].unique())})
     rows = rows.iloc[np.lexsort((place.fillna(0), parts))].reset_index(drop=True)
     decides = rows["decides"] if "decides" in rows else rows["grade"]
-    return Graded(claim(name), grade(decides), rows)
+    return Graded(claim(name), test, grade(decides), rows)
 
 
 def beside(verdict: Verdict) -> str:
@@ -149,21 +164,25 @@ def figure(graded: Graded) -> Figure:
     )
 
 
-def table(verdicts: Sequence[Verdict], graded: Sequence[Graded]) -> pd.DataFrame:
+def table(
+    verdicts: Sequence[Verdict], graded: Sequence[Graded], real: Sequence[Graded]
+) -> pd.DataFrame:
     """Return the ledger: first verdict, grade by kind of evidence, effect, a row per claim."""
-    pairs = zip(verdicts, graded, strict=True)
+    pairs = zip(verdicts, graded, real, strict=True)
     return pd.DataFrame(
         {
             "claim": new.claim.id,
             "says": new.claim.claim,
             "first verdict": old.verdict,
             "small networks": new.grade,
-            "real networks": "not yet",
+            "real networks": field.grade,
             "effect": new.effect,
+            "effect (real)": field.effect,
             "because": new.because,
+            "because (real)": field.because,
             "why": new.claim.amended.reason,
         }
-        for old, new in pairs
+        for old, new, field in pairs
     )
 
 
@@ -180,20 +199,12 @@ def require_unchanged(graded: Sequence[Graded]) -> None:
     >>> require_unchanged([judge("C2")])
     """
     for one in graded:
-        if one.grade != (guard := one.claim.amended.guard):
+        guard = NOT_EVALUABLE if isinstance(one.test, str) else one.test.guard
+        if one.grade != guard:
             raise ledger.VerdictChanged(
                 f"{one.claim.id} is {one.grade!r} now ({one.because}), and was {guard!r}; if the "
-                "new grade is right, change `guard` in its amended test in data/claims.yaml"
+                "new grade is right, change the test's `guard` in data/claims.yaml"
             )
-
-
-def _rows(
-    part: str, table: pd.DataFrame, delta: float, *, above: bool = True, most: float = np.inf
-) -> pd.DataFrame:
-    """Grade rows: columns row, value, low, high; an interval ends where no value can lie."""
-    table = table[["row", "value", "low", "high"]].assign(part=part, delta=delta)
-    table["high"] = table["high"].clip(upper=most)
-    return table.assign(grade=grades(table, delta, above=above))
 
 
 # --------------------------------------------------------- photographs: C3, C4 (a), C7
@@ -229,22 +240,6 @@ def _maps(data: Path, state: str) -> dict[tuple[str, int, str], tuple]:
         n, spread = rows[["n", "spread"]].to_numpy()[chosen].T
         found[name] = of_touched, n, spread / touched[name[-1]]
     return found
-
-
-def share(products: np.ndarray, n: np.ndarray, spread: np.ndarray) -> float:
-    """Return P / (P + V): the unbiased power over itself plus the variance over all windows.
-
-    Parameters
-    ----------
-    products : ndarray, shape (G + 1, G + 1)
-        Of :func:`ppp.statistics.products`.
-    n, spread : ndarray, shape (G,)
-        Windows of each photograph, and their squared deviations, mean over cells.
-    """
-    gram, power = products[:-1, :-1], unbiased_power(products).value
-    between = n @ np.diag(gram) - n @ gram @ n / n.sum()
-    variance = (spread.sum() + between) / (n.sum() - 1)
-    return power / (power + variance)
 
 
 @cache
@@ -295,21 +290,13 @@ def gate(data: Path) -> pd.Series:
     return (holm(pairs) < 0.05).groupby("scheme", sort=False).sum()
 
 
-def _gated(rows: pd.DataFrame, passed: pd.Series) -> pd.DataFrame:
-    """Lower the grades of schemes that pass the gate in too few layers, or in none."""
-    layers = rows["row"].map(passed)
-    few = (rows["grade"] == SUPPORTED) & (layers < _LAYERS)
-    named = rows["grade"].mask(few, UNDERPOWERED).mask(layers == 0, AGAINST)
-    return rows.assign(grade=named, passed=layers)
-
-
 def _c3(data: Path, numbers) -> Iterator[pd.DataFrame]:
     passed = gate(data)
     for part, values, delta in (
         ("correlation of halves", _correlations(data), numbers["delta"]),
         ("share P / (P + V)", _shares(data, "trained"), numbers["delta_share"]),
     ):
-        yield _gated(_rows(part, _by_scheme(values), delta, most=1), passed)
+        yield gated(rows_beside(part, _by_scheme(values), delta, most=1), passed)
 
 
 def _c7(data: Path, numbers) -> Iterator[pd.DataFrame]:
@@ -318,7 +305,7 @@ def _c7(data: Path, numbers) -> Iterator[pd.DataFrame]:
     initial = _shares(data, "initial")
     trained = {key: found for key, found in _shares(data, "trained").items() if key[0] == RANDN}
     table = _by_scheme({key: found - initial[key] for key, found in trained.items()})
-    yield _gated(_rows("share less initial", table, numbers["delta_excess"]), gate(data))
+    yield gated(rows_beside("share less initial", table, numbers["delta_excess"]), gate(data))
 
 
 def _c4(data: Path, numbers) -> Iterator[pd.DataFrame]:
@@ -330,9 +317,9 @@ def _c4(data: Path, numbers) -> Iterator[pd.DataFrame]:
             by_picture = rows.groupby(["scheme", "seed", "layer"], sort=False)["area"]
             table = _by_scheme({key: each.to_numpy() for key, each in by_picture})
             if n > 1:
-                yield _rows(f"{part}, {version}", table, numbers["delta_revealed"], most=1)
+                yield rows_beside(f"{part}, {version}", table, numbers["delta_revealed"], most=1)
                 continue
-            graded = _rows(f"{part}, {version}", table, numbers["delta"], above=False, most=1)
+            graded = rows_beside(f"{part}, {version}", table, numbers["delta"], above=False, most=1)
             # A filter that knows the pattern bounds every eye from above: it can refute nothing.
             zeros = graded["row"] == "zeros"
             refuted = {AGAINST: NOT_EVALUABLE}
@@ -345,7 +332,9 @@ def _c4(data: Path, numbers) -> Iterator[pd.DataFrame]:
     halves = halves.query("family == 'resnet' and state == 'trained' and data == 'plane'")
     halves = halves[(halves["scheme"] == halves["padding"]) & (halves["n"] == halves["n"].max())]
     table = _over_seeds(halves.rename(columns={"scheme": "row"}), "r", FAMILY_LEVEL)
-    yield _rows("(b) correlation of halves of 512 scenes", table, numbers["delta_revealed"], most=1)
+    yield rows_beside(
+        "(b) correlation of halves of 512 scenes", table, numbers["delta_revealed"], most=1
+    )
 
 
 def _over_seeds(table: pd.DataFrame, value: str, level: float = 0.95) -> pd.DataFrame:
@@ -359,13 +348,15 @@ def _c5(data: Path, numbers) -> Iterator[pd.DataFrame]:
     table["excess"] = table["separated"] - table["control"]
     last = table[table["n"] == table["n"].max()]
     value = _over_seeds(last, "excess", FAMILY_LEVEL)
-    yield _rows(f"excess share after {int(last['n'].iloc[0])} scenes", value, numbers["delta"])
+    yield rows_beside(
+        f"excess share after {int(last['n'].iloc[0])} scenes", value, numbers["delta"]
+    )
     runs = table.groupby(["row", "seed", "layer"], sort=False)
     slopes = runs[["n", "excess"]].apply(
         lambda run: np.polyfit(np.log2(run["n"]), run["excess"], 1)[0]
     )
     slope = _over_seeds(slopes.rename("slope").reset_index(), "slope", FAMILY_LEVEL)
-    yield _rows("its slope per doubling", slope, numbers["delta_slope"])
+    yield rows_beside("its slope per doubling", slope, numbers["delta_slope"])
 
 
 # ------------------------------------------------------- the first tests, translated: C1, C2, C6
@@ -379,7 +370,7 @@ def _c1(data: Path, numbers) -> Iterator[pd.DataFrame]:
     ):
         table = posenet.repeatability(part[part["metric"].isin([posenet.SPC, posenet.MAE])])
         table = table.assign(row=table["metric"] + ", " + table["setting"], value=table["icc"])
-        graded = _rows(label, table, numbers["delta"], above=False)
+        graded = rows_beside(label, table, numbers["delta"], above=False)
         # Three targets of both scores decide a set.
         counts = pd.crosstab(table["metric"], graded["grade"]).min()
         sets = [name for name in (SUPPORTED, AGAINST) if counts.get(name, 0) >= 3]
@@ -397,7 +388,7 @@ def _c2(data: Path, numbers) -> Iterator[pd.DataFrame]:
 def _c6(data: Path, numbers) -> Iterator[pd.DataFrame]:
     table = ledger.JUDGES["C6"](data).table
     table = table.assign(row=table["metric"] + " less " + table["other"], value=table["difference"])
-    yield _rows("probability of contradiction", table, numbers["delta"], above=False)
+    yield rows_beside("probability of contradiction", table, numbers["delta"], above=False)
 
 
 # ------------------------------------------------------------------- training: C8 to C11
@@ -441,7 +432,7 @@ def _c8(data: Path, numbers) -> Iterator[pd.DataFrame]:
     )
     rows.loc[undefined, ["value", "low", "high"]] = np.nan
     limit = numbers["delta"] * table["step"].max()
-    yield _rows("steps to half of the final excess", rows, limit, above=False)
+    yield rows_beside("steps to half of the final excess", rows, limit, above=False)
 
 
 def _c9(data: Path, numbers) -> Iterator[pd.DataFrame]:
@@ -457,7 +448,7 @@ def _c9(data: Path, numbers) -> Iterator[pd.DataFrame]:
         estimate = jackknife(ratio(slice(None)), left_out, FAMILY_LEVEL, corrected=False)
         rows.append((row, *vars(estimate if grown[row] else Estimate(np.nan)).values()))
     table = pd.DataFrame(rows, columns=["row", "value", "low", "high"])
-    yield _rows(f"log2(excess at the end / at step {ends[0]})", table, numbers["delta"])
+    yield rows_beside(f"log2(excess at the end / at step {ends[0]})", table, numbers["delta"])
 
 
 def _log_ratio_of_means(values: np.ndarray, seeds) -> float:
@@ -469,7 +460,7 @@ def _c10(data: Path, numbers) -> Iterator[pd.DataFrame]:
     table = dynamics.changes(_fresh(data)).query("batch_norm == 're-estimated'")
     for metric, units in (("mae", "in units of sigma"), ("raw", "raw"), ("snr", "SNR")):
         part = table[table["metric"] == metric].rename(columns={"padding": "row"})
-        yield _rows(
+        yield rows_beside(
             f"log2(final / initial), {units}",
             _over_seeds(part, "change", FAMILY_LEVEL),
             numbers["delta"],
@@ -481,15 +472,15 @@ def _c11(data: Path, numbers) -> Iterator[pd.DataFrame]:
     schemes = table[table["padding"].isin(PADDINGS)]
     ratios = {metric: dynamics.dependence(schemes, metric) for metric in dynamics.METRICS}
     rows = [(name, found["ratio"], found["low"], found["high"]) for name, found in ratios.items()]
-    yield _rows("(a) spread over change", _frame(rows), numbers["delta"], above=False)
+    yield rows_beside("(a) spread over change", _frame(rows), numbers["delta"], above=False)
     part = crossed.training_share(table)
-    yield _rows(
+    yield rows_beside(
         "(b) share of training", _frame([("mae", *vars(part).values())]), numbers["delta_share"]
     )
     rows = [
         (metric, *vars(crossed.over_control(table, metric)).values()) for metric in dynamics.METRICS
     ]
-    yield _rows("(c) log2(own / control)", _frame(rows), numbers["delta_ratio"])
+    yield rows_beside("(c) log2(own / control)", _frame(rows), numbers["delta_ratio"])
 
 
 def _frame(rows: Sequence[tuple]) -> pd.DataFrame:
@@ -499,4 +490,8 @@ def _frame(rows: Sequence[tuple]) -> pd.DataFrame:
 _TESTS: dict[str, Callable] = {
     "C1": _c1, "C2": _c2, "C3": _c3, "C4": _c4, "C5": _c5, "C6": _c6, "C7": _c7, "C8": _c8,
     "C9": _c9, "C10": _c10, "C11": _c11,
+}  # fmt: skip
+
+_REAL: dict[str, Callable] = {
+    "C3": pretrained.c3, "C4": pretrained.c4, "C5": pretrained.c5, "C10": pretrained.c10,
 }  # fmt: skip

@@ -143,7 +143,7 @@ class HED(nn.Module):
             self.stages.append(nn.Sequential(*steps))
             enlarge = nn.Upsample(scale_factor=2**place, mode="bilinear")
             self.sides.append(nn.Sequential(nn.Conv2d(out, 1, 1), enlarge))
-        self.fuse = nn.Conv2d(5, 1, 1)
+        self.fuse, self.probability = nn.Conv2d(5, 1, 1), nn.Sigmoid()
         self.layers_of_interest = [f"stages.{place}" for place in range(5)]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -151,7 +151,7 @@ class HED(nn.Module):
         for stage, side in zip(self.stages, self.sides):
             x = stage(x)
             maps.append(side(x))
-        return self.fuse(torch.cat(maps, 1)).sigmoid()
+        return self.probability(self.fuse(torch.cat(maps, 1)))
 
 
 def pretrained_networks() -> dict[str, dict[str, Any]]:

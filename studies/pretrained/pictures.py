@@ -43,8 +43,11 @@ def measured() -> tuple[Photograph, ...]:
 
 
 def reduced(photos: Sequence[Photograph], network: str) -> list[Reduced]:
-    """Return photographs at the size for a network; smaller ones stay as they are."""
-    return [Reduced(photo, SIDES[network]) for photo in photos]
+    """Return photographs at the size for a network; smaller ones stay as they are.
+
+    For a network that is none of :data:`SIDES`, all do.
+    """
+    return [Reduced(photo, SIDES.get(network, min(photo.height, photo.width))) for photo in photos]
 
 
 def served(picture: Reduced | Photograph, reach: Coverage, window: int) -> tuple[str, ...]:

@@ -267,19 +267,6 @@ def table(data: str | Path = DATA) -> pd.DataFrame:
     return tables.read_table(Path(data) / "survey.csv", columns=COLUMNS)
 
 
-def patterns(data: str | Path = DATA) -> pd.DataFrame:
-    """Read MAE-PPP and the other metrics of two networks with random weights, on photographs.
-
-    Columns as of :meth:`ppp.Measurement.table`; *extracting-ppp* says which command makes it.
-
-    Examples
-    --------
-    >>> patterns()["network"].unique().tolist()
-    ['resnet50', 'vgg19']
-    """
-    return tables.read_table(Path(data) / "patterns.csv", columns=("network", "layer", "mae"))
-
-
 def refusals(rows: pd.DataFrame) -> pd.Series:
     """Name the kind of each refusal by its words; "other" where none of :data:`KINDS` fits.
 

@@ -14,13 +14,13 @@ STUDIES = {
     for name, module in {
         "bhv": "bhv.design", "posenet": "posenet.design", "patterns": "patterns.design",
         "zoo": "dynamics.design", "survey": "survey.design", "evidence": "evidence.design",
-        "adaptation": "dynamics.adaptation",
+        "adaptation": "dynamics.adaptation", "pretrained": "pretrained.design",
     }.items()
 }  # fmt: skip
 SHIPPED = {
     "bhv": DATA / "bhv", "posenet": DATA / "posenet", "patterns": DATA / "patterns", "zoo": DATA,
     "survey": DATA / "torchvision", "evidence": DATA / "evidence",
-    "adaptation": DATA / "adaptation",
+    "adaptation": DATA / "adaptation", "pretrained": DATA / "pretrained",
 }  # fmt: skip
 WITH_TABLES = [name for name in STUDIES if name != "zoo"]
 
@@ -34,7 +34,7 @@ def name(request):
     ("name", "count"),
     {
         "bhv": 314, "posenet": 148, "patterns": 56, "zoo": 78, "survey": 98, "evidence": 56,
-        "adaptation": 50,
+        "adaptation": 50, "pretrained": 24,
     }.items(),
 )  # fmt: skip
 def test_every_run_has_a_folder_of_its_own(name, count):
