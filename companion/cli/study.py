@@ -22,12 +22,9 @@ STUDIES = {
     "patterns": ("patterns.design", "Measure PPP of every small network."),
     "evidence": ("evidence.design", "Measure what the amended tests of the claims are decided on."),
     "pretrained": ("pretrained.design", "Measure networks that were trained on real pictures."),
+    "pretrained-adaptation": ("pretrained.adaptation", "Adapt one of these to other paddings."),
     "zoo": ("dynamics.design", "Train and measure the small networks."),
     "adaptation": ("dynamics.adaptation", "Train controls further, with each padding."),
-    "pretrained-adaptation": (
-        "pretrained.adaptation",
-        "Adapt a real network to each padding, and measure it.",
-    ),
     "survey": ("survey.design", "Examine torchvision's networks: which can be measured, or not."),
 }
 """Name of a study -> where it is in ``studies``, loaded when it is used; and what it does."""

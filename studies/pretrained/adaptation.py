@@ -33,7 +33,7 @@ from ppp.windows import Windows
 from studies import paths
 from studies.networks import OPTIMAL, Network, load_network
 from studies.pretrained import pictures
-from studies.runs import Run, Study, headed
+from studies.runs import Run, Study
 from studies.storage import tables
 
 DATA = paths.data("pretrained-adaptation")
@@ -67,7 +67,7 @@ class Arm(Run):
 
 
 def full_design() -> list[Arm]:
-    """List the arms; zeros under its own teacher would be the unchanged network."""
+    """List the arms; zeros has nothing to learn from its own teacher: the unchanged network."""
     pairs = [(OPTIMAL, "randn"), (OPTIMAL, "zeros"), (OPTIMAL, "reflect"), ("zeros", "randn")]
     pairs += [("zeros", "reflect"), (OPTIMAL, "replicate"), (OPTIMAL, "circular")]
     return [Arm(*pair, 0) for pair in pairs]
@@ -76,13 +76,8 @@ def full_design() -> list[Arm]:
 # --------------------------------------------------------------------------------- training
 
 
-def _answers(model: nn.Module, maps: Tensor) -> Tensor:
-    """Return the logits (n, 1000) of maps of the head."""
-    with torch.no_grad():
-        return model.classifier(model.pool(maps).flatten(1))
-
-
 @cache
+@torch.no_grad()
 def _lessons() -> list[tuple[Tensor, int, int, Tensor]]:
     """Return pictures, the first crop's place (px), and the optimal teacher's logits at each.
 
@@ -96,13 +91,12 @@ def _lessons() -> list[tuple[Tensor, int, int, Tensor]]:
         for picture in (pixels, pixels.flip(-1)):
             for top, left in draw.integers(_STRIDE, size=(_GRIDS, 2)):
                 cut = picture[:, top:, left:]
-                cut = cut[None, :, : cut.shape[1] // 32 * 32, : cut.shape[2] // 32 * 32]
-                cut = cut.contiguous(memory_format=torch.channels_last)
+                height, width = (side // _STRIDE * _STRIDE for side in cut.shape[1:])
+                cut = cut[None, :, :height, :width].contiguous(memory_format=torch.channels_last)
                 pooled = F.avg_pool2d(extract(network.model, cut, [HEAD])[HEAD], crop, 1)[0]
                 pooled = pooled[:, around:-around, around:-around].permute(1, 2, 0)
-                with torch.no_grad():
-                    answers = network.model.classifier(pooled)
-                lessons.append((picture, top + _AROUND, left + _AROUND, answers))
+                known = network.model.classifier(pooled)
+                lessons.append((picture, top + _AROUND, left + _AROUND, known))
     return lessons
 
 
@@ -131,7 +125,7 @@ def divergence(answers: Tensor, teacher: Tensor) -> Tensor:
 
 
 def _adapted(run: Arm) -> Iterator[tuple[int, nn.Module, float]]:
-    """Yield step, network and the loss before the step; the network is the same, changing."""
+    """Yield each step, the network before it, which is the same and changes, and its loss."""
     original = load_network(NETWORK, "imagenet").model
     noise = torch.Generator().manual_seed(run.seed)
     model = ppp.with_padding(copy.deepcopy(original), run.scheme, generator=noise)
@@ -191,7 +185,7 @@ def observed(
         if layer == HEAD:
             places.extend([picture] * len(padded))
             for given, maps in zip(answers.values(), (padded, true)):
-                given.append(_answers(model, maps))
+                given.append(model.classifier(model.pool(maps).flatten(1)))
 
     measured = ppp.measure(
         model, windows(nth, each), list(reach), scheme, coverage=reach, groups=1000, maps=look
@@ -203,7 +197,7 @@ def observed(
 
 @cache
 def _unchanged(scheme: str, nth: int, each: int) -> tuple[pd.DataFrame, list[str], Answers]:
-    return observed(load_network(NETWORK, "imagenet").model, scheme, nth, each)
+    return observed(_measurable()[0].model, scheme, nth, each)
 
 
 def _agreement(pictures: list[str], answers: Answers, nth: int, each: int) -> pd.DataFrame:
@@ -231,28 +225,23 @@ def compute(run: Arm) -> dict[str, pd.DataFrame | bytes]:
         "zeros"), picture, n (windows), top1 (share whose first class is the same) and divergence
         (nats). "adapted.safetensors": the weights, in half precision.
     """
-    losses, weights, found = [], {}, {"metrics": [], "agreement": []}
+    losses, metrics, agreement, weights = {}, {}, {}, {}
     for step, model, loss in _adapted(run):
+        losses[step] = loss
         if step == STEPS:
-            weights = {
-                name: value.half() if value.is_floating_point() else value
-                for name, value in model.state_dict().items()
-            }
-            model.load_state_dict(weights)
-        else:
-            losses.append((step, loss))
+            halves = (v.half() if v.is_floating_point() else v for v in model.state_dict().values())
+            model.load_state_dict(weights := dict(zip(model.state_dict(), halves)))
         chosen = [_FEW] if step in {int(part * STEPS) for part in MARKS} else []
         for name, *which in chosen + [_ALL] * (step in (0, STEPS)):
-            if step:
-                table, places, answers = observed(model, run.scheme, *which)
-            else:
-                table, places, answers = _unchanged(run.scheme, *which)
-            head = {"step": step, "windows": name}
-            found["metrics"].append(headed(head, {"": table})[""])
-            found["agreement"].append(headed(head, {"": _agreement(places, answers, *which)})[""])
-    joint = {name: pd.concat(parts, ignore_index=True) for name, parts in found.items()}
-    losses = pd.DataFrame(losses, columns=["step", "loss"])
-    return {"loss": losses, **joint, "adapted.safetensors": save(weights)}
+            seen = observed(model, run.scheme, *which) if step else _unchanged(run.scheme, *which)
+            metrics[step, name] = seen[0]
+            agreement[step, name] = _agreement(*seen[1:], *which)
+    rows = pd.DataFrame(losses.items(), columns=["step", "loss"])[:-1]
+    kept = {"loss": rows, "adapted.safetensors": save(weights)}
+    for name, parts in (("metrics", metrics), ("agreement", agreement)):
+        joint = pd.concat(parts, names=["step", "windows"]).reset_index(["step", "windows"])
+        kept[name] = joint.reset_index(drop=True)
+    return kept
 
 
 DIGITS = {"loss": 4, "metrics": 6, "agreement": 5}

@@ -235,7 +235,9 @@ def distinguished(found: Collected) -> pd.DataFrame:
     for layer in found.layers:
         names = list(found.optimal[layer])
         true = torch.stack([found.optimal[layer][name].mean for name in names])
-        padded = true + torch.stack([found.differences[found.own, layer][name].mean for name in names])
+        padded = true + torch.stack(
+            [found.differences[found.own, layer][name].mean for name in names]
+        )
         draw = np.random.default_rng(0)
         orders = [draw.permutation(len(names)).tolist() for _ in range(DIVISIONS)]
         for n in HALVES:
