@@ -66,13 +66,6 @@ class Arm(Run):
     seed: int
 
 
-def full_design() -> list[Arm]:
-    """List the arms; zeros has nothing to learn from its own teacher: the unchanged network."""
-    pairs = [(OPTIMAL, "randn"), (OPTIMAL, "zeros"), (OPTIMAL, "reflect"), ("zeros", "randn")]
-    pairs += [("zeros", "reflect"), (OPTIMAL, "replicate"), (OPTIMAL, "circular")]
-    return [Arm(*pair, 0) for pair in pairs]
-
-
 # --------------------------------------------------------------------------------- training
 
 
@@ -242,6 +235,13 @@ def compute(run: Arm) -> dict[str, pd.DataFrame | bytes]:
         joint = pd.concat(parts, names=["step", "windows"]).reset_index(["step", "windows"])
         kept[name] = joint.reset_index(drop=True)
     return kept
+
+
+def full_design() -> list[Arm]:
+    """List the arms; zeros has nothing to learn from its own teacher: the unchanged network."""
+    pairs = [(OPTIMAL, "randn"), (OPTIMAL, "zeros"), (OPTIMAL, "reflect"), ("zeros", "randn")]
+    pairs += [("zeros", "reflect"), (OPTIMAL, "replicate"), (OPTIMAL, "circular")]
+    return [Arm(*pair, 0) for pair in pairs]
 
 
 DIGITS = {"loss": 4, "metrics": 6, "agreement": 5}

