@@ -1,9 +1,9 @@
 """Can a network that was trained with zeros adapt to another padding? [ours]
 
-EfficientNet-Lite0 learns, on crops of photographs under a scheme, to answer as it did before: with
-true surroundings (teacher "optimal"), or with zeros. This shows whether a network can adapt, and
-what becomes of its pattern. It is no evidence of learning on purpose: a student of a teacher
-without a pattern is paid for losing its own, one of a zero-padded teacher for copying that one's.
+EfficientNet-Lite0 learns, on crops of photographs under a scheme, to give the logits that it gave
+before: with true surroundings (teacher "optimal"), or with zeros. This shows whether a network can
+adapt, and what becomes of its pattern. It is no evidence of learning on purpose: a student of a
+teacher without a pattern is paid for losing its own, one of a zero-padded teacher for copying it.
 
 A picture keeps the surroundings of its crops as far as it goes: at least 256 px on each side,
 where the last layer's margin is 416 px above and left, 448 px below and right. So the optimal
@@ -39,17 +39,18 @@ from studies.storage import tables
 DATA = paths.data("pretrained-adaptation")
 """What is shipped."""
 NETWORK, HEAD = "efficientnet-lite0", "head"
-STEPS, BATCH, RATE = 600, 16, 1e-4
+STEPS, BATCH, RATE = 240, 8, 3e-5
 """Steps, crops in each, and the first learning rate, which falls to 0 along a cosine.
 
-The rate is the best of 3e-5, 1e-4, 3e-4 and 1e-3 by the loss in training of 150 steps with reflect
-under the optimal teacher; no other arm and no measurement was looked at. So many steps take as long
-as they may."""
+They, and the loss, were chosen with reflect under the optimal teacher on three of the photographs
+of training, held out for it. A first design (divergence as the loss, rate 1e-4, crops of 128 px, no
+changes of the photographs) fitted its crops and moved away from its teacher on the photographs that
+are measured; this one was made for that reason. No choice was made by a PPP."""
 MARKS = (0, 1 / 8, 1 / 4, 1 / 2, 1)
 """Parts of the steps after which a network is measured."""
 
-_CROP, _AROUND, _STRIDE = 128, 256, 32  # px
-_GRIDS = 4  # places of the stride's grid on each photograph, which is also taken mirrored
+_CROP, _AROUND, _STRIDE = 224, 256, 32  # px
+_VARIANTS = 8  # of each photograph
 _FEW, _ALL = ("few", 3, 4), ("all", 1, 8)  # name, one photograph of so many, windows on each
 
 
@@ -69,56 +70,65 @@ class Arm(Run):
 # --------------------------------------------------------------------------------- training
 
 
+def _variant(pixels: Tensor, draw: np.random.Generator) -> Tensor:
+    """Reduce, recolour, turn and mirror a photograph; crops keep their surroundings."""
+    least = _CROP + 2 * _AROUND + _STRIDE  # px
+    scale = draw.uniform(min(1, least / min(pixels.shape[1:])), 1)
+    size = [round(side * scale) for side in pixels.shape[1:]]
+    pixels = F.interpolate(pixels[None], size, mode="bilinear", antialias=True)[0].clamp(0, 1)
+    pixels = pixels[draw.permutation(3).tolist()] ** draw.uniform(0.7, 1.4)
+    pixels = pixels.rot90(int(draw.integers(4)), (1, 2))
+    return pixels.flip(-1) if draw.integers(2) else pixels
+
+
 @cache
 @torch.no_grad()
-def _lessons() -> list[tuple[Tensor, int, int, Tensor]]:
-    """Return pictures, the first crop's place (px), and the optimal teacher's logits at each.
-
-    Batch norm keeps the statistics of ImageNet, in teacher and students: those of so few
-    photographs would change every channel for reasons that are not padding's.
-    """
+def _lessons() -> list[tuple[Tensor, Tensor]]:
+    """Return pictures, and the optimal teacher's logits for each crop on the stride's grid."""
     network, draw, lessons = load_network(NETWORK, "imagenet"), np.random.default_rng(0), []
-    around, crop = _AROUND // _STRIDE, _CROP // _STRIDE
+    inner = slice(_AROUND // _STRIDE, -_AROUND // _STRIDE)
     for photo in pictures.apart():
-        pixels = network.prepare(photo.pixels())
-        for picture in (pixels, pixels.flip(-1)):
-            for top, left in draw.integers(_STRIDE, size=(_GRIDS, 2)):
-                cut = picture[:, top:, left:]
-                height, width = (side // _STRIDE * _STRIDE for side in cut.shape[1:])
-                cut = cut[None, :, :height, :width].contiguous(memory_format=torch.channels_last)
-                pooled = F.avg_pool2d(extract(network.model, cut, [HEAD])[HEAD], crop, 1)[0]
-                pooled = pooled[:, around:-around, around:-around].permute(1, 2, 0)
-                known = network.model.classifier(pooled)
-                lessons.append((picture, top + _AROUND, left + _AROUND, known))
+        pixels = photo.pixels()
+        for _ in range(_VARIANTS):
+            picture = network.prepare(_variant(pixels, draw))
+            height, width = (side // _STRIDE * _STRIDE for side in picture.shape[1:])
+            picture = picture[:, :height, :width].contiguous()
+            last = picture[None].contiguous(memory_format=torch.channels_last)
+            maps = extract(network.model, last, [HEAD])[HEAD]
+            pooled = F.avg_pool2d(maps, _CROP // _STRIDE, 1)[0, :, inner, inner].permute(1, 2, 0)
+            lessons.append((picture, network.model.classifier(pooled)))
     return lessons
 
 
 def _batches(seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield crops (n, 3, 128, 128) and the optimal teacher's logits for them."""
+    """Yield crops (n, 3, 224, 224) and the optimal teacher's logits for them."""
     draw = np.random.default_rng([seed, 1])
     while True:
         crops, answers = [], []
         for index in draw.integers(len(_lessons()), size=BATCH):
-            picture, top, left, known = _lessons()[index]
+            picture, known = _lessons()[index]
             row, column = draw.integers(known.shape[:2])
-            y, x = top + row * _STRIDE, left + column * _STRIDE
+            y, x = (_AROUND + place * _STRIDE for place in (row, column))
             crops.append(picture[:, y : y + _CROP, x : x + _CROP])
             answers.append(known[row, column])
         yield torch.stack(crops), torch.stack(answers)
 
 
 def divergence(answers: Tensor, teacher: Tensor) -> Tensor:
-    """Return the Kullback-Leibler divergence of softmaxes from the teacher's, (n,), in nats.
-
-    It is the loss, too: what is measured is what is learned, and classes that neither sees
-    in a picture do not weigh as much as those that they do.
-    """
+    """Return the Kullback-Leibler divergence of softmaxes from the teacher's, (n,), in nats."""
     taught, given = teacher.log_softmax(1), answers.log_softmax(1)
     return F.kl_div(given, taught, reduction="none", log_target=True).sum(1)
 
 
 def _adapted(run: Arm) -> Iterator[tuple[int, nn.Module, float]]:
-    """Yield each step, the network before it, which is the same and changes, and its loss."""
+    """Yield each step, the network before it, which is the same and changes, and its loss.
+
+    The loss is the squared error of the logits, mean over classes. With true surroundings the
+    softmax of the original is nearly flat on many pictures, and a divergence from it would be
+    small for a network that has lost its features, too. Batch norm keeps the statistics of
+    ImageNet: those of so few photographs would change every channel for reasons that are not
+    padding's.
+    """
     original = load_network(NETWORK, "imagenet").model
     noise = torch.Generator().manual_seed(run.seed)
     model = ppp.with_padding(copy.deepcopy(original), run.scheme, generator=noise)
@@ -130,7 +140,7 @@ def _adapted(run: Arm) -> Iterator[tuple[int, nn.Module, float]]:
             with torch.no_grad():
                 answers = original(crops)
         optimiser.zero_grad()
-        loss = divergence(model(crops), answers).mean()
+        loss = F.mse_loss(model(crops), answers)
         loss.backward()
         yield step, model, float(loss.detach())
         optimiser.step()
@@ -201,9 +211,10 @@ def _agreement(pictures: list[str], answers: Answers, nth: int, each: int) -> pd
             head = {"surroundings": surroundings, "reference": reference, "picture": pictures}
             same = (given.argmax(1) == taught.argmax(1)).double()
             marks = {"n": 1, "top1": same, "divergence": divergence(given, taught)}
+            marks["error"] = (given - taught).square().mean(1)
             rows.append(pd.DataFrame(head | marks))
-    by = pd.concat(rows).groupby([*head], sort=False)
-    return by.agg({"n": "sum", "top1": "mean", "divergence": "mean"}).reset_index()
+    how = dict.fromkeys(marks, "mean") | {"n": "sum"}
+    return pd.concat(rows).groupby([*head], sort=False).agg(how).reset_index()
 
 
 def compute(run: Arm) -> dict[str, pd.DataFrame | bytes]:
@@ -212,11 +223,11 @@ def compute(run: Arm) -> dict[str, pd.DataFrame | bytes]:
     Returns
     -------
     dict
-        "loss": step and loss in training (nats). "metrics": step, windows ("few", "all"), and the
+        "loss": step and loss in training. "metrics": step, windows ("few", "all"), and the
         first table of :func:`observed`. "agreement": step, windows, surroundings of the adapted
         network ("padded", "optimal"), reference (the original with "optimal" padding, or
-        "zeros"), picture, n (windows), top1 (share whose first class is the same) and divergence
-        (nats). "adapted.safetensors": the weights, in half precision.
+        "zeros"), picture, n (windows), top1 (share whose first class is the same), divergence
+        (nats) and error (as the loss). "adapted.safetensors": the weights, in half precision.
     """
     losses, metrics, agreement, weights = {}, {}, {}, {}
     for step, model, loss in _adapted(run):
