@@ -29,7 +29,6 @@ import ppp
 from ppp.certificate import Coverage
 from ppp.extraction import extract
 from ppp.results import PROOF
-from ppp.windows import Windows
 from studies import paths
 from studies.networks import OPTIMAL, Network, load_network
 from studies.pretrained import pictures
@@ -158,18 +157,12 @@ def _measurable() -> tuple[Network, Coverage, list[pictures.Reduced]]:
     return network, reach, pictures.by_layers(photos, reach, network)[tuple(reach)]
 
 
-def windows(nth: int, each: int) -> Windows:
-    """Cut windows of every so manieth measured photograph that serves all layers."""
-    network, reach, photos = _measurable()
-    return ppp.cut_windows(
-        photos[::nth], network.window, reach, per_picture=each, seed=0, transform=network.prepare
-    )
-
-
 def observed(
     model: nn.Module, scheme: str, nth: int, each: int
 ) -> tuple[pd.DataFrame, list[str], Answers]:
     """Measure PPP of a network under a scheme, and take its answers on the same windows.
+
+    They are `each` a photograph, in every `nth` of those that are measured and serve all layers.
 
     Returns
     -------
@@ -180,8 +173,11 @@ def observed(
     answers : dict of str to Tensor, shape (n, 1000)
         Logits "padded", and with "optimal" padding.
     """
-    reach = _measurable()[1]
+    network, reach, photos = _measurable()
     places, answers = [], {"padded": [], OPTIMAL: []}
+    windows = ppp.cut_windows(
+        photos[::nth], network.window, reach, per_picture=each, seed=0, transform=network.prepare
+    )
 
     def look(picture: str, _scheme: str, layer: str, padded: Tensor, true: Tensor) -> None:
         if layer == HEAD:
@@ -190,7 +186,7 @@ def observed(
                 given.append(model.classifier(model.pool(maps).flatten(1)))
 
     measured = ppp.measure(
-        model, windows(nth, each), list(reach), scheme, coverage=reach, groups=1000, maps=look
+        model, windows, list(reach), scheme, coverage=reach, groups=1000, maps=look
     )
     table = measured.table().drop(columns=["scheme", *PROOF]).query("layer != @HEAD")
     return table, places, {name: torch.cat(given) for name, given in answers.items()}
