@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 STUDIES = {
     "bhv": ("bhv.design", "Train the networks of the border-handling-variants study."),
     "posenet": ("posenet.design", "Train the read-outs of the PosENet study."),
+    "posenet-real": ("posenet.real", "Train read-outs of networks that others trained."),
     "patterns": ("patterns.design", "Measure PPP of every small network."),
     "evidence": ("evidence.design", "Measure what the amended tests of the claims are decided on."),
     "pretrained": ("pretrained.design", "Measure networks that were trained on real pictures."),

@@ -35,7 +35,7 @@ from studies.dynamics import analysis as dynamics, crossed, design as dynamics_d
 from studies.evidence import design
 from studies.networks.names import FRESH_SEEDS, PADDINGS
 from studies.patterns import design as patterns_design
-from studies.posenet import analysis as posenet
+from studies.posenet import analysis as posenet, real
 from studies.pretrained import analysis as pretrained
 from studies.stats import holm, mean_interval, per_seed, share, two_way
 
@@ -175,14 +175,14 @@ def table(
             "says": new.claim.claim,
             "first verdict": old.verdict,
             "small networks": new.grade,
-            "real networks": field.grade,
+            "real networks": other.grade,
             "effect": new.effect,
-            "effect (real)": field.effect,
+            "effect (real)": other.effect,
             "because": new.because,
-            "because (real)": field.because,
+            "because (real)": other.because,
             "why": new.claim.amended.reason,
         }
-        for old, new, field in pairs
+        for old, new, other in pairs
     )
 
 
@@ -493,5 +493,6 @@ _TESTS: dict[str, Callable] = {
 }  # fmt: skip
 
 _REAL: dict[str, Callable] = {
-    "C3": pretrained.c3, "C4": pretrained.c4, "C5": pretrained.c5, "C10": pretrained.c10,
+    "C1": real.c1, "C3": pretrained.c3, "C4": pretrained.c4, "C5": pretrained.c5,
+    "C10": pretrained.c10,
 }  # fmt: skip

@@ -144,7 +144,8 @@ class Photograph:
 class Reduced:
     """A photograph reduced to a shorter side of so many pixels; never enlarged.
 
-    Its pixels are averaged over what they cover (bilinear with antialiasing), and kept.
+    Its pixels are averaged over what they cover (bilinear with antialiasing), and kept unless
+    `keep` is false.
 
     Examples
     --------
@@ -153,19 +154,22 @@ class Reduced:
     (torch.Size([3, 150, 226]), 300)
     """
 
-    def __init__(self, photo: Photograph, side: int) -> None:
-        self.photo, self.name = photo, photo.name
+    def __init__(self, photo: Photograph, side: int, *, keep: bool = True) -> None:
+        self.photo, self.name, self.keep = photo, photo.name, keep
         part = min(1.0, side / min(photo.height, photo.width))
         self.height, self.width = round(photo.height * part), round(photo.width * part)
 
     @functools.cached_property
-    def _pixels(self) -> torch.Tensor:
+    def _kept(self) -> torch.Tensor:
+        return self._reduced()
+
+    def _reduced(self) -> torch.Tensor:
         pixels, size = self.photo.pixels()[None], (self.height, self.width)
         return F.interpolate(pixels, size, mode="bilinear", antialias=True)[0].clamp(0, 1)
 
     def pixels(self) -> torch.Tensor:
         """Return the pixels, (3, height, width), float32, RGB in [0, 1]."""
-        return self._pixels
+        return self._kept if self.keep else self._reduced()
 
 
 class Outcome(NamedTuple):

@@ -115,9 +115,13 @@ class Collected:
         self.differences: dict[tuple[str, str], dict[str, Moments]] = defaultdict(dict)
         self.optimal: dict[str, dict[str, Moments]] = defaultdict(dict)
         self.scales: dict[str, dict[str, Moments]] = defaultdict(dict)
+        self._picture = ""
 
     def add(self, picture: str, scheme: str, layer: str, maps: Tensor, optimal: Tensor) -> None:
         """Take the maps of a batch of windows, as :func:`ppp.measure` gives them."""
+        if picture != self._picture:
+            self._settle()
+            self._picture = picture
         touched = self.touched[layer]
         true = optimal[..., touched]
         kept = self.differences[scheme, layer].setdefault(picture, Moments())
@@ -128,6 +132,17 @@ class Collected:
             n = optimal.numel() // optimal.shape[1]
             one = Moments(n, mean.double(), variance.double() * n)
             self.scales[layer].setdefault(picture, Moments()).merge(one)
+
+    def _settle(self) -> None:
+        """Keep what the picture before has left in float32: it is much, and final."""
+        for parts in (*self.differences.values(), *self.optimal.values()):
+            if kept := parts.get(self._picture):
+                kept.mean, kept.m2 = kept.mean.float(), kept.m2.float()
+
+    def parts(self, scheme: str, layer: str) -> list[Moments]:
+        """Return the moments of D of each photograph."""
+        parts = self.differences[scheme, layer].values()
+        return [Moments(part.n, part.mean.double(), part.m2.double()) for part in parts]
 
     @property
     def layers(self) -> list[str]:
@@ -175,15 +190,15 @@ def metrics(found: Collected) -> pd.DataFrame:
     (P / (P + V)), r (correlation of halves), sigma, mae_floor, snr_floor, influenced.
     """
     rows = []
-    for (scheme, layer), parts in found.differences.items():
-        differences = list(parts.values())
-        summary = summarise(differences, found.pooled(layer), pictures=len(parts))
+    for scheme, layer in found.differences:
+        parts = found.parts(scheme, layer)
+        summary = summarise(parts, found.pooled(layer), pictures=len(parts))
         row = {"scheme": scheme, "layer": layer, "pictures": len(parts), "windows": summary.n}
         for name in ("mae", "snr", "power"):
             row |= dict(zip((name, f"{name}_low", f"{name}_high"), _three(getattr(summary, name))))
         names = ("p", "noise_power", "share", "sigma", "mae_floor", "snr_floor")
         row |= {"raw": summary.mae_raw} | {name: getattr(summary, name) for name in names}
-        alike = products([part.mean for part in differences])
+        alike = products([part.mean for part in parts])
         row["r"] = halves(alike).mean() if len(parts) > 3 else np.nan
         row["influenced"] = float(found.touched[layer].double().mean())
         rows.append(row)
@@ -201,19 +216,19 @@ def without(found: Collected) -> pd.DataFrame:
     """
     rows = []
     for layer in found.layers:
-        parts = found.differences[found.own, layer]
-        differences, scales = list(parts.values()), found.pooled(layer)
+        names = list(found.differences[found.own, layer])
+        differences, scales = found.parts(found.own, layer), found.pooled(layer)
         alike = products([part.mean for part in differences])
         n, spread = np.array([(part.n, float(part.m2.mean())) for part in differences]).T
         rests = [(merged(differences), merged(scales))]
         rests += zip(leave_one_out(differences), leave_one_out(scales))
-        for left, (rest, scale) in zip((None, *range(len(parts))), rests):
-            kept = np.arange(len(parts)) != (-1 if left is None else left)
+        for left, (rest, scale) in zip((None, *range(len(names))), rests):
+            kept = np.arange(len(names)) != (-1 if left is None else left)
             inside = np.append(kept, True)
             rows.append(
                 {
                     "layer": layer,
-                    "picture": "" if left is None else list(parts)[left],
+                    "picture": "" if left is None else names[left],
                     "mae": mae_ppp(rest.mean, float(scale.variance.sqrt())),
                     "raw": float(rest.mean.abs().mean()),
                     "snr": snr_ppp(rest.mean, rest.variance),
@@ -234,10 +249,8 @@ def distinguished(found: Collected) -> pd.DataFrame:
     rows = []
     for layer in found.layers:
         names = list(found.optimal[layer])
-        true = torch.stack([found.optimal[layer][name].mean for name in names])
-        padded = true + torch.stack(
-            [found.differences[found.own, layer][name].mean for name in names]
-        )
+        true = torch.stack([found.optimal[layer][name].mean.double() for name in names])
+        padded = true + torch.stack([part.mean for part in found.parts(found.own, layer)])
         draw = np.random.default_rng(0)
         orders = [draw.permutation(len(names)).tolist() for _ in range(DIVISIONS)]
         for n in HALVES:
@@ -272,7 +285,7 @@ def channels(found: Collected) -> pd.DataFrame:
     """
     rows = []
     for layer in found.layers:
-        power = _unbiased(found.differences[found.own, layer].values()).mean(1)
+        power = _unbiased(found.parts(found.own, layer)).mean(1)
         sigma = merged(list(found.scales[layer].values())).variance.sqrt()
         for channel, (p, s) in enumerate(zip(power.tolist(), sigma.tolist())):
             rows.append((layer, channel, p, s))
@@ -293,10 +306,10 @@ def regions(found: Collected) -> pd.DataFrame:
     cells that padding cannot touch it is 0).
     """
     rows = []
-    for (scheme, layer), parts in found.differences.items():
+    for scheme, layer in found.differences:
         touched = found.touched[layer]
         power = torch.zeros(touched.shape, dtype=torch.float64)
-        power[touched] = _unbiased(parts.values()).mean(0)
+        power[touched] = _unbiased(found.parts(scheme, layer)).mean(0)
         inner = slice(1, -1)
         corners = power[[0, 0, -1, -1], [0, -1, 0, -1]]
         parts_of = (power[0, inner], power[-1, inner], power[inner, 0], power[inner, -1], corners)

@@ -47,7 +47,8 @@ def reduced(photos: Sequence[Photograph], network: str) -> list[Reduced]:
 
     For a network that is none of :data:`SIDES`, all do.
     """
-    return [Reduced(photo, SIDES.get(network, min(photo.height, photo.width))) for photo in photos]
+    side = SIDES.get(network)
+    return [Reduced(p, side or min(p.height, p.width), keep=False) for p in photos]
 
 
 def served(picture: Reduced | Photograph, reach: Coverage, window: int) -> tuple[str, ...]:

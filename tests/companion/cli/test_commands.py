@@ -104,6 +104,7 @@ WHOLE = {
 KEPT = {
     "study bhv": "study bhv --condition published --variant V --seed 0 --out {}",
     "study posenet": "study posenet --part trained --padding zeros --seed 0 --out {}",
+    "study posenet-real": "study posenet-real --network hed-vgg16 --state initial --out {}",
     "study patterns": "study patterns --family vgg --padding zeros --seed 0 --out {}",
     "study survey": "study survey alexnet --out {}",
     "study evidence": "study evidence --family vgg --padding zeros --seed 0 --out {}",
@@ -403,6 +404,7 @@ GRAMMAR = {
     "claims": "text|--data place",
     "study bhv": "--condition text|--seed number|!--out foreign|--data place|--jobs number",
     "study posenet": "--part text|--seed number|!--out foreign|--data place",
+    "study posenet-real": "--network text|--state text|!--out foreign|--data place",
     "study patterns": "--family text|--state text|--seed number|!--out foreign|--data place",
     "study survey": "text|!--out foreign|--data place|--jobs number",
     "study evidence": "--family text|--state text|--seed number|!--out foreign|--data place",

@@ -162,6 +162,7 @@ EDITS = [  # file, what is replaced in it (nothing: something is appended), by w
     ("studies/figures/turntable.css", "", "p {}", {"extracting-ppp"}),
     ("studies/ledger.py", "", LINE, GRADED),
     ("data/bhv/runs.csv", "", "\n", GRADED),
+    ("data/posenet-real/runs.csv", "", "\n", GRADED),
     ("data/claims.yaml", "", "\n", GRADED | {"extracting-ppp"}),
     ("data/scale/curve.csv", "", "\n", {"paper-on-scale"}),
     (
