@@ -234,12 +234,11 @@ def compute(run: Arm) -> dict[str, pd.DataFrame | bytes]:
             seen = observed(model, run.scheme, *which) if step else _unchanged(run.scheme, *which)
             metrics[step, name] = seen[0]
             agreement[step, name] = _agreement(*seen[1:], *which)
-    rows = pd.DataFrame(losses.items(), columns=["step", "loss"])[:-1]
-    kept = {"loss": rows, "adapted.safetensors": save(weights)}
+    kept = {"loss": pd.DataFrame(losses.items(), columns=["step", "loss"])[:-1]}
     for name, parts in (("metrics", metrics), ("agreement", agreement)):
         joint = pd.concat(parts, names=["step", "windows", "row"])
         kept[name] = joint.reset_index().drop(columns="row")
-    return kept
+    return kept | {"adapted.safetensors": save(weights)}
 
 
 def full_design() -> list[Arm]:
