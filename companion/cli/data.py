@@ -1,4 +1,4 @@
-"""``ppp claims`` and ``ppp fetch``: what the tables say, and photographs from elsewhere."""
+"""``ppp claims`` and ``ppp fetch``: what the tables say, and what comes from elsewhere."""
 
 from __future__ import annotations
 
@@ -29,17 +29,24 @@ def claims(claims, data) -> None:
 
 @click.command(cls=Command)
 @click.argument(
-    "what", metavar="SET|LIST", help="debian, urban100, or a file of lines URL [SHA256] [NAME]"
+    "what",
+    metavar="NAME|LIST",
+    help="debian, urban100, urban100-large, hed-vgg16, or a file of lines URL [SHA256] [NAME]",
 )
 @click.option(
-    "--to", metavar="FOLDER", help="default, for a set: the cache, where its name is known"
+    "--to", metavar="FOLDER", help="default, for a name: the cache, where it is looked for"
 )
 @click.option("--jobs", type=WHOLE, default=4, metavar="N", help="files at a time; default: 4")
 def fetch(what, to, jobs) -> None:
-    """Fetch photographs: a set, or the addresses of a list; goes on where it was broken off."""
+    """Fetch photographs or a network's weights, by name, or the addresses of a list; goes on
+    where it was broken off."""
     from studies.pictures import datasets
 
     try:
         datasets.fetch(what, to, jobs=jobs)
+        if what in datasets.WEIGHTS:
+            from studies.networks import pretrained
+
+            pretrained.weights_of(what)  # converted once, while the folder may be written
     except KeyboardInterrupt:
         raise KeyboardInterrupt("what has arrived is kept; the same command goes on") from None

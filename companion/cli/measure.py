@@ -9,9 +9,13 @@ from companion.cli.options import WHOLE, Command, output, print_table
 
 @click.command(cls=Command)
 @click.argument(
-    "network", help="of torchvision, a shipped one (plane-...), FILE.py:FACTORY, timm:NAME"
+    "network",
+    help="of torchvision, a shipped one (plane-...), efficientnet-lite0, -1, -2, hed-vgg16, "
+    "FILE.py:FACTORY, timm:NAME",
 )
-@click.option("--weights", default="random", help="a weights name, or a file; default: random")
+@click.option(
+    "--weights", default="random", help="trained, a weights name, or a file; default: random"
+)
 @click.option("--layers", default="auto", help="auto, or a,b,c; default: auto")
 @click.option("--schemes", default="own", help="a,b,c; own, the default: the network as it is")
 @click.option("--photos", default="", metavar="FOLDER", help="default: those of scikit-image")

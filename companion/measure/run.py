@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -88,7 +89,8 @@ def _measure(request: Request, output: Path, states: Path) -> Measured:
         raise PictureError(
             f"none of the {len(photos)} photographs is large enough: a window of "
             f"{network.window} px with its surroundings needs {need[0]} x {need[1]} px (height x "
-            "width); give larger ones with --photos, shallower --layers, or a smaller --window"
+            f"width); {_served(photos, network, choice.layers)}give larger ones with --photos, or "
+            "a smaller --window"
         )
     weights_sha256 = networks.weights_sha256(network.model)
     network.model.to(request.device)
@@ -110,6 +112,15 @@ def _measure(request: Request, output: Path, states: Path) -> Measured:
         measurement=_measurement(request, network, used, choice, kept),
         made_with=versions,
     )
+
+
+def _served(photos: list[Photograph], network: networks.Network, layers: Sequence[str]) -> str:
+    """Say which of the first layers the photographs are large enough for, if for any."""
+    for count in range(len(layers) - 1, 0, -1):
+        reach = ppp.coverage(network.model, layers[:count], network.window)
+        if large_enough(photos, *ppp.size_needed(network.window, reach))[0]:
+            return f"--layers {','.join(layers[:count])} can be measured on them; or "
+    return ""
 
 
 def _measurement(

@@ -248,6 +248,8 @@ def _fetch(runs: Sequence[Run]) -> None:
     }
     if any(weights not in ("random", "initial") for _, weights in asked):
         from studies import networks
+        from studies.networks import own
 
         for name, weights in sorted(asked):
-            networks.fetch_weights(name, weights)
+            fetch = own.fetch_timm if own.is_timm(name) else networks.fetch_weights
+            fetch(name, weights)

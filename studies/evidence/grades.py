@@ -36,7 +36,6 @@ from studies.evidence import design
 from studies.networks.names import FRESH_SEEDS, PADDINGS
 from studies.patterns import design as patterns_design
 from studies.posenet import analysis as posenet, real
-from studies.pretrained import analysis as pretrained
 from studies.stats import holm, mean_interval, per_seed, share, two_way
 
 if TYPE_CHECKING:
@@ -123,6 +122,8 @@ def judge(name: str, data: str | Path = ledger.DATA, *, real: bool = False) -> G
     if name not in _TESTS:
         raise ParameterError(unknown("claim", name, _TESTS))
     test, tests = (claim(name).real, _REAL) if real else (claim(name).amended, _TESTS)
+    if real and name not in tests and not isinstance(test, str):
+        test = "its tables are not complete yet"
     if isinstance(test, str):
         return Graded(claim(name), test, NOT_EVALUABLE, pd.DataFrame())
     rows = pd.concat(tests[name](Path(data), test.numbers), ignore_index=True)
@@ -493,6 +494,5 @@ _TESTS: dict[str, Callable] = {
 }  # fmt: skip
 
 _REAL: dict[str, Callable] = {
-    "C1": real.c1, "C3": pretrained.c3, "C4": pretrained.c4, "C5": pretrained.c5,
-    "C10": pretrained.c10,
+    "C1": real.c1,
 }  # fmt: skip

@@ -20,6 +20,7 @@ from ppp.inventory import input_channels, input_shape
 from ppp.swapping import current_scheme
 
 STAGES = "stages of a ResNet or VGG"
+DEFINED = "as the network defines them"
 DEEPEST = "deepest at each stride"
 NAMED = "as named"
 
@@ -40,7 +41,8 @@ class Choice:
     refused : dict of str to str
         Candidate -> why it is not among them, one line each.
     rule : str
-        "stages of a ResNet or VGG", "deepest at each stride", or "as named".
+        "stages of a ResNet or VGG", "as the network defines them", "deepest at each stride", or
+        "as named".
     """
 
     layers: tuple[str, ...]
@@ -169,7 +171,8 @@ def choose(
         return _named(model, size, [layers] if isinstance(layers, str) else list(layers))
     try:
         known = layers_of_interest(model)
-        return Choice(tuple(known), coverage(model, known, size), {}, STAGES)
+        rule = DEFINED if hasattr(model, "layers_of_interest") else STAGES
+        return Choice(tuple(known), coverage(model, known, size), {}, rule)
     except (LayerError, MarginError):
         return _deepest(model, size, most)
 

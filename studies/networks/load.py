@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -184,7 +185,7 @@ def _plane_network(
     elif weights.endswith(SUFFIXES):
         provenance = {**load_file(model, weights), "padding": padding}
     elif weights != "random":
-        raise _unknown_weights(name, weights, ("trained", "initial", "random"))
+        raise unknown_weights(name, weights, ("trained", "initial", "random"))
     layers = tuple(layers_of_interest(model))
     normal = PLANE_MEAN, PLANE_STD
     return Network(model.eval(), name, weights, layers, PLANE_WINDOW, *normal, provenance)
@@ -208,7 +209,7 @@ def _pretrained_network(name: str, weights: str, seed: int) -> Network:
     elif weights.endswith(SUFFIXES):
         provenance = load_file(model, weights)
     elif weights != "random":
-        raise _unknown_weights(name, weights, (record["weights"], *adapted, "random"))
+        raise unknown_weights(name, weights, (record["weights"], *adapted, "random"))
     mean, std = (
         tuple(np.broadcast_to(np.divide(record[key], 255), 3).tolist()) for key in ("mean", "std")
     )
@@ -220,7 +221,7 @@ def _torchvision_network(name: str, weights: str, seed: int) -> Network:
     _check_known(name)
     choices, weights = _choices(name, weights)
     if weights not in choices and weights != "random" and not weights.endswith(SUFFIXES):
-        raise _unknown_weights(name, weights, ("random", *choices))
+        raise unknown_weights(name, weights, ("random", *choices))
     model = torchvision_model(name, seed)
     mean, std = IMAGENET_MEAN, IMAGENET_STD
     provenance: dict[str, object] = {"source": "random weights", "seed": seed}
@@ -279,7 +280,14 @@ def _choices(name: str, weights: str) -> tuple[dict, str]:
     return {entry.name: entry for entry in listed}, meant.get(weights, weights)
 
 
-def _unknown_weights(name: str, weights: str, known: tuple[str, ...]) -> WeightsError:
+def unknown_weights(name: str, weights: str, known: Iterable[str]) -> WeightsError:
+    """Return the error that says which weights a network has.
+
+    Examples
+    --------
+    >>> print(unknown_weights("resnet18", "best", ["random"]))
+    network 'resnet18': unknown weights 'best'; known: random, a path to a .safetensors or .pth file
+    """
     known = (*known, "a path to a .safetensors or .pth file")
     return WeightsError(f"network {name!r}: {unknown('weights', weights, known)}")
 

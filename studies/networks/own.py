@@ -21,9 +21,13 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from ppp.errors import PPPError, WeightsError, first_line, unknown
+from ppp.errors import PPPError, WeightsError, first_line, first_words, unknown
 from ppp.files import digest
 from studies.networks import IMAGENET_MEAN, IMAGENET_STD, SUFFIXES, Network, load_file
+from studies.networks.load import unknown_weights
+from studies.networks.weights import read
+from studies.pictures import datasets
+from studies.pictures.downloads import Item, download, missing
 from studies.storage import documents
 
 _WINDOW = 224
@@ -38,7 +42,18 @@ def is_own(name: str) -> bool:
     >>> is_own("nets/my_net.py:make_net"), is_own("timm:resnet18"), is_own("resnet18")
     (True, True, False)
     """
-    return name.startswith(_TIMM) or name.endswith(".py") or ".py:" in name
+    return is_timm(name) or name.endswith(".py") or ".py:" in name
+
+
+def is_timm(name: str) -> bool:
+    """Tell whether a name is of a network of timm.
+
+    Examples
+    --------
+    >>> is_timm("timm:resnet18"), is_timm("resnet18")
+    (True, False)
+    """
+    return name.startswith(_TIMM)
 
 
 def load_own(
@@ -57,8 +72,9 @@ def load_own(
         ``FILE.py:FACTORY``, a function (or class) that is called without arguments and returns
         a network; or ``timm:NAME``, if timm is installed.
     weights : str
-        "random": as the factory makes them, torch's generator being seeded with `seed`; or a
-        path to a .safetensors, .pth or .pt file.
+        "random": as the factory makes them, torch's generator being seeded with `seed`; a
+        path to a .safetensors, .pth or .pt file; or for timm "trained" or one of its tags, such
+        as "a1_in1k": :func:`fetch_timm`.
     seed : int
     window : int, optional
         Side of the square input (px); without it 224, or what timm says.
@@ -76,6 +92,8 @@ def load_own(
     WeightsError
         No such file or factory; a file or a factory that raises, needs arguments, or gives no
         network, or one on the meta device; weights that do not fit.
+    DataError
+        Weights of timm that cannot be fetched, or that are others than they were.
     PPPError
         The network does not run on (1, 3, window, window).
 
@@ -87,13 +105,12 @@ def load_own(
     >>> load_own(f"{path}:make", window=32).model
     Conv2d(3, 4, kernel_size=(3, 3), stride=(1, 1))
     """
-    if weights != "random" and not weights.endswith(SUFFIXES):
-        known = ("random", "a path to a .safetensors or .pth file")
-        raise WeightsError(f"network {name!r}: {unknown('weights', weights, known)}")
-    if name.startswith(_TIMM):
+    if is_timm(name):
         with _seeded(seed):
-            network = _from_timm(name, window)
+            network = _from_timm(name, weights, window)
         return _ready(network, name, weights, seed)
+    if weights != "random" and not weights.endswith(SUFFIXES):
+        raise unknown_weights(name, weights, ("random",))
     file, _, factory = name.rpartition(":") if ".py:" in name else (name, "", "")
     path = documents.as_path(file, "network file", WeightsError)
     content = documents.read_bytes(path, "network file", error=WeightsError)
@@ -133,7 +150,7 @@ def _ready(network: Network, name: str, weights: str, seed: int) -> Network:
             )
     if weights == "random":
         network.provenance.update(source=f"as {name} makes it", seed=seed)
-    else:
+    elif "source" not in network.provenance:
         network.provenance.update(load_file(model, weights))
     shape = (1, 3, network.window, network.window)
     try:
@@ -324,18 +341,90 @@ def _factory(module: ModuleType, name: str, file: str) -> Callable[[], object]:
     return make
 
 
-def _from_timm(name: str, window: int | None) -> Network:
+# ------------------------------------------------------------------------------------- timm
+
+
+def _timm(name: str) -> ModuleType:
     if importlib.util.find_spec("timm") is None:
         raise WeightsError(f"network {name!r} needs timm, which is not here: pip install timm")
-    timm = importlib.import_module("timm")
-    plain = name.removeprefix(_TIMM)
+    timm, plain = importlib.import_module("timm"), name.removeprefix(_TIMM)
     if plain not in timm.list_models():
         raise WeightsError(unknown("network of timm", plain, timm.list_models()))
-    model = timm.create_model(plain, pretrained=False)
+    return timm
+
+
+def fetch_timm(name: str, weights: str) -> tuple[str, Path, str] | None:
+    """Download weights that timm publishes, unless they are in the cache and verified.
+
+    The address is that of timm's own configuration. No SHA-256 comes with it: it is trusted on
+    first use and recorded beside the file, and another file is refused from then on.
+
+    Parameters
+    ----------
+    name, weights : str
+        As for :func:`load_own`.
+
+    Returns
+    -------
+    (name with tag, path, address), or None
+        None if nothing needs to be downloaded.
+
+    Raises
+    ------
+    WeightsError
+        timm is not installed, or has no such network or weights.
+    DataError
+        They cannot be fetched, are others than they were, or ``PPP_OFFLINE`` is set.
+
+    Examples
+    --------
+    >>> fetch_timm("timm:resnet18", "random") is None
+    True
+    """
+    if weights == "random" or weights.endswith(SUFFIXES):
+        return None
+    timm, plain = _timm(name), name.removeprefix(_TIMM)
+    tags = {full.partition(".")[2]: full for full in timm.list_pretrained(plain)}
+    tag = timm.get_pretrained_cfg(plain).tag if weights == "trained" else weights
+    if tag not in tags:
+        raise unknown_weights(name, weights, ("random", *(["trained"] if tags else []), *tags))
+    full, config = tags[tag], timm.get_pretrained_cfg(tags[tag])
+    address = config.url
+    if config.hf_hub_id:
+        from huggingface_hub import hf_hub_url
+
+        repository, _, revision = config.hf_hub_id.partition("@")
+        file = config.hf_hub_filename or "model.safetensors"
+        address = hf_hub_url(repository, file, revision=revision or None)
+    item, folder = Item(full + Path(address).suffix, address), datasets.cache() / "timm"
+    if missing([item], folder):
+        datasets.online(f"{item.name} of {address}", "load these weights once without it")
+        download([item], folder, 1, print)
+    return full, folder / item.name, address
+
+
+def _from_timm(name: str, weights: str, window: int | None) -> Network:
+    timm, plain = _timm(name), name.removeprefix(_TIMM)
+    provenance: dict[str, object] = {"timm": timm.__version__}
+    if fetched := fetch_timm(name, weights):
+        plain, path, address = fetched
+        state, sha256 = read(path)
+        try:  # timm knows what it has renamed since
+            model = timm.create_model(
+                plain, pretrained=True, pretrained_cfg_overlay={"state_dict": state}
+            )
+        except (RuntimeError, KeyError, AttributeError, TypeError, ValueError) as error:
+            raise WeightsError(
+                f"{path} does not fit {name!r}: {first_words(error)}; give a file of your own"
+            ) from None
+        model.pretrained_cfg.pop("state_dict")
+        provenance |= {"source": address, "sha256": sha256}
+    else:
+        model = timm.create_model(plain, pretrained=False)
     config = model.pretrained_cfg
     window = window or config["input_size"][-1]
     normal = tuple(config["mean"]), tuple(config["std"])
-    return Network(model, name, "", (), window, *normal, {"timm": timm.__version__})
+    return Network(model, name, "", (), window, *normal, provenance)
 
 
 def _kind(error: BaseException) -> str:

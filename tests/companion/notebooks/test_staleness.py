@@ -169,7 +169,7 @@ EDITS = [  # file, what is replaced in it (nothing: something is appended), by w
         "data/torchvision/survey.csv",
         "",
         "\n",
-        {"extracting-ppp", "paper-on-scale", "your-own-network"},
+        {"paper-on-scale", "your-own-network"},
     ),
     ("data/sweeps/window-size/table.parquet", "", "\n", {"sweeps"}),
     ("data/networks/manifest.json", "", "\n", CHAPTERS - {"sweeps"}),

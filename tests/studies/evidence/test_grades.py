@@ -12,7 +12,7 @@ from ppp.errors import ParameterError, PPPError
 from ppp.metrics import Moments, merged
 from ppp.statistics import products, unbiased_power
 from studies import ledger
-from studies.claims import AGAINST, NOT_EVALUABLE, SUPPORTED, UNDERPOWERED, claim, claims
+from studies.claims import AGAINST, NOT_EVALUABLE, SUPPORTED, UNDERPOWERED, claim, claims, gated
 from studies.evidence import design, grades
 from studies.networks.names import PADDINGS
 from studies.patterns import design as patterns_design
@@ -120,7 +120,7 @@ def test_too_few_photographs_for_the_family_of_tests_are_refused(shipped):
 def test_a_supported_row_needs_three_layers_that_pass():
     rows = pd.DataFrame({"row": ["a", "b", "c"], "grade": [SUPPORTED, SUPPORTED, UNDERPOWERED]})
     passed = pd.Series({"a": 3, "b": 2, "c": 0})
-    assert grades._gated(rows, passed)["grade"].tolist() == [SUPPORTED, UNDERPOWERED, AGAINST]
+    assert gated(rows, passed)["grade"].tolist() == [SUPPORTED, UNDERPOWERED, AGAINST]
 
 
 def test_randn_is_compared_with_its_initial_networks(shipped):

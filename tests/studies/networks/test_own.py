@@ -3,15 +3,18 @@
 import hashlib
 import importlib.util
 import os
+import shutil
 import sys
 
 import checks
+import loopback
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from ppp.errors import PPPError, WeightsError
+from ppp.errors import DataError, PPPError, WeightsError
 from studies import networks
+from studies.networks import own
 from studies.networks.own import is_own, load_own
 
 MAKE = """\
@@ -198,6 +201,71 @@ def test_network_that_does_not_run_on_the_window(file, body, words):
     path = file(f"from torch import nn\ndef m(): return {body}\n")
     text = refused(f"{path}:m", error=PPPError)
     assert "does not run on an input of shape (1, 3, 16, 16)" in text and words in text
+
+
+def published(folder, tag, seed):
+    """Put weights of timm's test network where its hub would have them; return the network."""
+    timm = pytest.importorskip("timm", reason="no timm here; pip install timm")
+    torch.manual_seed(seed)
+    model = timm.create_model("test_resnet")
+    path = folder / f"timm/test_resnet.{tag}/resolve/main/model.safetensors"
+    path.parent.mkdir(parents=True)
+    save_file(model.state_dict(), path)
+    return model
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """Serve a folder in the place of timm's hub; return the folder."""
+    constants = pytest.importorskip("huggingface_hub.constants", reason="no timm here")
+    monkeypatch.setenv("PPP_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.delenv("PPP_OFFLINE", raising=False)
+    (tmp_path / "hub").mkdir()
+    with loopback.serve(tmp_path / "hub") as address:
+        template = f"{address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        yield tmp_path / "hub"
+
+
+def test_weights_of_timm_are_fetched_kept_and_refused_where_they_change(hub, tmp_path, monkeypatch):
+    tag = "r160_in1k"
+    theirs = published(hub, tag, 1)
+    assert own.fetch_timm("timm:test_resnet", "random") is None
+    for weights in ("trained", tag):
+        network = load_own("timm:test_resnet", weights)
+        pixels = torch.rand(1, 3, 160, 160)
+        assert torch.equal(network.model(pixels), theirs.eval()(pixels))
+        assert network.weights == weights and network.window == 160
+        assert "state_dict" not in {**network.model.pretrained_cfg, **network.model.default_cfg}
+    path = tmp_path / "cache" / "timm" / f"test_resnet.{tag}.safetensors"
+    assert network.provenance["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert f"/timm/test_resnet.{tag}/resolve/main/" in network.provenance["source"]
+
+    shutil.rmtree(hub / "timm")
+    monkeypatch.setenv("PPP_OFFLINE", "1")
+    load_own("timm:test_resnet", tag)  # from the cache
+    monkeypatch.delenv("PPP_OFFLINE")
+    path.unlink()
+    published(hub, tag, 2)
+    said = refused("timm:test_resnet", tag, error=DataError)
+    assert network.provenance["sha256"] in said and not path.exists()
+
+
+def test_what_timm_does_not_publish_is_one_line(hub, tmp_path, monkeypatch):
+    assert "unknown weights 'r161_in1k'; did you mean 'r160_in1k'?" in refused(
+        "timm:test_resnet", "r161_in1k"
+    )
+    assert "test_resnet.r160_in1k.safetensors" in refused(
+        "timm:test_resnet", "trained", error=DataError
+    )
+    other = hub / "timm/test_resnet.r160_in1k/resolve/main/model.safetensors"
+    other.parent.mkdir(parents=True)
+    save_file({"conv1.weight": torch.zeros(3)}, other)
+    assert "does not fit 'timm:test_resnet'" in refused("timm:test_resnet", "trained")
+    monkeypatch.setenv("PPP_OFFLINE", "1")
+    monkeypatch.setenv("PPP_CACHE", str(tmp_path / "empty"))
+    assert "PPP_OFFLINE" in refused("timm:test_resnet", "trained", error=DataError)
 
 
 def test_timm_that_is_not_installed(monkeypatch):

