@@ -23,6 +23,7 @@ STUDIES = {
     "patterns": ("patterns.design", "Measure PPP of every small network."),
     "evidence": ("evidence.design", "Measure what the amended tests of the claims are decided on."),
     "pretrained": ("pretrained.design", "Measure networks that were trained on real pictures."),
+    "pretrained-adaptation": ("pretrained.adaptation", "Adapt one of these to other paddings."),
     "zoo": ("dynamics.design", "Train and measure the small networks."),
     "adaptation": ("dynamics.adaptation", "Train controls further, with each padding."),
     "survey": ("survey.design", "Examine torchvision's networks: which can be measured, or not."),

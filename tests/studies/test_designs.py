@@ -16,6 +16,7 @@ STUDIES = {
         "posenet-real": "posenet.real",
         "zoo": "dynamics.design", "survey": "survey.design", "evidence": "evidence.design",
         "adaptation": "dynamics.adaptation", "pretrained": "pretrained.design",
+        "pretrained-adaptation": "pretrained.adaptation",
     }.items()
 }  # fmt: skip
 SHIPPED = {
@@ -23,6 +24,7 @@ SHIPPED = {
     "survey": DATA / "torchvision", "evidence": DATA / "evidence",
     "adaptation": DATA / "adaptation", "pretrained": DATA / "pretrained",
     "posenet-real": DATA / "posenet-real",
+    "pretrained-adaptation": DATA / "pretrained-adaptation",
 }  # fmt: skip
 WITH_TABLES = [name for name in STUDIES if name != "zoo"]
 
@@ -36,7 +38,7 @@ def name(request):
     ("name", "count"),
     {
         "bhv": 314, "posenet": 148, "patterns": 56, "zoo": 78, "survey": 98, "evidence": 56,
-        "adaptation": 50, "pretrained": 24, "posenet-real": 4,
+        "adaptation": 50, "pretrained": 24, "posenet-real": 4, "pretrained-adaptation": 7,
     }.items(),
 )  # fmt: skip
 def test_every_run_has_a_folder_of_its_own(name, count):

@@ -110,6 +110,7 @@ KEPT = {
     "study evidence": "study evidence --family vgg --padding zeros --seed 0 --out {}",
     "study adaptation": "study adaptation --scheme zeros --seed 0 --out {}",
     "study pretrained": "study pretrained --network hed-vgg16 --state trained --out {}",
+    "study pretrained-adaptation": "study pretrained-adaptation --scheme randn --out {}",
     "study zoo": "study zoo --family vgg --padding zeros --seed 0 --out {}",
     "sweep run": "sweep run sweep.yaml --output {}",
     "sweep table": "sweep table sweep.yaml --output {}",
@@ -409,6 +410,7 @@ GRAMMAR = {
     "study evidence": "--family text|--state text|--seed number|!--out foreign|--data place",
     "study adaptation": "--control text|--seed number|!--out foreign|--data place",
     "study pretrained": "--network text|--state text|--seed number|!--out foreign|--data place",
+    "study pretrained-adaptation": "--teacher text|--scheme text|!--out foreign|--data place",
     "measure": "file|--weights file|--layers text|--schemes text|--photos place|--window number|"
     "--seed number|--memory number|--output place|--force|--mean number|--std text|--device text|"
     "--batch-size number",

@@ -16,7 +16,7 @@ from checks import refused
 from safetensors.torch import save_file
 
 import ppp
-from studies.networks import load_network, pretrained
+from studies.networks import SHIPPED, load_network, pretrained
 from studies.networks.layers import DEFINED, choose
 from studies.networks.names import PADDINGS
 from studies.pictures import datasets
@@ -117,6 +117,27 @@ def test_initial_weights_follow_the_seed(name):
     for one, same, different in zip(*convolutions):
         assert torch.equal(one, same) and not torch.equal(one, different)
     assert load_network(name, "initial", seed=1).provenance == first.provenance
+
+
+def test_an_adapted_network_comes_with_its_padding():
+    network = load_network(LITES[0], "adapted-randn")
+    assert network.provenance["padding"] == "randn"
+    assert network.provenance["licence"] == "Apache-2.0"
+    fills = {site.fill for site in ppp.audit(network.model, network.window)}
+    assert fills == {"randn"} and list(network.layers) == network.model.layers_of_interest
+    with torch.no_grad():  # with randn it is sure of nothing, as the original
+        model = ppp.with_padding(network.model, "zeros")
+        answer = model(network.prepare(photograph("chelsea", 224))).argmax()
+    assert 281 <= int(answer) <= 285  # cats
+    assert "did you mean 'adapted-randn'?" in refused(load_network, LITES[0], "adapted-rand")
+
+
+def test_an_adapted_network_that_was_changed_is_refused(monkeypatch, tmp_path):
+    name = pretrained.pretrained_networks()[LITES[0]]["adapted"]["adapted-randn"]["file"]
+    content = (SHIPPED / name).read_bytes()
+    (tmp_path / name).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    monkeypatch.setattr("studies.networks.load.SHIPPED", tmp_path)
+    assert "SHA-256" in refused(load_network, LITES[0], "adapted-randn")
 
 
 @pytest.mark.parametrize("name", pretrained.pretrained_networks())
