@@ -45,8 +45,9 @@ The rate (of 1e-4 and 3e-5), the loss (of this one and :func:`divergence`) and w
 all and of batch norm's scales and shifts) were chosen with reflect under the optimal teacher, by
 the loss on three of the photographs of training, held out for it; there are as many steps as time
 allows. A first design (divergence as the loss, rate 1e-4, crops of 128 px, no changes of the
-photographs) fitted its crops and moved away from its teacher on the photographs that are measured:
-it was given up for that reason. No choice was made by a PPP."""
+photographs) fitted its crops and moved away from its teacher on the photographs that are measured,
+and was given up for that; its first arm's patterns had been seen by then, too. No choice was made
+by a pattern."""
 MARKS = (0, 1 / 8, 1 / 4, 1 / 2, 1)
 """Parts of the steps after which a network is measured."""
 
