@@ -163,6 +163,7 @@ EDITS = [  # file, what is replaced in it (nothing: something is appended), by w
     ("studies/ledger.py", "", LINE, GRADED),
     ("data/bhv/runs.csv", "", "\n", GRADED),
     ("data/posenet-real/runs.csv", "", "\n", GRADED),
+    ("data/pretrained-adaptation/runs.csv", "", "\n", {"imagenet-networks"}),
     ("data/claims.yaml", "", "\n", GRADED | {"extracting-ppp"}),
     ("data/scale/curve.csv", "", "\n", {"paper-on-scale"}),
     (
