@@ -3,13 +3,14 @@
 This program shares nothing with the studies but the files: ``data/claims.yaml`` says what is
 computed, the tables in ``data/`` hold the measurements. It is meant to be read beside
 ``claims.yaml``: one function a claim, which yields the first test's verdict and its rows, then
-the amended test's grade and its rows. "Open:" marks words that leave a choice, and the choice.
+the amended test's grade and its rows; and one a claim that networks of others can test, which
+returns a grade and its rows. "Open:" marks words that leave a choice, and the choice.
 
     python tests/reanalysis/reanalysis.py [data]
 """
 
 import sys
-from functools import cache
+from functools import cache, partial
 from itertools import combinations, product
 from pathlib import Path
 
@@ -22,10 +23,12 @@ SCHEMES = ("zeros", "reflect", "replicate", "circular", "randn")
 LAYERS = ("relu", "layer1", "layer2", "layer3", "layer4")
 TARGETS = ("H", "V", "G", "HS", "VS")
 METRICS = ("mae", "snr")
+NETWORKS = ("efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2", "hed-vgg16")
 OLD, NEW = range(5), range(5, 10)  # seeds of the first tests, and of the amended ones of C8 to C11
 SUPPORTED, AGAINST, MIXED = "supported", "against", "mixed"
 UNDERPOWERED, NOT_EVALUABLE = "underpowered", "not evaluable here"
 OF_FIVE = 1 - 0.05 / 5  # level of an interval of one of five schemes
+OF_FOUR = 1 - 0.05 / 4  # level of an interval of one of four networks
 FLIPS, DIVISIONS, SEED = 9999, 100, 2023
 
 # Rows are dicts of tuples by name: value, low, high and, in an amended test, the grade.
@@ -84,7 +87,12 @@ def jackknife(statistic, level: float = 0.95) -> tuple:
     return around(statistic(list(OLD)), variance_of(rest) ** 0.5, 4, level)
 
 
-def two_way(values: np.ndarray) -> tuple:
+def left_out(values: np.ndarray) -> tuple:
+    """Return the first value with its interval by the others, each of them without one item."""
+    return around(values[0], variance_of(values[1:]) ** 0.5, len(values) - 2, OF_FOUR)
+
+
+def two_way(values: np.ndarray, level: float = OF_FIVE) -> tuple:
     """Return a mean over networks with an interval over networks and photographs.
 
     The first row of values holds those of the networks, each other row those without one
@@ -95,7 +103,7 @@ def two_way(values: np.ndarray) -> tuple:
     # photographs, not about a half of them (r) or 64 maps, and passes 1.
     whole, rest = values[0], values[1:].mean(1)
     error = (whole.var(ddof=1) / len(whole) + variance_of(rest)) ** 0.5
-    return around(whole.mean(), error, min(values.shape[1], len(rest)) - 1, OF_FIVE)
+    return around(whole.mean(), error, min(values.shape[1], len(rest)) - 1, level)
 
 
 def holm(p) -> np.ndarray:
@@ -360,8 +368,8 @@ def gate(data: Path) -> dict[str, int]:
     return dict(zip(SCHEMES, passed.sum(1)))
 
 
-def gated(data: Path, scheme: str, rows: dict, deltas: list) -> dict:
-    layers, found = gate(data)[scheme], graded(rows, deltas)
+def gated(layers: int, rows: dict, deltas: list) -> dict:
+    found = graded(rows, deltas)
     for name, (*row, grade) in found.items():
         weak = UNDERPOWERED if grade == SUPPORTED and layers < 3 else grade
         found[name] = (*row, weak if layers else AGAINST)
@@ -371,7 +379,7 @@ def gated(data: Path, scheme: str, rows: dict, deltas: list) -> dict:
 def r_and_share(data: Path, scheme: str, text: dict) -> dict:
     which, parts = ("trained", scheme, scheme), {"r": correlations, "share": shares}
     rows = {f"{name}, {scheme}": two_way(f(data, *which)) for name, f in parts.items()}
-    return gated(data, scheme, rows, [text["delta"], text["delta_share"]])
+    return gated(gate(data)[scheme], rows, [text["delta"], text["delta_share"]])
 
 
 def c3(data, text):
@@ -421,8 +429,9 @@ def c7(data, text):
     # Open: the interval of the excess has the level of the others, and the gate holds for it too.
     text = text["amended"]
     excess = shares(data, "trained", "randn", "randn") - shares(data, "initial", "optimal", "randn")
-    row = gated(data, "randn", {"excess, randn": two_way(excess)}, text["delta_excess"])
-    yield together(r_and_share(data, "randn", text) | row)
+    rows = {"excess, randn": two_way(excess)}
+    rows = gated(gate(data)["randn"], rows, text["delta_excess"])
+    yield together(r_and_share(data, "randn", text) | rows)
 
 
 # ------------------------------------------------------------------------- many scenes: C5
@@ -609,20 +618,123 @@ def c11(data, text):
     yield together(rows | graded(c, text["delta_ratio"]))
 
 
+# -------------------------- networks that others trained, column "real": C1, C3, C4, C5, C10
+
+
+def over_layers(data: Path, name: str, column: str, network: str, of=np.asarray, **where):
+    """Return the mean over five layers: of all photographs first, then without one each."""
+    rows = table(data, f"pretrained/{name}").fillna({"picture": ""})
+    for key, wanted in {"network": network, "state": "trained", **where}.items():
+        rows = rows[rows[key] == wanted]
+    if (rows["picture"] == "").sum() != 5 or rows[column].isna().any():
+        raise SystemExit(f"pretrained/{name}: not five layers of {network}, {where}")
+    # Open: how many photographs a jackknife has: all that serve some layer of the network. One
+    # that does not serve a layer leaves that layer's value as it is. "" comes first.
+    wide = rows.pivot(index="picture", columns="layer", values=column).sort_index()
+    return of(wide.fillna(wide.iloc[0]).to_numpy()).mean(1)
+
+
+def c1_real(data, text):
+    every = table(data, "posenet-real/trials").query("images == 'photographs'")
+    axes = {"state": ("trained", "initial"), "target": TARGETS, "trial": range(20)}
+
+    # Open: a trial is left out of both states, as those of one number share their draws.
+    def log_ratio(trained, initial):
+        difference = trained.mean(1) - initial.mean(1)
+        return np.log(trained.var(1, ddof=1).mean() / (difference**2).mean()) / 2
+
+    rows = {}
+    for name, score in product((NETWORKS[0], NETWORKS[-1]), ("spc", "mae")):
+        scores = block(every[every["network"] == name], score, **axes)
+        logs = [log_ratio(*scores), *(log_ratio(*np.delete(scores, i, 2)) for i in range(20))]
+        rows[f"{name}, {score}"] = tuple(np.exp(left_out(np.array(logs))))
+    return together(graded(rows, text["delta"]))
+
+
+def c3_real(data, text):
+    layers = table(data, "pretrained/metrics").query("state == 'trained' and scheme == 'zeros'")
+    if (found := layers["network"].value_counts().to_dict()) != dict.fromkeys(NETWORKS, 5):
+        raise SystemExit(f"pretrained/metrics: layers are {found}")
+    passed, rows = layers["network"][holm(layers["p"]) < 0.05], {}
+    for name in NETWORKS:
+        value = partial(over_layers, data, "without", network=name)
+        found = {f"{k}, {name}": left_out(value(k)) for k in ("r", "share")}
+        rows |= gated((passed == name).sum(), found, [text["delta"], text["delta_share"]])
+    return together(rows)
+
+
+def by_network(name: str, values) -> dict:
+    """Return a row for each network."""
+    return {f"{name}, {network}": left_out(values(network)) for network in NETWORKS}
+
+
+def c4_real(data, text):
+    def areas(n: int, version: str) -> dict:
+        which = partial(over_layers, data, "visibility", "area", version=version, n=n)
+        return by_network(f"{n}, {version}", which)
+
+    rows = graded(areas(1, "channel mean"), text["delta"], NOT_EVALUABLE, AGAINST)
+    revealed = areas(16, "all channels") | areas(16, "channel mean")
+    revealed |= by_network("r", partial(over_layers, data, "without", "r"))
+    return together(rows | graded(revealed, text["delta_revealed"]))
+
+
+def c5_real(data, text):
+    sizes = (4, 8, 15)
+
+    def excess(network: str, n: int) -> np.ndarray:
+        share = partial(over_layers, data, "distinguished", network=network, n=n)
+        return share("separated") - share("control")
+
+    # Open: the slope is that of least squares, as for the small networks.
+    def slope(network: str) -> np.ndarray:
+        return np.polyfit(np.log2(sizes), [excess(network, n) for n in sizes], 1)[0]
+
+    value = by_network("value", lambda k: excess(k, sizes[-1]))
+    rows = graded(value, text["delta"], SUPPORTED, UNDERPOWERED)
+    return together(rows | graded(by_network("slope", slope), text["delta_slope"]))
+
+
+def c10_real(data, text):
+    # Open: a photograph is left out of the trained and of the initial network at once.
+    rows = {}
+    for metric, name in product(("mae", "raw", "snr"), NETWORKS):
+        strength = partial(over_layers, data, "without", metric, name, np.log2)
+        initial = [strength(state="initial", seed=seed) for seed in OLD]
+        rows[f"{metric}, {name}"] = two_way((strength() - np.array(initial)).T, OF_FOUR)
+    return together(graded(rows, text["delta"]))
+
+
 # ----------------------------------------------------------------------------------- report
 
 CLAIMS = {test.__name__.upper(): test for test in (c1, c2, c3, c4, c5, c6, c7, c8, c9, c10, c11)}
+REAL = {"C1": c1_real, "C3": c3_real, "C4": c4_real, "C5": c5_real, "C10": c10_real}
+
+
+def text_of(claim: str, data: str | Path) -> dict:
+    return yaml.safe_load((Path(data) / "claims.yaml").read_text(encoding="utf-8"))[claim]
+
+
+def listed(rows: dict) -> pd.DataFrame:
+    columns = ["value", "low", "high", "grade"]
+    return pd.DataFrame([(*row, "")[:4] for row in rows.values()], list(rows), columns)
 
 
 def outcomes(claim: str, data: str | Path):
     """Yield the first verdict and its rows, then the grade and its rows."""
-    text = yaml.safe_load((Path(data) / "claims.yaml").read_text(encoding="utf-8"))[claim]
-    for outcome, rows in CLAIMS[claim](Path(data), text):
-        listed = [(*row, "")[:4] for row in rows.values()]
-        yield outcome, pd.DataFrame(listed, list(rows), ["value", "low", "high", "grade"])
+    for outcome, rows in CLAIMS[claim](Path(data), text_of(claim, data)):
+        yield outcome, listed(rows)
+
+
+def on_real_networks(claim: str, data: str | Path) -> tuple[str, pd.DataFrame]:
+    """Return the grade on networks that others trained, and its rows."""
+    text = text_of(claim, data)["real"]
+    grade, rows = (NOT_EVALUABLE, {}) if isinstance(text, str) else REAL[claim](Path(data), text)
+    return grade, listed(rows)
 
 
 if __name__ == "__main__":
+    folder = Path(*sys.argv[1:2] or ["data"])
     for claim in CLAIMS:
-        for outcome, rows in outcomes(claim, Path(*sys.argv[1:2] or ["data"])):
-            print(f"\n{claim}: {outcome}\n{rows.round(4).to_string()}")
+        for outcome, rows in (*outcomes(claim, folder), on_real_networks(claim, folder)):
+            print(f"\n{claim}: {outcome}", *[rows.round(4).to_string()] * (len(rows) > 0), sep="\n")

@@ -37,6 +37,12 @@ PARTS = {
     "(a) spread over change": "a",
     "(b) share of training": "b",
     "(c) log2(own / control)": "c",
+    "spread between trials over": "",
+    "(b) mean of 16 maps, all channels": "16, all channels",
+    "(b) mean of 16 maps, channel mean": "16, channel mean",
+    "log2(trained / initial), in units of sigma": "mae",
+    "log2(trained / initial), raw": "raw",
+    "log2(trained / initial), SNR": "snr",
 }
 """What the studies call a part of a claim begins so; what the second program calls it."""
 ROWS = {"PosENet SPC": "spc", "PosENet MAE": "mae", "BHV accuracy": "bhv"}
@@ -87,11 +93,31 @@ def test_grade(program, claim):
     if claim == "C2":
         assert (rows["value"] > 0).sum() == theirs.rows["value"].item()
         return
-    assert len(rows) == len(theirs.rows)
-    defined = theirs.rows.dropna(subset=["value", "low", "high"])
+    agree(rows, theirs.rows, TOLERANCE)
+
+
+@pytest.mark.parametrize("claim", LISTED)
+def test_grade_on_real_networks(program, claim):
+    from studies.evidence import grades
+
+    test, theirs = LISTED[claim]["real"], grades.judge(claim, real=True)
+    grade, rows = program["on_real_networks"](claim, DATA)
+    if isinstance(test, str):
+        assert grade == theirs.grade == "not evaluable here"
+        assert rows.empty and theirs.rows.empty
+        return
+    assert grade == theirs.grade == test.get("guard", grade)
+    named_so = agree(rows, theirs.rows, {})
+    assert rows.loc[named_so, "grade"].tolist() == theirs.rows["grade"].tolist()
+
+
+def agree(rows, theirs, tolerance):
+    """Compare rows by name, where they are defined; return the names."""
+    assert len(rows) == len(theirs)
+    defined = theirs.dropna(subset=["value", "low", "high"])
     assert len(defined)
-    for one in defined.itertuples():
-        name = named(one.part, one.row)
+    names = [named(one.part, one.row) for one in defined.itertuples()]
+    for name, one in zip(names, defined.itertuples()):
         key = "r" if name.startswith("r, ") else one.part
         found = np.array(rows.loc[name, ["value", "low", "high"]], float)
         found[2] = min(found[2], 1.0) if one.high == 1 else found[2]  # where no value can lie
@@ -99,6 +125,7 @@ def test_grade(program, claim):
             found,
             [one.value, one.low, one.high],
             rtol=1e-6,
-            atol=TOLERANCE.get(key, 1e-6),
+            atol=tolerance.get(key, 1e-6),
             err_msg=name,
         )
+    return names
