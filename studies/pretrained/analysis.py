@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ppp.errors import WeightsError
 from ppp.metrics import jackknife
 from ppp.statistics import require_groups
 from studies.claims import AGAINST, NOT_EVALUABLE, SUPPORTED, UNDERPOWERED, gated, rows_beside
-from studies.pretrained.design import DATA, HALVES, MAPS, OWN, read
+from studies.pretrained.design import DATA, HALVES, MAPS, OWN, SEEDS, read
 from studies.pretrained.pictures import SIDES
 from studies.stats import holm, two_way
 
@@ -127,7 +128,6 @@ def c5(data: Path, numbers: Mapping[str, float]) -> Iterator[pd.DataFrame]:
     doublings = np.log2(HALVES) - np.log2(HALVES).mean()
     weights = pd.Series(doublings / np.square(doublings).sum(), HALVES)
     key = ["network", "layer", "picture"]
-    # A photograph that is in none of the parts of a size leaves that size as it is.
     table = table.assign(picture=table["picture"].fillna(""))
     slopes = (table["excess"] * table["n"].map(weights)).groupby([table[name] for name in key])
     slope = slopes.sum().rename("slope").reset_index()
@@ -150,10 +150,20 @@ def changes(
     Returns
     -------
     ndarray, shape (seeds,), and ndarray, shape (seeds, photographs): the same without each.
+
+    Raises
+    ------
+    WeightsError
+        The tables lack one of the networks.
     """
     table = _read("without", data).query("network == @network")
     table = table.assign(value=np.log2(table[metric]))
     states = {key: over_layers(rows, "value") for key, rows in table.groupby(["state", "seed"])}
+    if missing := {("trained", 0), *(("initial", seed) for seed in SEEDS)} - {*states}:
+        state, seed = min(missing)
+        raise WeightsError(
+            f"no {state} {network} of seed {seed} in the tables; `ppp study pretrained` makes them"
+        )
     whole, rest = states.pop(("trained", 0))
     return (
         np.array([whole - initial for initial, _ in states.values()]),
