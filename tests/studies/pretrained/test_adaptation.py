@@ -215,7 +215,8 @@ def test_the_shipped_tables_hold_every_arm_and_begin_alike(shipped):
     for name, table in shipped.items():
         arms = table[["teacher", "scheme", "seed"]].drop_duplicates().itertuples(index=False)
         assert [Arm(*arm) for arm in arms] == adaptation.full_design(), name
-        assert np.isfinite(table.select_dtypes("number")).all(axis=None)
+        known = table.drop(columns="detected", errors="ignore")  # windows share pictures
+        assert np.isfinite(known.select_dtypes("number")).all(axis=None)
     metrics = shipped["metrics"]
     assert len(metrics) == len(adaptation.full_design()) * 7 * 5
     for scheme in ("randn", "reflect"):  # each under two teachers, from the same network
