@@ -9,13 +9,14 @@ PLACES = {
     "ppp-metrics": "04",
     "posenet-variance": "05",
     "bhv-confounders": "06",
+    "imagenet-networks": "07",
     "training-dynamics": "08",
     "your-own-network": "10",
     "claims-ledger": "11",
     "sweeps": "A",
     "paper-on-scale": "B",
 }
-"""Name -> place: a number, or the letter of an appendix. 07 and 09 are free."""
+"""Name -> place: a number, or the letter of an appendix. 09 is free."""
 
 
 def name_of(text: str) -> str:

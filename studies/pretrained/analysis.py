@@ -16,7 +16,8 @@ from ppp.errors import WeightsError
 from ppp.metrics import jackknife
 from ppp.statistics import require_groups
 from studies.claims import AGAINST, NOT_EVALUABLE, SUPPORTED, UNDERPOWERED, gated, rows_beside
-from studies.pretrained.design import DATA, HALVES, MAPS, OWN, SEEDS, read
+from studies.pretrained import design
+from studies.pretrained.design import HALVES, MAPS, OWN, SEEDS
 from studies.pretrained.pictures import SIDES
 from studies.stats import holm, two_way
 
@@ -57,7 +58,7 @@ def _rows(tables: Mapping[str, pd.DataFrame], value: str) -> pd.DataFrame:
 
 
 def _read(name: str, data: str | Path) -> pd.DataFrame:
-    return read(name, Path(data) / DATA.name)
+    return design.read(name, Path(data) / design.DATA.name)
 
 
 def _trained(name: str, data: str | Path) -> pd.DataFrame:
@@ -69,7 +70,7 @@ def _by_network(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return dict(iter(table.groupby("network", sort=False)))
 
 
-def gate(data: str | Path = DATA.parent) -> pd.DataFrame:
+def gate(data: str | Path = design.DATA.parent) -> pd.DataFrame:
     """Return p of the sign-flip test of each trained network and layer, and after Holm.
 
     Columns: network, layer, pictures, p, p_holm.
@@ -137,7 +138,7 @@ def c5(data: Path, numbers: Mapping[str, float]) -> Iterator[pd.DataFrame]:
 
 
 def changes(
-    network: str, metric: str, data: str | Path = DATA.parent
+    network: str, metric: str, data: str | Path = design.DATA.parent
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return log2(trained / initial) of a metric, mean over layers, for each initialisation.
 

@@ -149,7 +149,8 @@ def test_a_broken_key_counts_as_none(tmp_path, text):
 # ---- the real chapters
 
 CHAPTERS = {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
-GRADED = {"bhv-confounders", "posenet-variance", "ppp-metrics", "training-dynamics"}
+GRADED = {"bhv-confounders", "imagenet-networks", "posenet-variance"}
+GRADED |= {"ppp-metrics", "training-dynamics"}
 GRADED |= {"claims-ledger"}
 """Chapters that show grades, which are computed from the tables of several studies."""
 LINE = "\nextra = 1\n"
