@@ -26,7 +26,7 @@ def without(column, value, spread, network="efficientnet-lite0", state="trained"
 def tables(monkeypatch):
     """Tables by name, in the place of those that are shipped."""
     kept = {}
-    monkeypatch.setattr(analysis, "read", lambda name, data: kept[name])
+    monkeypatch.setattr(design, "read", lambda name, data: kept[name])
     return kept
 
 
