@@ -16,7 +16,8 @@ function explore(lab) {
     }
     Object.assign(small, { width: side, height: side });
     small.getContext("2d").drawImage(canvas, -left, -top);
-    photograph.ariaLabel = `${lab.title(picture)}; the window is ${left} px from the left and ${top} px from the top`;
+    photograph.ariaLabel =
+      `${lab.title(picture)}; the window is ${left} px from the left and ${top} px from the top`;
   }
 
   function report() {
@@ -28,13 +29,15 @@ function explore(lab) {
     drawMap(find("a"), a, ...range);
     drawMap(find("o"), o, ...range);
     drawScale(find("ao-scale"), ...range);
-    drawDifferences([[find("d"), shownDifference(difference, channel, factor)]], find("d-scale"), channel, lab.colours);
+    const d = shownDifference(difference, channel, factor);
+    drawDifferences([[find("d"), d]], find("d-scale"), channel, lab.colours);
     find("d-name").textContent = channel < 0 ? "mean of |A − O|" : "A − O";
     const about = lab.layer(layer), touched = lab.touched(about).length, rest = about.influence.length - touched;
     const clean = shown.clean ?? largestClean(about, A.cells, O.cells);
     find("explored").textContent =
-      `Photograph: ${lab.title(picture)}. Padding: ${padding}; it can touch ${touched} of the ${touched + rest} cells of ` +
-      `${lab.layerTitle(layer)}.` + (rest ? ` In the other ${rest}, A and O differ by ${digits(clean)} at most.` : "");
+      `Photograph: ${lab.title(picture)}. Padding: ${padding}; it can touch ${touched} of the ` +
+      `${touched + rest} cells of ${lab.layerTitle(layer)}.` +
+      (rest ? ` In the other ${rest}, A and O differ by ${digits(clean)} at most.` : "");
     const order = answers.O.map((_, k) => k).sort((p, q) => answers.O[q] - answers.O[p]);
     const cell = (share) => element("td", {}, element("meter", { value: share }), ` ${percent(share)}`);
     find("answers").replaceChildren(...order.map((k) =>

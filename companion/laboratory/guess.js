@@ -7,19 +7,18 @@ function guess(lab) {
   const random = (all) => all[Math.floor(Math.random() * all.length)];
   let round = null;
 
-  const layer = () => lab.layer(lab.data.guessed.includes(lab.state.layer) ? lab.state.layer : lab.data.guessed.at(-1));
-
   // Hide a cell: a window is drawn at random, and the worker asked for its features.
   function begin() {
-    const { network, padding } = lab.state, about = layer(), known = lab.pattern(network, padding, about.name);
+    const { network, padding, layer } = lab.state, about = lab.layer(layer);
+    const known = lab.pattern(network, padding, layer);
     round = { about, known, answered: true };
     find("guessing").hidden = find("next").hidden = !known;
     said.textContent = known
       ? "A cell is being hidden ..."
       : "No pattern is shipped for this network and padding: choose the padding that it was trained with.";
     if (!known) return;
-    const picture = random(lab.data.pictures).name, seed = 1 + Math.floor(Math.random() * 1e6);
-    lab.look("guess", { picture, layer: about.name, seed }, ({ tops, lefts }) => ({ top: random(tops), left: random(lefts) }));
+    const drawn = { picture: random(lab.data.pictures).name, seed: 1 + Math.floor(Math.random() * 1e6) };
+    lab.look("guess", drawn, ({ tops, lefts }) => ({ top: random(tops), left: random(lefts) }));
   }
 
   // What is known of a cell: A - O, or the features less their mean over the window.
@@ -27,13 +26,13 @@ function guess(lab) {
     const { A, O } = round, size = A.height * A.width, way = round.way.value;
     return Float32Array.from({ length: A.channels }, (_, c) => {
       const own = (way === "O" ? O : A).cells[c * size + cell];
-      return own - (way === "D" ? O.cells[c * size + cell] : average(O.cells.subarray(c * size, (c + 1) * size)));
+      return own - (way === "D" ? O.cells[c * size + cell] : average(channelOf(O.cells, c)));
     });
   }
 
   const place = (cell) => [Math.floor(cell / round.about.width), cell % round.about.width];
   const named = (cell) => `row ${place(cell)[0] + 1}, column ${place(cell)[1] + 1}`;
-  const channelOf = (cells, c) => cells.subarray(c * round.about.influence.length, (c + 1) * round.about.influence.length);
+  const channelOf = (cells, c, size = round.about.influence.length) => cells.subarray(c * size, (c + 1) * size);
 
   function deal() {
     const { about, known, hidden } = round;
@@ -48,11 +47,12 @@ function guess(lab) {
     find("clues").replaceChildren(...best.map(clue));
     board.style.setProperty("--columns", about.width);
     board.replaceChildren(...Array.from(about.influence, (touched, cell) => {
-      const button = element("button", { type: "button", tabIndex: cell ? -1 : 0, ariaLabel: named(cell), disabled: touched === "0" });
+      const about = { type: "button", tabIndex: cell ? -1 : 0, ariaLabel: named(cell) };
+      const button = element("button", { ...about, disabled: touched === "0" });
       button.addEventListener("click", () => answer(cell));
       return button;
     }));
-    said.textContent = `Where in ${about.name} is the hidden cell? Its values stand beside the patterns of six channels.`;
+    said.textContent = `Where in ${about.name} is it? Six of its values stand beside their channels' patterns.`;
   }
 
   function clue(c) {
@@ -68,11 +68,13 @@ function guess(lab) {
 
   function answer(mine) {
     if (round.answered) return;
-    const { about, known, hidden, spreads } = round, cells = about.influence.length, touched = lab.touched(about);
+    const { about, known, hidden, spreads } = round, cells = about.influence.length;
+    const touched = lab.touched(about);
     const decode = (cell) => nearest(valuesOf(cell), known.cells, spreads, cells);
     const off = (cell) => Math.hypot(...place(cell).map((at, axis) => at - place(hidden)[axis]));
     const key = `${round.way.dataset.name}, ${about.name}`, decoder = decode(hidden);
-    const entry = (score[key] ||= { rounds: 0, hits: [0, 0], off: [0, 0], right: 0, all: 0, chance: 1 / touched.length });
+    const entry = (score[key] ||= { rounds: 0, hits: [0, 0], off: [0, 0], right: 0, all: 0 });
+    entry.chance = 1 / touched.length;
     entry.rounds++;
     [mine, decoder].forEach((cell, who) => {
       entry.hits[who] += cell === hidden;
@@ -82,7 +84,8 @@ function guess(lab) {
     entry.all += touched.length;
     round.answered = true;
     for (const [name, cell] of Object.entries({ decoder, mine, hidden })) board.children[cell].classList.add(name);
-    said.textContent = `It was at ${named(hidden)}. You said ${named(mine)}; the nearest pattern is at ${named(decoder)}.`;
+    said.textContent =
+      `It was at ${named(hidden)}. You said ${named(mine)}; the nearest pattern is at ${named(decoder)}.`;
     find("score").replaceChildren(...Object.entries(score).map(([name, one]) => {
       const of = (who) => [`${one.hits[who]} of ${one.rounds}`, (one.off[who] / one.rounds).toFixed(1)];
       const numbers = [...of(0), ...of(1), percent(one.right / one.all), percent(one.chance)];
@@ -105,10 +108,12 @@ function guess(lab) {
 
   return {
     changed(names) {
-      if (!round || names.some((name) => ["network", "padding", "layer"].includes(name))) begin();
+      const { guessed } = lab.data;
+      if (!guessed.includes(lab.state.layer)) lab.change({ layer: guessed.at(-1) });
+      else if (!round || names.some((name) => ["network", "padding", "layer"].includes(name))) begin();
     },
     heard(message) {
-      if (message.layer !== round.about.name) return;
+      if (message.layer !== round.about.name || !round.known) return;
       Object.assign(round, { A: message.A, O: message.O, hidden: random(lab.touched(round.about)) });
       deal();
     },

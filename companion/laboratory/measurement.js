@@ -67,7 +67,8 @@ function noiseFloor(groups, signs = balanced(groups.length)) {
   return floor;
 }
 
-// Every row of signs of which half are +; of a row and its opposite only one, the first sign -.
+// Rows of signs of which half are +; of a row and its opposite only one. Up to six signs all that
+// there are, and of more signs some twenty rows.
 function balanced(count) {
   const half = Math.floor(count / 2), rows = [];
   for (let bits = 0; bits < 1 << (count - 1); bits++) {
@@ -75,7 +76,8 @@ function balanced(count) {
     const plus = row.filter((sign) => sign > 0).length;
     if (plus === half || plus === count - half) rows.push(row);
   }
-  return rows;
+  const step = Math.ceil(rows.length / 24);
+  return rows.filter((_, i) => i % step === 0);
 }
 
 // Pearson's correlation over the cells that padding can touch, all channels.

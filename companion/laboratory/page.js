@@ -4,7 +4,8 @@
 const MODES = { explore, play, guess, corner };
 
 function openLaboratory(data, engine) {
-  const fields = Object.fromEntries(["picture", "network", "padding", "layer", "channel"].map((name) => [name, find(name)]));
+  const chosen = ["picture", "network", "padding", "layer", "channel"];
+  const fields = Object.fromEntries(chosen.map((name) => [name, find(name)]));
   const told = new Set(), patterns = new Map(), modes = {};
   const { picture, network, padding, layer, top, left } = data.first;
   const lab = { data, pictures: new Map(), own: [], state: { picture, network, padding, channel: -1, top, left } };
@@ -25,7 +26,8 @@ function openLaboratory(data, engine) {
   lab.pattern = (...of) => {
     const key = of.join(" "), packed = data.patterns[key];
     if (packed && !patterns.has(key)) {
-      const [scales, D, O] = ["scales", "spreadD", "spreadO"].map((name) => new Float32Array(bytesOf(packed[name]).buffer));
+      const floats = (name) => new Float32Array(bytesOf(packed[name]).buffer);
+      const [scales, D, O] = ["scales", "spreadD", "spreadO"].map(floats);
       const size = lab.layer(of.at(-1)).influence.length, steps = new Int8Array(bytesOf(packed.cells).buffer);
       const cells = Float32Array.from(steps, (step, i) => (step * scales[Math.floor(i / size)]) / packed.steps);
       patterns.set(key, { n: packed.n, cells, spreads: { D, A: O, O } });
@@ -134,7 +136,7 @@ function openLaboratory(data, engine) {
       find(other).hidden = other !== shown;
       document.querySelector(`nav a[href="#${other}"]`).ariaCurrent = other === shown ? "page" : null;
     }
-    find("choices").hidden = shown === "corner";
+    find("choices").dataset.mode = shown;
     lab.send({ kind: "stop" });
     modes[shown].changed(["mode"]);
   }

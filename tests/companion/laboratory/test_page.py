@@ -200,6 +200,19 @@ def test_the_keyboard_moves_the_window_and_stops_at_the_edge(visit):
     assert "48 px from the left" in tab.get_attribute("#photograph", "aria-label")
 
 
+def test_a_finger_moves_the_window_and_guesses(visit):
+    tab = visit(width=390, has_touch=True)
+    live(tab)
+    tab.locator("#photograph").scroll_into_view_if_needed()
+    box, before = tab.locator("#photograph").bounding_box(), state(tab, "top", "left")
+    tab.touchscreen.tap(box["x"] + 5, box["y"] + 5)
+    assert state(tab, "top", "left") == [48, 48] != before
+    tab.tap("nav a[href='#guess']")
+    assert state(tab, "layer") == ["layer4"]
+    tab.tap("#board button:nth-child(15)")
+    assert "You said row 3, column 3" in tab.text_content("#guessed")
+
+
 def test_layer_channel_and_padding_are_shown(visit):
     tab = visit()
     live(tab)
