@@ -57,10 +57,12 @@ def make() -> str:
     reach = reach_of("resnet")
     models = {padding: networks.residual(padding) for padding in networks.TRAINED}
     photographs = [_photograph(p) for p in scikit_image_photographs() if p.name in PICTURES]
-    measured = {name: _measured(model, _own(name)) for name, model in models.items()}
+    rendered = list(patterns.windows_of_scenes(reach, _SCENES, 0))  # once for all networks
+    scenes = ppp.Windows(rendered, reach.input_size)
+    measured = {name: _measured(model, _own(name), scenes) for name, model in models.items()}
     sigmas = {
-        name: {layer: result.sigma for layer, (result, _) in layers.items()}
-        for name, layers in measured.items()
+        name: {layer: result.sigma for (_, layer), result in found.items()}
+        for name, (found, _) in measured.items()
     }
     first, still = _first(models[_FIRST["network"]], photographs, sigmas)
     data = {
@@ -72,9 +74,9 @@ def make() -> str:
         ],
         "sigmas": sigmas,
         "patterns": {
-            f"{name} {_own(name)} {layer}": _packed(*layers[layer])
-            for name, layers in measured.items()
-            for layer in _SHIPPED
+            f"{name} {_own(name)} {layer}": _packed(found[layer], spread)
+            for name, (found, spreads) in measured.items()
+            for layer, spread in spreads.items()
         },
         "guessed": _SHIPPED[1:],
         "shapes": SHAPES,
@@ -95,7 +97,7 @@ def make() -> str:
         coverage=reach,
         scenes=_SCENES,
         accuracies=_accuracies(),
-        maes={name: layers["layer4"][0].mae.value for name, layers in measured.items()},
+        maes={name: found["layer4"].mae.value for name, (found, _) in measured.items()},
     )
     if (size := len(page.encode())) > MOST_BYTES:
         raise ppp.PPPError(f"the laboratory takes {size:,} bytes; expected {MOST_BYTES:,} at most")
@@ -190,19 +192,21 @@ def _own(padding: str) -> str:
     return "zeros" if padding == OPTIMAL else padding
 
 
-def _measured(model: nn.Module, scheme: str) -> dict[str, tuple[ppp.LayerResult, Tensor]]:
-    """Measure a network on scenes: of each layer the result, and O's spread in each channel."""
+def _measured(
+    model: nn.Module, scheme: str, windows: ppp.Windows
+) -> tuple[ppp.Measurement, dict[str, Tensor]]:
+    """Measure a network on scenes; return also O's spread in each channel of shipped layers."""
     reach = reach_of("resnet")
-    spreads = {layer: Moments() for layer in reach}
+    moments = {layer: Moments() for layer in _SHIPPED}
 
     def spread(_picture: str, _scheme: str, layer: str, _: Tensor, optimal: Tensor) -> None:
-        spreads[layer].update(optimal)
+        if layer in moments:
+            moments[layer].update(optimal)
 
-    windows = patterns.windows_of_scenes(reach, _SCENES, 0)
     found = ppp.measure(
         model, windows, list(reach), scheme, coverage=reach, batch_size=32, maps=spread
     )
-    return {layer: (found[layer], spreads[layer].variance.mean((1, 2)).sqrt()) for layer in reach}
+    return found, {k: seen.variance.mean((1, 2)).sqrt() for k, seen in moments.items()}
 
 
 def _packed(result: ppp.LayerResult, spread: Tensor) -> dict[str, object]:
