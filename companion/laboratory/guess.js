@@ -87,7 +87,7 @@ function guess(lab) {
     said.textContent =
       `It was at ${named(hidden)}. You said ${named(mine)}; the nearest pattern is at ${named(decoder)}.`;
     find("score").replaceChildren(...Object.entries(score).map(([name, one]) => {
-      const of = (who) => [`${one.hits[who]} of ${one.rounds}`, (one.off[who] / one.rounds).toFixed(1)];
+      const { hits, off, rounds } = one, of = (who) => [`${hits[who]} of ${rounds}`, (off[who] / rounds).toFixed(1)];
       const numbers = [...of(0), ...of(1), percent(one.right / one.all), percent(one.chance)];
       return element("tr", {}, element("th", { scope: "row" }, name), ...numbers.map((text) => element("td", {}, text)));
     }));

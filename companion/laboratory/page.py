@@ -166,7 +166,7 @@ def _first(model: nn.Module, photographs, sigmas) -> tuple[dict[str, object], Fi
     titles = "A, with padding", "O, with true surroundings", "mean of |A − O|"
     shown = {title: (m / sigma).numpy() for title, m in zip(titles, maps.values())}
     label = "mean over channels (σ)"
-    figure = figures.gallery({"window": window} | shown, colorbar_label=label, shared_scale=False)
+    figure = figures.gallery({"window": window} | shown, colorbar_label=label)
     return {**_FIRST, "top": top, "left": left, **answer}, figure
 
 
