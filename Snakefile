@@ -7,8 +7,8 @@ if, and only if, what it lists has changed (companion/notebooks/staleness.py).
 import os
 from pathlib import Path
 
-from companion.book.build import WANTED, publish, run_chapter
-from companion.book.plan import Build
+from companion.book.build import WANTED, make_laboratory, publish, run_chapter
+from companion.book.plan import LABORATORY, Build
 from companion.processes import end_with_command
 
 end_with_command()
@@ -33,16 +33,26 @@ rule notebook:
         # Snakemake would remove it before it runs.
         FOLDER / "made" / "{stem}.json",
     wildcard_constraints:
-        stem="(?!book$).+",
+        stem=f"(?!(book|{LABORATORY})$).+",
     threads: 1
     run:
         run_chapter(BUILD, wildcards.stem)
 
 
+rule laboratory:
+    input:
+        FOLDER / "wanted" / f"{LABORATORY}.json",
+    output:
+        FOLDER / "made" / f"{LABORATORY}.json",
+    threads: 1
+    run:
+        make_laboratory(BUILD)
+
+
 rule book:
     input:
         FOLDER / "wanted" / "book.json",
-        expand(str(FOLDER / "made" / "{stem}.json"), stem=BUILD.stems),
+        expand(str(FOLDER / "made" / "{stem}.json"), stem=BUILD.parts),
     output:
         FOLDER / "made" / "book.json",
     threads: 2

@@ -13,7 +13,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from companion import notebooks, processes
-from companion.book.plan import BOOK, COMMAND, BookError, Build
+from companion.book.plan import (
+    BOOK,
+    COMMAND,
+    LABORATORY,
+    MAKE_LABORATORY,
+    BookError,
+    Build,
+)
 from companion.notebooks import staleness
 from ppp import files
 from studies.storage import outputs
@@ -94,6 +101,27 @@ def _check_opened(build: Build, stem: str, key: staleness.Key, opened: list[Path
         )
         files.write(build.failure(stem), reason.encode())
         raise BookError(reason)
+
+
+def make_laboratory(build: Build) -> None:
+    """Make the page in which a network runs, and note what it was made from.
+
+    Raises
+    ------
+    BookError
+        It was not made, or a source changed meanwhile.
+    """
+    key, plain = build.key(LABORATORY), Build(build.root, build.profile)
+    with tempfile.TemporaryDirectory(dir=build.folder, prefix=MAKING) as fresh:
+        page = Path(fresh, build.laboratory.name)
+        if build.changes and plain.made(LABORATORY) == key:
+            shutil.copy(plain.laboratory, page)
+        elif processes.run([sys.executable, "-c", MAKE_LABORATORY, str(page)], cwd=build.root):
+            raise BookError("the laboratory was not made; the reason is above")
+        if build.key(LABORATORY) != key:
+            raise BookError("the laboratory: its sources changed while it was made; build again")
+        os.replace(page, build.laboratory)
+    staleness.store(build.note("made", LABORATORY), key)
 
 
 def publish(build: Build, cores: int = 1) -> None:

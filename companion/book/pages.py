@@ -18,7 +18,7 @@ import yaml
 
 from companion import course, notebooks
 from companion.book import release
-from companion.book.plan import BookError, Build, repository
+from companion.book.plan import LABORATORY, BookError, Build, repository
 from companion.notebooks import staleness
 from companion.notebooks.numbers import name_in_prose, numbers
 from companion.notebooks.places import PLACES
@@ -71,6 +71,10 @@ def assemble(build: Build, target: Path, *, printed: bool = False) -> None:
         _variant(build, target)
     config = yaml.safe_load((target / "_config.yml").read_text(encoding="utf-8"))
     config.setdefault("parse", {})["myst_substitutions"] = substitutions
+    if LABORATORY in build.parts and not printed:
+        (target / "_extra").mkdir()
+        shutil.copy(build.laboratory, target / "_extra")
+        config["sphinx"]["config"]["html_extra_path"] = ["_extra"]
     text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
     (target / "_config.yml").write_text(text, encoding="utf-8")
 

@@ -33,6 +33,20 @@ def stems(toc: Path) -> list[str]:
 BOOK = "book"
 """Among the names of chapters: all pages together."""
 
+LABORATORY = "laboratory"
+"""Among them: the page in which a network runs, in a book whose checkout has its data."""
+
+MAKE_LABORATORY = """\
+import sys
+from pathlib import Path
+
+from companion.laboratory import page
+from ppp import files
+
+files.write(Path(sys.argv[1]), page.make().encode())
+"""
+"""What makes it, in a process of its own, into the file that is its argument."""
+
 COMMAND = "ppp build"
 PADDING = "padding"
 """In a variant, short for `scheme` and `schemes` wherever a chapter has them."""
@@ -87,6 +101,12 @@ class Build:
     def stems(self) -> list[str]:
         return stems(self.root / "book" / "_toc.yml")
 
+    @property
+    def parts(self) -> list[str]:
+        """What is made before the pages: the chapters, and the laboratory if there is one."""
+        there = (self.root / "data" / LABORATORY).is_dir()
+        return [*self.stems, LABORATORY] if there else self.stems
+
     def notebook(self, stem: str) -> Path:
         return self.root / "notebooks" / f"{stem}.ipynb"
 
@@ -95,6 +115,10 @@ class Build:
 
     def results(self, stem: str) -> Path:
         return self.folder / "results" / stem
+
+    @property
+    def laboratory(self) -> Path:
+        return self.folder / f"{LABORATORY}.html"
 
     def failure(self, stem: str) -> Path:
         """Return the file that says what a chapter opened without declaring it, if it did."""
@@ -133,13 +157,16 @@ class Build:
     # ---- keys
 
     def key(self, stem: str) -> staleness.Key:
-        """Return what a chapter's results depend on."""
+        """Return what a chapter's results depend on, or the laboratory."""
+        if stem == LABORATORY:
+            library = staleness.Library(self.root, ("ppp", "studies", "companion"))
+            return staleness.ingredients(self.root, {"make": MAKE_LABORATORY}, library, stem)
         library = staleness.Library(self.root)
         return staleness.key(self.root, self.notebook(stem), self.values(stem), library)
 
     def keys(self) -> dict[str, staleness.Key]:
-        """Return the keys of all chapters."""
-        return {stem: self.key(stem) for stem in self.stems}
+        """Return the keys of all chapters and of the laboratory."""
+        return {stem: self.key(stem) for stem in self.parts}
 
     def made(self, name: str) -> staleness.Key | None:
         """Return what a chapter, or the book, was made from; nothing if it was not made."""
@@ -173,9 +200,11 @@ class Build:
         """Write the keys of what is wanted, for Snakemake to compare; return what is stale."""
         outputs.claim(self.folder, COMMAND, "move it away, or run 'make clean'")
         chapters = self.keys()
-        for stem in chapters:
+        for stem in self.stems:
             if not (self.executed(stem).is_file() and self.results(stem).is_dir()):
                 self.note("made", stem).unlink(missing_ok=True)
+        if not self.laboratory.is_file():
+            self.note("made", LABORATORY).unlink(missing_ok=True)
         if not (self.html / "index.html").exists():
             self.note("made", BOOK).unlink(missing_ok=True)
         keys = {**chapters, BOOK: self.book_key(chapters)}
@@ -191,9 +220,11 @@ class Build:
         Parameters
         ----------
         page : str
-            A chapter, as :func:`companion.notebooks.find` takes it, or ``book`` for all pages.
+            A chapter, as :func:`companion.notebooks.find` takes it, ``laboratory``, or ``book``
+            for all pages.
         """
-        name = page if page == BOOK else notebooks.find(page, self.root / "notebooks").stem
+        made_alone = page in (BOOK, LABORATORY)
+        name = page if made_alone else notebooks.find(page, self.root / "notebooks").stem
         if (made := self.made(name)) is None:
             lines = ["it has not been made"]
         else:

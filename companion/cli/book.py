@@ -83,7 +83,10 @@ def pdf(**asked) -> None:
 
 
 @click.command(cls=Command)
-@click.argument("page", help="a chapter: path, name, a part of it, or place; or book, all pages")
+@click.argument(
+    "page",
+    help="a chapter: path, name, a part of it, or place; laboratory; or book, all pages",
+)
 @variant
 def why(page, **asked) -> None:
     """Say why a page is out of date."""

@@ -28,7 +28,7 @@ FLOORS = [
     ["studies.evidence"],
     ["companion.processes", "companion.quantities", "companion.templates"],
     ["companion.notebooks"],
-    ["companion.course", "companion.measure"],
+    ["companion.course", "companion.laboratory", "companion.measure"],
     ["companion.book", "companion.compare", "companion.sweeps"],
     ["companion.cli"],
     ["companion.__main__"],

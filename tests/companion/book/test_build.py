@@ -195,6 +195,47 @@ def test_prose_of_the_source_replaces_that_of_the_executed_notebook(tmp_path):
     assert merged.cells[3].outputs[0].text == "8"
 
 
+LABORATORY = """\
+from studies import paths
+
+
+def make():
+    return paths.data("laboratory", "weights.txt").read_text()
+"""
+
+
+def laboratory(checkout):
+    """Give a checkout the data of a laboratory, and a page that is made of nothing else."""
+    (checkout / "companion" / "laboratory" / "page.py").write_text(LABORATORY)
+    (checkout / "data" / "laboratory").mkdir()
+    (checkout / "data" / "laboratory" / "weights.txt").write_text("<p>1</p>")
+
+
+def test_the_laboratory_is_stale_when_what_it_is_made_from_has_changed(checkout):
+    wanted = Build(checkout, "quick")
+    assert "laboratory" not in wanted.want()  # without its data there is none
+    laboratory(checkout)
+    assert "laboratory" in wanted.want()
+    book.make_laboratory(wanted)
+    assert wanted.laboratory.read_text() == "<p>1</p>"
+    assert wanted.why("laboratory") == [] and "laboratory" not in wanted.want()
+    (checkout / "studies" / "claims.py").write_text("n = 1\n")  # which it does not use
+    assert wanted.why("laboratory") == []
+    edit(checkout / "companion" / "laboratory" / "view.js", "use strict", "use  strict")
+    (checkout / "data" / "laboratory" / "weights.txt").write_text("<p>2</p>")
+    changed = ["companion/laboratory/view.js", "data/laboratory/weights.txt"]
+    assert wanted.why("laboratory") == [f"file {name}: changed" for name in changed]
+    book.make_laboratory(wanted)
+    variant = Build(checkout, "quick", {"n": "64"})
+    variant.want()
+    (checkout / "companion" / "laboratory" / "page.py").write_text("def make():\n    1 / 0\n")
+    assert "not made" in refused(book.make_laboratory, wanted, error=book.BookError)
+    assert wanted.laboratory.read_text() == "<p>2</p>"
+    (checkout / "companion" / "laboratory" / "page.py").write_text(LABORATORY)
+    book.make_laboratory(variant)
+    assert variant.laboratory.read_text() == "<p>2</p>"
+
+
 # ---- builds
 
 
@@ -205,9 +246,11 @@ def pages_at(checkout, n, other):
 @pytest.mark.slow
 def test_book(checkout):
     """Build it, again, with new words, with a broken page, and with a failing notebook."""
+    laboratory(checkout)
     done = build(checkout)
     assert done.returncode == 0, done.stderr
     pages_at(checkout, 8, 8)
+    assert (html(checkout) / "laboratory.html").read_text() == "<p>1</p>"
     page = (html(checkout) / "intro.html").read_text()
     assert 'src="_static/mathjax/tex-chtml.js"' in page
     assert not re.search(r"""<(script|link|img|iframe)[^>]*(src|href)=["']?https?:""", page)
