@@ -497,5 +497,4 @@ _TESTS: dict[str, Callable] = {
 
 _REAL: dict[str, Callable] = {
     "C1": real.c1, "C3": pretrained.c3, "C4": pretrained.c4, "C5": pretrained.c5,
-    "C10": pretrained.c10,
 }  # fmt: skip

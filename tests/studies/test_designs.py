@@ -26,7 +26,7 @@ SHIPPED = {
     "posenet-real": DATA / "posenet-real",
     "pretrained-adaptation": DATA / "pretrained-adaptation",
 }  # fmt: skip
-WITH_TABLES = [name for name in STUDIES if name != "zoo"]
+WITH_TABLES = [name for name in STUDIES if name not in ("zoo", "pretrained")]
 
 
 @pytest.fixture(params=STUDIES)
