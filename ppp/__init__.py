@@ -5,14 +5,17 @@
 :mod:`ppp.truth` (true values in the place of padding), :mod:`ppp.completeness` (proof that
 nothing unlisted pads), :mod:`ppp.windows` and :mod:`ppp.measurement` (one pass over
 windows), :mod:`ppp.results`, :mod:`ppp.metrics`,
-:mod:`ppp.statistics` (is there a pattern, how sure are we), :mod:`ppp.matched_filter`.
+:mod:`ppp.statistics` (is there a pattern, how sure are we), :mod:`ppp.matched_filter`,
+:mod:`ppp.attribution` (which padding makes it), :mod:`ppp.correction` (taking it away).
 """
 
 import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ppp.attribution import Attribution, attribute
     from ppp.certificate import Completeness, Coverage, LayerCoverage
+    from ppp.correction import corrected, corrected_in_order
     from ppp.errors import PPPError
     from ppp.extraction import extract
     from ppp.influence import coverage
@@ -41,12 +44,15 @@ _MODULES = {
     "LayerResult": "results", "Measurement": "results", "NullTest": "results",
     "Estimate": "statistics", "mae_ppp": "metrics", "snr_ppp": "metrics", "PPPError": "errors",
     "Visibility": "matched_filter", "visibility": "matched_filter",
+    "Attribution": "attribution", "attribute": "attribution",
+    "corrected": "correction", "corrected_in_order": "correction",
 }  # fmt: skip
 __all__ = [
-    "SCHEMES", "Audit", "Completeness", "Coverage", "Estimate", "LayerCoverage", "LayerResult",
-    "Measurement", "NullTest", "Optimal", "PPPError", "PaddingSite", "Picture", "Scheme",
-    "Visibility", "Windows", "__version__", "audit", "coverage", "cut_windows", "extract",
-    "mae_ppp", "measure", "optimal", "pad", "size_needed", "snr_ppp", "visibility", "with_padding",
+    "SCHEMES", "Attribution", "Audit", "Completeness", "Coverage", "Estimate", "LayerCoverage",
+    "LayerResult", "Measurement", "NullTest", "Optimal", "PPPError", "PaddingSite", "Picture",
+    "Scheme", "Visibility", "Windows", "__version__", "attribute", "audit", "corrected",
+    "corrected_in_order", "coverage", "cut_windows", "extract", "mae_ppp", "measure", "optimal",
+    "pad", "size_needed", "snr_ppp", "visibility", "with_padding",
 ]  # fmt: skip
 
 

@@ -26,6 +26,21 @@ def runs_twice(layer: str) -> LayerError:
     )
 
 
+def require_map(layer: str, output: object) -> Tensor:
+    """Refuse what is not one tensor (N, C, H, W).
+
+    Examples
+    --------
+    >>> require_map("head", torch.zeros(2, 10))
+    Traceback (most recent call last):
+    ppp.errors.LayerError: layer 'head' gives (2, 10); expected feature maps (N, C, H, W)
+    """
+    if isinstance(output, Tensor) and output.ndim == 4:
+        return output
+    got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+    raise LayerError(f"layer {layer!r} gives {got}; expected feature maps (N, C, H, W)")
+
+
 @contextmanager
 def plain() -> Iterator[None]:
     """Run as a network runs by itself, whatever stands around the call.
@@ -113,13 +128,7 @@ class Tap:
             def seen(_module: nn.Module, _inputs: object, output: object) -> None:
                 if layer not in pending:
                     raise runs_twice(layer)
-                if not isinstance(output, Tensor) or output.ndim != 4:
-                    kind = type(output).__name__
-                    got = tuple(output.shape) if isinstance(output, Tensor) else kind
-                    raise LayerError(
-                        f"layer {layer!r} gives {got}; expected feature maps (N, C, H, W)"
-                    )
-                consume(layer, output.detach())
+                consume(layer, require_map(layer, output).detach())
                 pending.discard(layer)
                 if not pending and not self._to_the_end:
                     raise Finished

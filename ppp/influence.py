@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 from ppp.certificate import Coverage, LayerCoverage
 from ppp.completeness import prove
-from ppp.errors import GridError, MarginError
+from ppp.errors import GridError, MarginError, PPPError
 from ppp.extraction import Tap, plain, require_eval
 from ppp.inventory import Key, Site, input_channels, input_shape, keyed, running
 from ppp.operators import ModuleStack, PaddedCall
@@ -72,9 +72,7 @@ def coverage(
     height, width = input_shape(input_size)
     require_eval(model)
     input_channels(model)  # refuses a model without one
-    weight = next(model.parameters())
-    if weight.device.type != "cpu" or weight.dtype != torch.float32:
-        model = copy.deepcopy(model).cpu().float()
+    model = _simple(model)
     probe = _Probe(model, layers)
     with plain():
         influence = probe.run((height, width), (True, True))
@@ -90,6 +88,50 @@ def coverage(
     return result
 
 
+def influence_by_site(model: nn.Module, coverage: Coverage) -> dict[tuple[Key, str], np.ndarray]:
+    """Find the cells that each padding site alone can touch, by site and layer.
+
+    Returns
+    -------
+    dict of (key, layer) to ndarray of bool, shape (H_k, W_k)
+        Together they are the layer's influence map.
+
+    Raises
+    ------
+    PPPError
+        The coverage is of another network.
+
+    Examples
+    --------
+    >>> net = nn.Sequential(*[nn.Conv2d(3, 3, 3, padding=1) for _ in range(2)]).eval()
+    >>> found = influence_by_site(net, coverage(net, ["1"], 8))
+    >>> {module: int(cells.sum()) for ((module, *_), _), cells in found.items()}
+    {'0': 48, '1': 28}
+    """
+    probe, found = _Probe(_simple(model), list(coverage)), {}
+    with plain():
+        for site in coverage.sites or ():
+            maps = probe.run(coverage.input_size, (True, True), key=site.key)
+            found |= {(site.key, layer): map_ for layer, map_ in maps.items()}
+    for layer, covered in coverage.items():
+        maps = [map_ for (_, name), map_ in found.items() if name == layer]
+        shapes = {map_.shape for map_ in maps} | {covered.influence.shape}
+        if len(shapes) > 1 or not np.array_equal(np.any(maps, 0), covered.influence):
+            raise PPPError(
+                f"this coverage is of another network: layer {layer!r} is not influenced as it says"
+                "; make it with ppp.coverage"
+            )
+    return found
+
+
+def _simple(model: nn.Module) -> nn.Module:
+    """Return the network on the CPU in single precision, where NaN spreads as it should."""
+    weight = next(model.parameters())
+    if weight.device.type == "cpu" and weight.dtype == torch.float32:
+        return model
+    return copy.deepcopy(model).cpu().float()
+
+
 class _Probe:
     """Runs of a network with NaN in its borders or in a line of its pixels."""
 
@@ -103,12 +145,13 @@ class _Probe:
         self.strips: dict[int, tuple[tuple[int, int], tuple[int, int]]] = {}
 
     def run(
-        self, size: tuple[int, int], border: tuple[bool, bool], line: int | None = None
-    ) -> dict[str, np.ndarray]:
+        self, size: tuple[int, int], border: tuple[bool, bool], line: int | None = None,
+        key: Key | None = None,
+    ) -> dict[str, np.ndarray]:  # fmt: skip
         """Return the NaN map of every layer: bool, (H_k, W_k).
 
-        `border` says on which axes (rows, columns) padding is NaN, elsewhere it is zero;
-        `line` is the axis whose first line of pixels is NaN.
+        `border` says on which axes (rows, columns) padding is NaN, elsewhere it is zero; `key`
+        at which site alone, and `line` is the axis whose first line of pixels is NaN.
         """
         x = torch.zeros(1, self.channels, *size)
         if line is not None:
@@ -117,9 +160,9 @@ class _Probe:
         maps: dict[str, np.ndarray] = {}
         calls: dict[Key, tuple] = {}
 
-        def fill(key: Key, call: PaddedCall) -> object:
-            calls[key] = tuple(call.input.shape[-2:]), call.border, call.pads
-            return call.filled(rows, columns)
+        def fill(site: Key, call: PaddedCall) -> object:
+            calls[site] = tuple(call.input.shape[-2:]), call.border, call.pads
+            return call.filled(rows, columns) if key in (None, site) else call.filled(0.0, 0.0)
 
         def consume(layer: str, output: Tensor) -> None:
             maps[layer] = output.isnan().any(1).any(0).numpy()

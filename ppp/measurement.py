@@ -121,34 +121,19 @@ def measure(
     >>> ppp.measure(net, windows, ["0"], "reflect")["0"].null_test.passed
     True
     """
-    require_eval(model)
-    layers = [layers] if isinstance(layers, str) else list(layers)
-    if batch_size < 1 or groups < 1:
-        raise PPPError(f"batch_size {batch_size} and groups {groups} must be at least 1")
     if any(type(n) is not int or n < 2 for n in checkpoints):
         raise PPPError(f"checkpoints {list(checkpoints)!r}: expected integers of at least 2")
     if keep is not None and checkpoints:
         raise PPPError("checkpoints are not kept in a folder; give either checkpoints or keep")
     if pools not in POOLS:
         raise PPPError(unknown("pools", pools, POOLS))
-    if not isinstance(confidence, int | float) or not 0 < confidence < 1:
-        raise PPPError(f"confidence is {confidence!r}; expected a level between 0 and 1, as 0.95")
     marks = sorted(set(checkpoints))
     with suppress(TypeError):  # raised where their number is not known beforehand
         _check_marks(marks, len(windows))
-    Tap(model, layers)  # refuses unknown layers by name
-    coverage = coverage or find_coverage(model, layers, windows.size)
-    if coverage.input_size != windows.size or not set(layers) <= set(coverage):
-        raise PPPError(
-            f"coverage is of layers {list(coverage)} at {coverage.input_size} px; "
-            f"the windows are {windows.size} px and the layers {list(layers)}"
-        )
-    if coverage.sites is None:
-        coverage.sites = find_coverage(model, layers, windows.size).sites
-    inventory = audit(model, windows.size)
-    if twice := [layer for layer in layers if inventory.runs[layer] > 1]:
-        raise runs_twice(twice[0])
-    branches, generators, audits = _branches(model, schemes, inventory, pools, seed, windows.size)
+    layers, coverage, inventory = prepared(
+        model, windows, layers, coverage, batch_size, groups, confidence
+    )
+    branches, generators, audits = branched(model, schemes, inventory, pools, seed, windows.size)
     weight = next(model.parameters())
     passes = [inventory, *audits.values()]
     limit = Bound(memory, model, passes, coverage, layers, groups, batch_size, distributions)
@@ -167,11 +152,11 @@ def measure(
     report = progress or (lambda _: None)
     with plain(), exact_kernels() as kernels:
         for picture in windows:
-            _check_picture(picture, windows.size)
+            check_picture(picture, windows.size)
             if folder and folder.skips(picture):
                 report(len(picture.tops))
                 continue
-            for window_batch, optimal in sums.batches(picture, marks):
+            for window_batch, optimal, _ in sums.batches(picture, marks):
                 sums.step(window_batch, optimal)
                 if sums.n in marks:
                     sums.mark(confidence)
@@ -191,11 +176,37 @@ def measure(
     made = {"windows": sums.n, "pictures": list(sums.pictures), "groups": seen, **settings}
     made |= {"tiles": passes.count, "memory_estimate": held, "dtype": str(weight.dtype)}
     made["memory_use"] = limit.said(held, passes.tiled)
-    made["threads"] = torch.get_num_threads()
+    made["threads"], made["network"] = torch.get_num_threads(), network_fingerprint(model)
     made["not_swapped"] = [f"{s.module}: {s.kind}" for s in inventory.unswappable(pools=True)]
     made["completeness"] = {layer: str(proof) for layer, proof in sums.proofs.items()}
     result.provenance = made | {f"{name}_before": state for name, state in kernels.items()}
     return result
+
+
+def prepared(
+    model: nn.Module, windows: Windows, layers: Sequence[str], coverage: Coverage | None,
+    batch_size: int, groups: int, confidence: float,
+) -> tuple[list[str], Coverage, Audit]:  # fmt: skip
+    """Check what is asked for; return the layers, their coverage and every padding."""
+    require_eval(model)
+    layers = [layers] if isinstance(layers, str) else list(layers)
+    if batch_size < 1 or groups < 1:
+        raise PPPError(f"batch_size {batch_size} and groups {groups} must be at least 1")
+    if not isinstance(confidence, int | float) or not 0 < confidence < 1:
+        raise PPPError(f"confidence is {confidence!r}; expected a level between 0 and 1, as 0.95")
+    Tap(model, layers)  # refuses unknown layers by name
+    coverage = coverage or find_coverage(model, layers, windows.size)
+    if coverage.input_size != windows.size or not set(layers) <= set(coverage):
+        raise PPPError(
+            f"coverage is of layers {list(coverage)} at {coverage.input_size} px; "
+            f"the windows are {windows.size} px and the layers {list(layers)}"
+        )
+    if coverage.sites is None:
+        coverage.sites = find_coverage(model, layers, windows.size).sites
+    inventory = audit(model, windows.size)
+    if twice := [layer for layer in layers if inventory.runs[layer] > 1]:
+        raise runs_twice(twice[0])
+    return layers, coverage, inventory
 
 
 def _check_marks(marks: Sequence[int], n: int) -> None:
@@ -203,7 +214,7 @@ def _check_marks(marks: Sequence[int], n: int) -> None:
         raise PictureError(f"checkpoint {marks[-1]} lies beyond the {n} windows given")
 
 
-def _branches(
+def branched(
     model, schemes, inventory: Audit, pools: str, seed: int, size: tuple[int, int]
 ) -> tuple[dict[str, nn.Module], dict[str, torch.Generator], dict[str, Audit]]:
     """Return the network under each scheme, the source of its random padding, its audits."""
@@ -245,7 +256,7 @@ def _branches(
     return branches, generators, audits
 
 
-def _check_picture(picture: Picture, size: tuple[int, int]) -> None:
+def check_picture(picture: Picture, size: tuple[int, int]) -> None:
     pixels = picture.pixels
     if pixels.ndim != 3 or pixels.numel() == 0:
         raise PictureError(

@@ -304,12 +304,11 @@ class _Functions(TorchFunctionMode):
             call = _explicit(str(Scheme.parse(args[2])))(args[0], check_amount(args[1]))
         if call is None:
             return function(*args, **kwargs)
-        out = self.operators.replace(call)
-        if out is not NotImplemented:
-            return out
+        # What runs below it, in its place too, belongs to it and is no padding of its own.
         replace, self.operators.replace = self.operators.replace, lambda _: NotImplemented
         try:
-            return function(*args, **kwargs)
+            out = replace(call)
+            return function(*args, **kwargs) if out is NotImplemented else out
         finally:
             self.operators.replace = replace
 

@@ -149,6 +149,35 @@ def unbiased_power(products: np.ndarray, confidence: float = 0.95) -> Estimate:
     return Estimate(value, value - half, value + half)
 
 
+def between(first: Tensor, second: Tensor) -> np.ndarray:
+    """Product of two common patterns in independent noisy maps, without bias.
+
+    The mean over pairs g != g' of <a_g, d_g'>: what the windows of one picture share, noise
+    included, is in none of them.
+
+    Parameters
+    ----------
+    first, second : Tensor of float64, shape (G, cells)
+        Mean maps of each group of pictures; at least two.
+
+    Returns
+    -------
+    ndarray of float64, shape (G + 1,)
+        From all groups, and without each in turn (NaN with two): what :func:`jackknife` takes.
+
+    Examples
+    --------
+    >>> between(torch.tensor([[1.0], [2.0]]), torch.tensor([[3.0], [5.0]])).tolist()
+    [5.5, nan, nan]
+    """
+    gram = (first @ second.T / first.shape[1]).cpu().numpy()
+    groups = len(gram)
+    np.fill_diagonal(gram, 0)
+    total, rows = gram.sum(), gram.sum(0) + gram.sum(1)
+    left_out = (total - rows) / ((groups - 1) * (groups - 2) or np.nan)
+    return np.array([total / (groups * (groups - 1)), *left_out])
+
+
 def sign_flip_test(products: np.ndarray, seed: int = 0) -> float:
     """Return the p-value of "there is a pattern": the power when signs of whole pictures flip.
 

@@ -240,14 +240,7 @@ def with_padding(
         shown = "; ".join(f"{name or 'the model'!r}: {why}" for name, why in refused[:3])
         more = f" (and {len(refused) - 3} more)" if len(refused) > 3 else ""
         raise SwapError(f"padding cannot be swapped at {shown}{more}")
-    try:
-        with torch.inference_mode(False), torch.no_grad():
-            clone = copy.deepcopy(model, {id(p): p for p in model.parameters()})
-    except Exception as error:
-        raise SwapError(
-            f"{type(model).__name__} cannot be copied: {first_line(error)}; take off what hinders "
-            "it, such as weight_norm by remove_weight_norm"
-        ) from error
+    clone = copied(model)
     modules = dict(clone.named_modules())
     owners = (PaddedConv2d, _PaddedPool) if pools == "keep" else PaddedConv2d
     for name, module in modules.items():
@@ -274,6 +267,31 @@ def with_padding(
     return clone
 
 
+def copied(model: nn.Module) -> nn.Module:
+    """Return a copy that shares the parameters and has its own buffers.
+
+    Raises
+    ------
+    SwapError
+        The network cannot be copied.
+
+    Examples
+    --------
+    >>> net = nn.BatchNorm2d(3)
+    >>> twin = copied(net)
+    >>> twin.weight is net.weight, twin.running_mean is net.running_mean
+    (True, False)
+    """
+    try:
+        with torch.inference_mode(False), torch.no_grad():
+            return copy.deepcopy(model, {id(p): p for p in model.parameters()})
+    except Exception as error:
+        raise SwapError(
+            f"{type(model).__name__} cannot be copied: {first_line(error)}; take off what hinders "
+            "it, such as weight_norm by remove_weight_norm"
+        ) from error
+
+
 def with_generator(model: nn.Module, generator: torch.Generator) -> nn.Module:
     """Return `model` with its own random padding drawn from `generator`.
 
@@ -290,7 +308,7 @@ def with_generator(model: nn.Module, generator: torch.Generator) -> nn.Module:
     """
     if not any(isinstance(m, Pad2d) and m.scheme.name == "randn" for m in model.modules()):
         return model
-    clone = copy.deepcopy(model, {id(p): p for p in model.parameters()})
+    clone = copied(model)
     for module in clone.modules():
         if isinstance(module, Pad2d):
             module.generator = generator

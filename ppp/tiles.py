@@ -6,8 +6,8 @@ import ctypes
 import math
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -19,7 +19,10 @@ from ppp.completeness import Trial
 from ppp.errors import PictureError, PPPError, shown
 from ppp.extraction import Tap, gather, layout
 from ppp.inventory import Audit, input_channels, running
+from ppp.truth import TrueMaps, Truth
 from ppp.windows import Picture, size_needed
+
+_MAP_FROM, _TRIM_FROM = -3, -1  # parameters of glibc's mallopt, in bytes
 
 
 def machine(device: torch.device, root: str | Path = "/") -> float:
@@ -64,6 +67,9 @@ class Bound:
         Most groups of pictures.
     batch : int
         Windows per batch that are wished for.
+    sites : mapping of str to int, optional
+        Of :func:`ppp.attribute`, which keeps true values at every site: how many of them reach
+        each layer.
 
     Attributes
     ----------
@@ -84,7 +90,7 @@ class Bound:
 
     def __init__(
         self, memory: float | None, model, audits: Sequence[Audit], coverage: Coverage, layers,
-        groups: int, batch: int, distributions: bool,
+        groups: int, batch: int, distributions: bool, sites: Mapping[str, int] | None = None,
     ) -> None:  # fmt: skip
         if memory not in (None, math.inf) and (type(memory) is not int or memory < 1):
             raise PPPError(
@@ -100,6 +106,14 @@ class Bound:
         self.window = max(found.peak for found in audits) + 2 * sum(maps)
         area = math.prod(coverage.input_size)
         self.kept, self.working = sum(maps) / area, audits[0].peak / area
+        if sites is not None:
+            kept = {
+                k: audits[0].outputs[k] / weight.element_size() * (1 + 2 * sites[k]) for k in sites
+            }
+            self.group = sum(8 * n * float(coverage[k].influence.mean()) for k, n in kept.items())
+            self.fixed += 4 * sum(kept.values())
+            self.window += audits[0].padded
+            self.kept += audits[0].padded / area
         self.need, self.batch, self.source = size_needed(coverage.input_size, coverage), 1, "given"
         own, whole = math.prod(self.need), machine(weight.device)
         least = self.held(own, groups)
@@ -181,26 +195,46 @@ def tiles(
     return halved(np.arange(len(tops)), math.inf)
 
 
+def _mallopt() -> Callable[[int, int], int]:
+    """Return glibc's switch of its own parameters, or what does nothing."""
+    library = ctypes.CDLL(None) if sys.platform == "linux" else None
+    return getattr(library, "mallopt", lambda *_: 0)  # another C library has none
+
+
 @contextmanager
 def _mapped(wanted: bool) -> Iterator[None]:
     """Have glibc give back what is free, and meanwhile each larger block as soon as it is."""
-    library = ctypes.CDLL(None) if wanted and sys.platform == "linux" else None
-    threshold = getattr(library, "mallopt", lambda *_: 0)  # another C library has none
-    if threshold(-3, 2**20):
-        library.malloc_trim(0)
+    threshold = _mallopt() if wanted else lambda *_: 0
+    if threshold(_MAP_FROM, 2**20):
+        ctypes.CDLL(None).malloc_trim(0)
     try:
         yield
     finally:
-        threshold(-3, 2**25)  # where glibc's own comes to with large maps
+        threshold(_MAP_FROM, 2**25)  # where glibc's own comes to with large maps
+
+
+@contextmanager
+def reused() -> Iterator[None]:
+    """Have glibc keep what one pass frees for the next one, instead of mapping it anew."""
+    threshold = _mallopt()
+    threshold(_MAP_FROM, 2**25)
+    threshold(_TRIM_FROM, 2**31 - 1)
+    try:
+        yield
+    finally:
+        threshold(_TRIM_FROM, 2**26)  # where glibc's own comes to with large maps
 
 
 class OptimalPasses:
     """Passes over pictures, or over tiles of them, for the optimal features of windows.
 
     ``compare`` is called with the proof of completeness that a window of the first tile gives.
+    With ``true``, the true values at every padding site are kept too.
     """
 
-    def __init__(self, model, layers, coverage: Coverage, limit: Bound, compare) -> None:
+    def __init__(
+        self, model, layers, coverage: Coverage, limit: Bound, compare, true: bool = False
+    ) -> None:
         self.tap, self.coverage = Tap(model, layers, to_the_end=False), coverage
         self.limit, self.compare, self.weight = limit, compare, next(model.parameters())
         self.layout = layout(model, layers, input_channels(model), *coverage.input_size)
@@ -208,13 +242,17 @@ class OptimalPasses:
         after = coverage.tail[0] + bottom, coverage.tail[1] + right
         #: Stride, and pixels needed before a window and from its first one on; by axis.
         self.reach = list(zip(coverage.stride, (top, left), after))
+        self.true = TrueMaps(model, coverage.sites) if true else None
         #: Passes, pictures that took several, and the pixels of the largest pass.
         self.count, self.tiled, self.largest, self.tried = 0, 0, 0, False
 
-    def batches(self, picture: Picture, ends: Sequence[int]) -> Iterator[tuple[Tensor, dict]]:
+    def batches(
+        self, picture: Picture, ends: Sequence[int] = ()
+    ) -> Iterator[tuple[Tensor, dict, Truth | None]]:
         """Yield a picture's windows with each layer's optimal features of them, (n, C, H, W).
 
-        No batch is larger than the bound's, nor reaches over the numbers of windows in `ends`.
+        And with the true values around them, if these are kept. No batch is larger than the
+        bound's, nor reaches over the numbers of windows in `ends`.
         """
         tops, lefts = np.asarray(picture.tops), np.asarray(picture.lefts)
         self._check(picture, tops, lefts)
@@ -240,9 +278,10 @@ class OptimalPasses:
                         for layer, (map_, i, j) in maps.items()
                     }
                     windows = gather(pixels[0], rows[b], columns[b], self.coverage.input_size)
-                    yield windows.contiguous(memory_format=self.layout), cuts
+                    truth = self.true.around(rows[b], columns[b]) if self.true else None
+                    yield windows.contiguous(memory_format=self.layout), cuts, truth
             done += len(part)
-            del maps, cuts  # before the next tile
+            del maps, cuts, truth  # before the next tile
 
     def _check(self, picture: Picture, tops: np.ndarray, lefts: np.ndarray) -> None:
         """Refuse pixels of another type, misaligned windows and narrow surroundings.
@@ -269,13 +308,15 @@ class OptimalPasses:
             cells = self.coverage[layer].certify(tuple(output.shape[-2:]), tops, lefts)
             maps[layer] = (output[0].clone(), *cells)
 
+        kept = self.true.recorded() if self.true else nullcontext()
         with running(tuple(pixels.shape[2:])):
             if self.tried:
-                self.tap(pixels, keep)
+                with kept:
+                    self.tap(pixels, keep)
             else:
                 measured, place = self.coverage.only(self.tap.layers), (int(tops[0]), int(lefts[0]))
                 trial = Trial(self.tap.model, measured, pixels, place)
-                with trial.recorded():
+                with trial.recorded(), kept:
                     self.tap(pixels, keep)
                 self.compare(trial.verdict({k: trial.cut(k, m) for k, (m, *_) in maps.items()}))
                 self.tried = True

@@ -6,8 +6,9 @@ padding site; when the window runs, it is put where the network would pad.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 from fractions import Fraction
 
 import numpy as np
@@ -20,6 +21,9 @@ from ppp.extraction import Tap, copies, exact_kernels, gather, require_eval
 from ppp.inventory import Key, Site, keyed
 from ppp.operators import ModuleStack, PaddedCall
 from ppp.padding import Sides
+
+#: Whether windows run with true values at every site: there is no pattern to correct then.
+ALL_TRUE: ContextVar[bool] = ContextVar("ALL_TRUE", default=False)
 
 
 class Truth:
@@ -61,27 +65,66 @@ class Truth:
         shape = top + site.size[0] + bottom, left + site.size[1] + right
         self.values[site.key] = gather(map_, *starts, shape), (left, right, top, bottom)
 
+    def require_all(self) -> None:
+        """Refuse sites without true values: their map does not follow the picture's."""
+        for key, site in self.sites.items():
+            if key not in self.values:
+                raise GridError(
+                    f"no true values at {site.module!r} ({site.kind}): its map does not follow the "
+                    "picture's; choose layers before it"
+                )
+
+    @contextmanager
     def injected(
         self, chosen: Iterable[Site] | None = None, model: nn.Module | None = None
-    ) -> AbstractContextManager[None]:
+    ) -> Iterator[None]:
         """Put them in the place of padding while the windows run, at all or chosen sites."""
         keys = self.sites if chosen is None else {site.key for site in chosen}
 
         def inject(key: Key, call: PaddedCall) -> object:
             if key not in keys or key not in self.values:
                 return NotImplemented
-            (values, ring), (n, *shape) = self.values[key], call.input.shape
-            if shape != [values.shape[1], *self.sites[key].size] or n < len(values):
+            (whole, ring), (n, *shape) = self.values[key], call.input.shape
+            if shape != [whole.shape[1], *self.sites[key].size] or n < len(whole):
                 return NotImplemented
-            rows = [i if i < len(values) else 0 for i in range(n)]
-            whole = F.pad(values[rows], [need - held for need, held in zip(call.border, ring)])
-            inside = F.pad(call.input, [min(0, need) for need in call.border])
+            if n > len(whole):
+                whole = whole[[i if i < len(whole) else 0 for i in range(n)]]
+            elif call.kind == "pad":  # what it gives is the padded map itself
+                whole = whole.clone()
+            if call.border != ring:
+                whole = F.pad(whole, [need - held for need, held in zip(call.border, ring)])
+            unread = [min(0, need) for need in call.border]
+            inside = F.pad(call.input, unread) if any(unread) else call.input
             left, _, top, _ = (max(0, need) for need in call.border)
             height, width = inside.shape[-2:]
             whole[..., top : top + height, left : left + width] = inside
             return call.run(whole)
 
-        return keyed(ModuleStack(model or self.model), inject)
+        before = ALL_TRUE.set(self.sites.keys() <= set(keys))
+        try:
+            with keyed(ModuleStack(model or self.model), inject):
+                yield
+        finally:
+            ALL_TRUE.reset(before)
+
+
+class TrueMaps(Truth):
+    """A picture's whole maps at the padding sites: true values around any window of it."""
+
+    def __init__(self, model: nn.Module, sites: Iterable[Site]) -> None:
+        super().__init__(model, sites, (), ())
+        self.maps: dict[Key, Tensor] = {}
+
+    def _keep(self, site: Site, map_: Tensor) -> None:
+        self.maps[site.key] = map_.clone()  # a later operation may change it in place
+
+    def around(self, tops: np.ndarray, lefts: np.ndarray) -> Truth:
+        """Return the true values around some windows."""
+        truth = Truth(self.model, self.sites.values(), tops, lefts)
+        for key, map_ in self.maps.items():
+            truth._keep(self.sites[key], map_)
+        truth.require_all()
+        return truth
 
 
 class Optimal:
@@ -175,10 +218,5 @@ def optimal(
 
     with exact_kernels(), truth.recorded():
         Tap(model, list(coverage))(pixels[None], consume)
-    for key, site in truth.sites.items():
-        if key not in truth.values:
-            raise GridError(
-                f"no true values at {site.module!r} ({site.kind}): its map does not follow the "
-                "picture's; choose layers before it"
-            )
+    truth.require_all()
     return Optimal(truth, gather(pixels, truth.tops, truth.lefts, coverage.input_size), maps)

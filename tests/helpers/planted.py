@@ -11,6 +11,7 @@ with u_c a number of mean 0 and variance 1 that each window carries: d = a e and
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,7 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 from torch.nn import functional as F
+from toys import sequential
 
 import ppp
 
@@ -112,6 +114,73 @@ class Planted:
             "best channel": found(a[[best]], b[[best]]),
             "channel mean": found(*mean, 1 / len(a)),
         }
+
+
+@dataclass(frozen=True)
+class TwoSites:
+    """Two convolutions that pad, each with a planted pattern of its own, and what comes behind.
+
+    In channel c, site i gives e_i (a_ic + b_ic u_ic), with e_i the border map of its kernel and u
+    a number of mean 0 and variance 1 that each window carries. Layer "0" shows what the first
+    gives, on top of a texture, layer "1" what both give, layer "2" what `last` makes of it.
+
+    Attributes
+    ----------
+    a, b : pair of tuple of float
+        Of each site and channel: strength of the pattern, and of the noise of a window.
+    kernels : pair of Tensor
+    texture : tuple of float
+        Of each channel.
+    last : callable
+        Of maps; by default it changes nothing.
+    """
+
+    a: tuple[tuple[float, ...], tuple[float, ...]]
+    b: tuple[tuple[float, ...], tuple[float, ...]]
+    texture: tuple[float, ...]
+    kernels: tuple[Tensor, Tensor] = (EDGE, EDGE)
+    last: Callable[[Tensor], Tensor] = lambda maps: maps
+
+    def network(self) -> nn.Module:
+        """Return the network; the last input channel is all ones."""
+        count = len(self.texture)
+        first = nn.Conv2d(3 * count + 1, 2 * count + 1, 3, padding=1, bias=False)
+        second = nn.Conv2d(2 * count + 1, count, 3, padding=1, bias=False)
+        with torch.no_grad():
+            first.weight.zero_()
+            second.weight.zero_()
+            first.weight[-1, -1, 1, 1] = 1
+            for c in range(count):
+                first.weight[count + c, 2 * count + c, 1, 1] = 1
+                for site, conv in enumerate((first, second)):
+                    conv.weight[c, c, 1, 1] = 1
+                    conv.weight[c, count + c] = self.b[site][c] * self.kernels[site]
+                    conv.weight[c, -1] = self.a[site][c] * self.kernels[site]
+        return sequential(first, second, self.last)
+
+    def windows(self, pictures: int, per_picture: int = 1, seed: int = 0) -> ppp.Windows:
+        """Draw pictures, rows of scenes with one window each."""
+        draw, made = np.random.default_rng(seed), []
+        strength = np.array(self.texture)[:, None, None]
+        for index in range(pictures):
+            u = draw.normal(size=(2 * len(strength), per_picture))
+            flat = _exact(np.repeat(u, _BLOCK, axis=1))[:, None].expand(-1, _BLOCK, -1)
+            texture = _exact(strength * draw.normal(size=(len(strength), *flat.shape[1:])))
+            pixels = torch.cat([texture, flat, torch.ones(1, *flat.shape[1:])])
+            lefts = 2 + _BLOCK * np.arange(per_picture)
+            made.append(ppp.Picture(f"picture {index}", pixels, np.full(per_picture, 2), lefts))
+        return ppp.Windows(made, SIZE)
+
+    @property
+    def borders(self) -> tuple[np.ndarray, np.ndarray]:
+        """The border maps e of both sites, float64."""
+        first, second = (Planted((), (), kernel).border for kernel in self.kernels)
+        return first, second
+
+    @property
+    def patterns(self) -> np.ndarray:
+        """What each site gives without noise, a e: (2, C, H, W), float64."""
+        return np.array([np.multiply.outer(a, e) for a, e in zip(self.a, self.borders)])
 
 
 def _exact(values: np.ndarray) -> Tensor:

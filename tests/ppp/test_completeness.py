@@ -401,6 +401,17 @@ def test_sites_of_a_swapped_network_get_their_true_values_too(truth, scheme):
         assert torch.equal(optimal.features([], swapped)["3"], expected)
 
 
+@pytest.mark.parametrize("scheme", ["circular", "symmetric", "randn"])
+def test_padding_that_no_operator_does_is_one_site_with_true_values(scheme):
+    torch.manual_seed(0)
+    convolutions = [Conv(3, 4, 3, padding=1), Conv(4, 4, 3, padding=1)]
+    model = ppp.with_padding(sequential(*convolutions), scheme, generator=seeded())
+    reach = ppp.coverage(model, ["1"], 16)
+    optimal = ppp.optimal(model, noise(3, 32, 32), [4], [4], reach)
+    assert [site.key for site in optimal.sites] == [(name, "convolution", 0) for name in "01"]
+    torch.testing.assert_close(optimal.features()["1"], optimal.maps["1"], rtol=1e-5, atol=1e-6)
+
+
 def test_one_site_alone_reaches_as_far_as_a_network_in_which_only_it_pads(truth):
     _, optimal = truth
     reached = []

@@ -15,7 +15,7 @@ from toys import LAYERS, scenes
 
 import ppp
 from ppp.results import flat
-from ppp.tiles import Bound, machine, tiles
+from ppp.tiles import Bound, machine, reused, tiles
 
 SIZE, SCHEMES = 20, [None, "reflect", "circular"]
 
@@ -275,3 +275,12 @@ def test_the_estimate_is_near_what_a_process_grows_by():
             continue
         assert one["tiles"] > 2 and one["estimate"] <= one["bound"], (name, one)
         assert one["grown"] < one["bound"] + 2**24, (name, one)  # and what PyTorch takes
+
+
+def test_glibc_is_told_to_keep_memory_and_told_otherwise_at_the_end(monkeypatch):
+    told = []
+    monkeypatch.setattr("ppp.tiles._mallopt", lambda: lambda *setting: told.append(setting))
+    with pytest.raises(KeyError), reused():
+        assert told[-1] == (-1, 2**31 - 1)
+        raise KeyError
+    assert told[-1] == (-1, 2**26)
