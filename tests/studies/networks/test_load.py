@@ -33,7 +33,7 @@ def test_the_name_optimal_gives_zero_padding():
 def test_every_shipped_file_is_listed_and_small():
     listed = manifest()
     assert "plane-resnet-zeros-seed0" in listed
-    files = {path.stem: path for path in SHIPPED.glob("*.safetensors")}
+    files = {path.stem: path for path in SHIPPED.glob("plane-*.safetensors")}
     assert files.keys() == listed.keys()
     for stem, record in listed.items():
         content = files[stem].read_bytes()
