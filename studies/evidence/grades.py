@@ -125,8 +125,6 @@ def judge(name: str, data: str | Path = ledger.DATA, *, real: bool = False) -> G
     test, tests = (claim(name).real, _REAL) if real else (claim(name).amended, _TESTS)
     if isinstance(test, str):
         return Graded(claim(name), test, NOT_EVALUABLE, pd.DataFrame())
-    if name not in tests:
-        return Graded(claim(name), "its tables are not complete", "not yet", pd.DataFrame())
     rows = pd.concat(tests[name](Path(data), test.numbers), ignore_index=True)
     # Schemes in their usual order, whatever order their tables have.
     place = rows["row"].str.split(",").str[0].map({name: i for i, name in enumerate(PADDINGS)})
@@ -497,4 +495,5 @@ _TESTS: dict[str, Callable] = {
 
 _REAL: dict[str, Callable] = {
     "C1": real.c1, "C3": pretrained.c3, "C4": pretrained.c4, "C5": pretrained.c5,
+    "C10": pretrained.c10,
 }  # fmt: skip

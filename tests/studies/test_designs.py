@@ -26,7 +26,7 @@ SHIPPED = {
     "posenet-real": DATA / "posenet-real",
     "pretrained-adaptation": DATA / "pretrained-adaptation",
 }  # fmt: skip
-WITH_TABLES = [name for name in STUDIES if name not in ("zoo", "pretrained")]
+WITH_TABLES = [name for name in STUDIES if name != "zoo"]
 
 
 @pytest.fixture(params=STUDIES)
