@@ -97,27 +97,29 @@ def gallery(
 
 @style.styled
 def surfaces(
-    optimal: Sequence[np.ndarray],
-    algorithmic: Sequence[np.ndarray],
+    grey: Sequence[np.ndarray],
+    coloured: Sequence[np.ndarray],
     titles: Sequence[str],
     *,
     label: str,
+    names: tuple[str, str] = ("noise floor", "pattern"),
 ) -> Figure:
     """Show estimates as surfaces over the feature map, one column for each sample size [paper].
 
-    The layout of the paper's Figure 1: above, a tilted view with the surface under optimal
-    padding in grey and the one under algorithmic padding coloured by magnitude; below, the
-    latter from the top. Weak is dark blue, strong is yellow. Each column has its own scale,
-    because magnitudes shrink as n grows.
+    The layout of the paper's Figure 1: above, a tilted view with one surface in grey and the other
+    one coloured by magnitude; below, the latter from the top. Weak is dark blue, strong is yellow.
+    Each column has its own scale, because magnitudes shrink as n grows.
 
     Parameters
     ----------
-    optimal, algorithmic : sequence of arrays
+    grey, coloured : sequence of arrays
         Shape (H, W), at least 2 x 2, magnitudes; one of each for every title.
     titles : sequence of str
         One for each column, such as ``"n = 64"``.
     label : str
         What the magnitude is, with its unit.
+    names : (str, str)
+        What the grey and the coloured surface are.
 
     Returns
     -------
@@ -133,15 +135,15 @@ def surfaces(
     >>> y = np.linspace(0, 1, 5)[:, None] * np.ones(5)
     >>> fig = surfaces([0 * y], [y], ["n = 4"], label="magnitude")
     >>> fig.ppp_alt.partition("Means. ")[2][:71]
-    'n = 4: algorithmic padding 0.5 (border 0.5, interior 0.5, highest 1), o'
+    'n = 4: pattern 0.5 (border 0.5, interior 0.5, highest 1), noise floor 0'
     """
     n = len(titles)
-    if not n == len(optimal) == len(algorithmic) > 0:
+    if not n == len(grey) == len(coloured) > 0:
         raise PPPError(
-            f"{len(optimal)} optimal and {len(algorithmic)} algorithmic surfaces, {n} titles; "
+            f"{len(grey)} grey and {len(coloured)} coloured surfaces, {n} titles; "
             "expected as many of each, and at least one"
         )
-    pairs = [[np.asarray(a, dtype=float) for a in pair] for pair in zip(optimal, algorithmic)]
+    pairs = [[np.asarray(a, dtype=float) for a in pair] for pair in zip(grey, coloured)]
     for title, (o, a) in zip(titles, pairs):
         check_pair(title, o, a)
     # Laid out by hand, in inches: constrained layout leaves 3-D axes far apart.
@@ -169,12 +171,12 @@ def surfaces(
         _small_ticks(fig.colorbar(image, cax=place, orientation="horizontal"))
         border, inside = border_and_inside(a)
         words.append(
-            f"{title}: algorithmic padding {number(mean)} (border {number(border)}, "
+            f"{title}: {names[1]} {number(mean)} (border {number(border)}, "
             f"interior {'none' if np.isnan(inside) else number(inside)}, highest {number(high)}), "
-            f"optimal padding {number(grey_mean)} (highest {number(grey_high)})"
+            f"{names[0]} {number(grey_mean)} (highest {number(grey_high)})"
         )
     fig.text(right / 2, 0.12 / height, label, ha="center", va="bottom")
-    grey_key = Patch(color="#9A9A9A", label="optimal padding")
+    grey_key = Patch(color="#9A9A9A", label=names[0])
     fig.legend(handles=[grey_key], loc="upper left", borderaxespad=0.2, handlelength=1)
     title = f"Surfaces over the feature map of the {label}, {counted(n, 'column')}, "
     return described(fig, title + "tilted above and from the top below. Means", words)
@@ -372,17 +374,17 @@ def _small_ticks(bar) -> None:
     bar.ax.locator_params(nbins=3)
 
 
-def _two_surfaces(ax: Axes, optimal: np.ndarray, algorithmic: np.ndarray, norm: Normalize) -> None:
+def _two_surfaces(ax: Axes, grey: np.ndarray, coloured: np.ndarray, norm: Normalize) -> None:
     """Draw both surfaces as one collection, so that each cell hides what lies behind it."""
-    height, width = algorithmic.shape
+    height, width = coloured.shape
     y, x = np.mgrid[0:height, 0:width]
     quads, faces = [], []
-    for z in (optimal, algorithmic):
+    for z in (grey, coloured):
         corners = np.stack([x, y, z], axis=-1).astype(float)
         around = corners[:-1, :-1], corners[:-1, 1:], corners[1:, 1:], corners[1:, :-1]
         quads.append(np.stack(around, axis=2).reshape(-1, 4, 3))
         shade = style.SCALE(norm(quads[-1][..., 2].mean(axis=1)))
-        faces.append(np.full_like(shade, 154 / 255) if z is optimal else shade)
+        faces.append(np.full_like(shade, 154 / 255) if z is grey else shade)
     faces[0][:, 3] = 1
     cells = Poly3DCollection(np.concatenate(quads), facecolors=np.concatenate(faces))
     cells.set(edgecolor=(1, 1, 1, 0.25), linewidth=0.3)

@@ -15,8 +15,12 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from ppp.errors import PPPError
+from studies.figures.dark import darken
 from studies.figures.style import styled
 from studies.storage import tables
+
+_MOST_ALT = 300  # characters; a screen reader cannot be hurried
+_MORE = " ... More below."
 
 
 def save(fig: Figure, path: str | os.PathLike[str]) -> Path:
@@ -58,8 +62,10 @@ def as_html(
 ) -> str:
     """Return a figure as an HTML `<figure>` that needs no other file.
 
-    The PNG has two pixels for each CSS pixel, on a white card; alt text, caption and footer are
-    escaped.
+    The PNG has two pixels for each CSS pixel, on a white card. Another one, of the class
+    `ppp-dark`, is for dark pages; it is hidden unless a style sheet shows it. Where the alt text is
+    too long to be listened to, it is cut and stands whole in the footer. Alt text, caption and
+    footer are escaped.
 
     Parameters
     ----------
@@ -89,20 +95,16 @@ def as_html(
     >>> "<figcaption>Padding &lt; picture</figcaption>" in page, "<b>seed</b>: 0" in page
     (True, True)
     """
-    data = _png(fig)
-    css_width = int.from_bytes(data[16:20], "big") // 2  # from the PNG's header
-    picture = (
-        f'<img src="data:image/png;base64,{base64.b64encode(data).decode()}" '
-        f'alt="{escape(_alt(fig))}" width="{css_width}" '
-        'style="max-width:100%;height:auto;background:#fff;border-radius:4px">'
-    )
+    picture = _picture(fig) + _picture(fig, dark=True)
     parts = [
         '<figure class="ppp-figure" style="margin:1.5em 0">',
         f'<div class="ppp-still">{picture}</div>{live}' if live else picture,
         f"<figcaption>{escape(caption)}</figcaption>",
     ]
-    if footer:
-        items = "".join(f"<li><b>{escape(str(k))}</b>: {_value(v)}</li>" for k, v in footer.items())
+    facts = {"in words": _words(fig)} if _words(fig) != _alt(fig) else {}
+    facts |= footer or {}
+    if facts:
+        items = "".join(f"<li><b>{escape(str(k))}</b>: {_value(v)}</li>" for k, v in facts.items())
         parts.append(
             f"<details><summary>How this figure was made</summary><ul>{items}</ul></details>"
         )
@@ -136,9 +138,23 @@ def _value(value: object) -> str:
     return escape(str(value))
 
 
+def _picture(fig: Figure, dark: bool = False) -> str:
+    data = _png(fig, dark)
+    css_width = int.from_bytes(data[16:20], "big") // 2  # from the PNG's header
+    look = "display:none" if dark else "background:#fff;border-radius:4px"
+    return (
+        f'<img class="{"ppp-dark" if dark else "ppp-light"}" '
+        f'src="data:image/png;base64,{base64.b64encode(data).decode()}" '
+        f'alt="{escape(_alt(fig))}" width="{css_width}" '
+        f'style="max-width:100%;height:auto;{look}">'
+    )
+
+
 @styled
-def _png(fig: Figure) -> bytes:
+def _png(fig: Figure, dark: bool = False) -> bytes:
     fig = pickle.loads(pickle.dumps(fig))  # drawing fixes the layout; the figure stays as it is
+    if dark:
+        darken(fig)
     if isinstance(fig.get_layout_engine(), ConstrainedLayoutEngine):
         # Constrained layout moves things a little at every draw; one layout, then equal bytes.
         fig.set_dpi(matplotlib.rcParams["savefig.dpi"])
@@ -146,15 +162,27 @@ def _png(fig: Figure) -> bytes:
         fig.set_layout_engine("none")
     buffer = io.BytesIO()
     # Software would hold matplotlib's version, and make equal figures differ.
-    fig.savefig(buffer, format="png", metadata={"Software": None, "Description": _alt(fig)})
+    about = {"Software": None, "Description": _words(fig)}
+    fig.savefig(buffer, format="png", metadata=about, transparent=dark or None)
     return buffer.getvalue()
 
 
-def _alt(fig: Figure) -> str:
-    alt = getattr(fig, "ppp_alt", "")
-    if not alt:
+def _words(fig: Figure) -> str:
+    """Return all that is said of a figure."""
+    words = getattr(fig, "ppp_alt", "")
+    if not words:
         raise PPPError(
             "the figure has no alt text; make it with a function of studies.figures, or "
             "set fig.ppp_alt"
         )
-    return alt
+    return words
+
+
+def _alt(fig: Figure) -> str:
+    """Return the words of a figure, or what fits of them, in whole parts."""
+    words = _words(fig)
+    if len(words) <= _MOST_ALT:
+        return words
+    start = words[: _MOST_ALT - len(_MORE)]
+    end = max(start.rfind("; "), start.rfind(". "))
+    return (start[:end] if end > 0 else start) + _MORE

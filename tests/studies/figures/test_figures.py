@@ -1,6 +1,8 @@
 """Figures: what they draw, what their alt text says, how they are shown and saved."""
 
 import base64
+import html as html_module
+import io
 import os
 import re
 import subprocess
@@ -20,6 +22,7 @@ from skimage.color import deltaE_ciede2000, rgb2lab
 
 from ppp.errors import PPPError
 from studies import figures
+from studies.figures import dark, page
 
 
 @pytest.mark.parametrize("module", ["evidence.grades", "figures.turntable", "sweeps.tables"])
@@ -160,11 +163,12 @@ def seen(rgb, matrix):
 
 
 @pytest.mark.parametrize("vision", VISION)
-def test_palette_is_safe_for_the_colour_blind(vision):
-    rgb = np.array([matplotlib.colors.to_rgb(c) for c in figures.PALETTE])
-    lab = seen(rgb, VISION[vision])
-    distances = [deltaE_ciede2000(a, b) for a, b in combinations(lab, 2)]
-    assert len(rgb) == 8 and min(distances) >= 10
+def test_palettes_are_safe_for_the_colour_blind(vision):
+    for palette in (figures.PALETTE, dark.DARK):
+        rgb = np.array([matplotlib.colors.to_rgb(c) for c in palette])
+        lab = seen(rgb, VISION[vision])
+        distances = [deltaE_ciede2000(a, b) for a, b in combinations(lab, 2)]
+        assert len(rgb) == 8 and min(distances) >= 10
     pair = seen(
         np.array([matplotlib.colors.to_rgb(c) for c in (figures.CLEAN, figures.TOUCHED)]),
         VISION[vision],
@@ -172,11 +176,75 @@ def test_palette_is_safe_for_the_colour_blind(vision):
     assert deltaE_ciede2000(*pair) >= 35
 
 
-def test_palette_stands_out_from_white():
-    rgb = np.array([matplotlib.colors.to_rgb(c) for c in figures.PALETTE])
-    luminance = linear(rgb) @ [0.2126, 0.7152, 0.0722]
-    assert (1.05 / (luminance + 0.05)).min() >= 2
+def luminance(colours):
+    return linear(np.array([matplotlib.colors.to_rgb(c) for c in colours])) @ [
+        0.2126,
+        0.7152,
+        0.0722,
+    ]
+
+
+def test_palettes_stand_out_from_the_page():
+    assert (1.05 / (luminance(figures.PALETTE) + 0.05)).min() >= 2
+    assert ((luminance(dark.DARK) + 0.05) / (luminance([dark.PAGE]) + 0.05)).min() >= 4
     assert len(set(figures.MARKERS)) == len(figures.MARKERS) > len(figures.PALETTE)
+
+
+# ---------------------------------------------------------------- dark pages
+
+
+def test_on_a_dark_page_every_figure_can_be_read_and_is_the_same_otherwise(long, runs):
+    """What was dark on white is light now; a figure has no card, and its maps are as they were."""
+    for name, fig in every_figure(long, runs).items():
+        white, black = (
+            np.asarray(Image.open(io.BytesIO(page._png(fig, kind)))) / 255 for kind in (False, True)
+        )
+        assert white.shape == black.shape, name
+        assert (white[..., 3] == 1).all() and (black[0, 0, 3], black[-1, -1, 3]) == (0, 0), name
+        around = np.array(matplotlib.colors.to_rgb(dark.PAGE))
+        shown = black[..., :3] * black[..., 3:] + around * (1 - black[..., 3:])
+        level = {"white": white[..., :3].mean(2), "dark": shown.mean(2)}
+        text = level["white"] < 0.1
+        if name not in ("gallery", "heatmap", "growth_maps", "surfaces"):  # with dark colours
+            assert np.median(level["dark"][text]) > 0.6, name
+    fig = figures.curves(long, "n", "snr", "padding")
+    figures.as_html(fig, "caption")
+    assert fig.axes[0].lines[0].get_color() == figures.PALETTE[0], "the figure keeps its colours"
+
+
+def test_text_on_a_map_keeps_its_colour(long):
+    wide = long.pivot(index="padding", columns="n", values="snr")
+    before = [text.get_color() for text in figures.heatmap(wide, label="SNR").axes[0].texts]
+    fig = dark.darken(figures.heatmap(wide, label="SNR"))
+    assert [text.get_color() for text in fig.axes[0].texts] == before and before
+    assert luminance([fig.axes[0].xaxis.label.get_color()]) > 0.5
+    assert luminance([tick.get_color() for tick in fig.axes[0].get_xticklabels()]).min() > 0.5
+
+
+def test_a_map_of_kinds_keeps_the_colours_of_its_legend():
+    touched = np.eye(4, dtype=bool)
+    fig = dark.darken(figures.influence_maps({"a": touched}, {"a": 0.75}))
+    shown = {matplotlib.colors.to_hex(c) for c in fig.axes[0].images[0].cmap.colors}
+    keys = {matplotlib.colors.to_hex(p.get_facecolor()) for p in fig.legends[0].get_patches()}
+    assert shown == keys == {dark.DARK[0], dark.DARK[1]}
+
+
+def test_a_long_alt_text_is_cut_between_parts_and_whole_in_the_footer(runs):
+    fig = figures.bands(runs, "step", "mae", "padding", unit="seed", col="layer")
+    assert len(fig.ppp_alt) > 300
+    html = figures.as_html(fig, "caption")
+    alts = re.findall(r'alt="([^"]*)"', html)
+    assert len(alts) == 2 and alts[0] == alts[1] and 100 < len(alts[0]) <= 300
+    start, _, more = alts[0].partition(" ... ")
+    assert (
+        more == "More below." and fig.ppp_alt[len(start)] in ";." and fig.ppp_alt.startswith(start)
+    )
+    assert fig.ppp_alt in html_module.unescape(html.partition("<details>")[2])
+    fig.ppp_alt = "word " * 200
+    assert len(re.findall(r'alt="([^"]*)"', figures.as_html(fig, "c"))[0]) <= 300
+    fig.ppp_alt = "Short."
+    html = figures.as_html(fig, "c")
+    assert 'alt="Short."' in html and "<details>" not in html
 
 
 # ---------------------------------------------------------------- gallery
@@ -229,8 +297,8 @@ def test_surfaces_draw_both_and_say_their_numbers(tmp_path):
     optimal = [np.full((6, 5), 0.5), np.full((6, 5), 6.0)]
     fig = figures.surfaces(optimal, [strong, strong / 2], ["n = 1", "n = 99"], label="PPP")
     mean = f"{strong.mean():.3g}"
-    assert f"n = 1: algorithmic padding {mean} (border 4, interior 0.25, highest 4)" in fig.ppp_alt
-    assert "optimal padding 0.5 (highest 0.5); n = 99:" in fig.ppp_alt
+    assert f"n = 1: pattern {mean} (border 4, interior 0.25, highest 4)" in fig.ppp_alt
+    assert "noise floor 0.5 (highest 0.5); n = 99:" in fig.ppp_alt
     tilted = [ax for ax in fig.axes if ax.name == "3d"]
     flat = [ax for ax in fig.axes if ax.images]
     assert [ax.get_title() for ax in tilted] == ["n = 1", "n = 99"]
@@ -794,9 +862,12 @@ def test_html_has_picture_alt_caption_and_footer():
     footer = {"seed": 0, "sizes": [1, 2], "versions": {"torch": "<2>"}, "note": "<script>"}
     page = Tags(figures.as_html(fig, "a < b & <i>c</i>", footer))
     names = [tag for tag, _ in page.tags]
-    assert names[:5] == ["figure", "img", "figcaption", "details", "summary"]
+    assert names[:6] == ["figure", "img", "img", "figcaption", "details", "summary"]
+    light, for_dark = (dict(attrs) for tag, attrs in page.tags if tag == "img")
+    assert for_dark["class"] == "ppp-dark" and "display:none" in for_dark["style"]
+    assert light["class"] == "ppp-light" and for_dark["width"] == light["width"]
     assert not {"i", "script"} & set(names) and names.count("b") == len(footer)
-    image = dict(page.tags)["img"]
+    image = light
     assert image["alt"] == fig.ppp_alt and '<b>"x"</b>: 4 x 4' in image["alt"]
     kind, data = image["src"].split(",")
     assert kind == "data:image/png;base64"
