@@ -290,10 +290,7 @@ def folder_photographs(path: str | os.PathLike[str], *, min_size: int = 0) -> Ph
     folder = datasets.located(path)
     shown = repr(str(folder))
     try:
-        with os.scandir(folder) as entries:
-            names = sorted(
-                e.name for e in entries if not e.name.startswith(".") and e.name != datasets.SUMS
-            )
+        names = datasets.visible(folder)
     except FileNotFoundError:
         raise PictureError(
             f"no folder {shown}; expected a folder of photographs: check the spelling"
