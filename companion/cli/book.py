@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 PROFILE = click.option("--profile", default="standard", help="how much is computed")
 CHANGES = changes(
-    "a variant: change a parameter in every chapter that has it; padding stands for scheme and "
-    "schemes"
+    "a variant: change a parameter, also NAME=VALUE, in every chapter that has it; padding stands "
+    "for scheme and schemes"
 )
 TEXT = click.option(
     "--variant", default="", metavar="TEXT", help="the same, as one text: 'NAME=VALUE ...'"
