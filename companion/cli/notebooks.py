@@ -33,6 +33,8 @@ def run(notebook, changes, profile, output, force) -> None:
         raise ParameterError("parameter results is set by the output folder; give --output")
     given = profiled | notebooks.merge(values, asked, text=True)
     settings = {name: value for name, value in (values | given).items() if name != "results"}
+    changed = {name: value for name, value in settings.items() if value != values[name]}
+    notebooks.check(source, settings, changed)
     output = output or Path("runs", f"{source.stem}-{notebooks.digest(settings)}")
     results = output / "results"
     try:
