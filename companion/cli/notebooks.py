@@ -41,6 +41,7 @@ def run(notebook, changes, profile, output, force) -> None:
         with outputs.made(output, "ppp run", force=force) as folder:
             target = folder / source.name
             notebooks.execute(source, target, given, folder / "results", results)
+            notebooks.explain(target, folder / "results", source.stem)
             notebooks.render(target, target.with_suffix(".html"))
     except notebooks.NotebookFailed as error:
         where = _keep(output.with_name(f"{output.name}.failed"), source.name, error.content)

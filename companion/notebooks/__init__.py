@@ -5,6 +5,7 @@ from companion.notebooks.execution import (
     KERNEL as KERNEL,
     NotebookFailed as NotebookFailed,
     execute as execute,
+    explain as explain,
     render as render,
     seconds as seconds,
 )

@@ -450,7 +450,7 @@ def name_of_one(
     for wanted in (name,) if name else ("coffee", *fits):
         if wanted in fits:
             return wanted
-    which = f"photograph {name!r} is {sizes[name][0]} x {sizes[name][1]} px" if name else "none fits"
+    which = "{!r} is {} x {} px".format(name, *sizes[name]) if name else "none fits"
     raise PictureError(
         f"{which}; expected at least {height} x {width} px: take a smaller window or amount, or "
         "another photograph"
