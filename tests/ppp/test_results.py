@@ -182,7 +182,7 @@ def test_the_public_names_are_those_of_the_table_and_of_the_checker():
 
 
 def test_results_are_handed_on_as_csv_and_as_one_page(measured, tmp_path):
-    table = pd.read_csv(measured.to_csv(tmp_path / "ppp.csv"))
+    table = pd.read_csv(measured.to_csv(tmp_path / "ppp.csv"), dtype={"layer": str})
     pd.testing.assert_frame_equal(table, measured.table(), check_dtype=False)
     page = measured.to_html(tmp_path / "ppp.html").read_text(encoding="utf-8")
     assert page.count("<img ") == len(measured) and "http" not in page
