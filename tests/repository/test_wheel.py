@@ -74,6 +74,7 @@ def test_the_command_names_the_readme_where_there_is_no_checkout(unpacked, tmp_p
     done = alone(unpacked, "-m", "ppp", "params", cwd=tmp_path, packages=packages)
     assert done.returncode == 2 and done.stdout == "" and done.stderr.startswith("ppp: ")
     assert done.stderr.count("\n") == 1 and "README" in done.stderr
+    assert "git clone " in done.stderr and "make book" in done.stderr
 
 
 # What no user of the library sees need not be read: the compiler of torch takes ten seconds.
