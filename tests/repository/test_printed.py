@@ -211,6 +211,8 @@ PYTHON = {
 def test_a_block_of_python_runs(name, world, tmp_path):
     for path in world.iterdir():
         (shutil.copytree if path.is_dir() else shutil.copy)(path, tmp_path / path.name)
+    for package in re.findall(r"^import (timm)$", PYTHON[name].text, re.M):
+        pytest.importorskip(package, reason=f"{package} is optional; run: pip install {package}")
     text = PYTHON[name].text.replace("/my/photographs", "my-photographs")
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
