@@ -5,6 +5,7 @@ import re
 import tomllib
 
 import nbformat
+import pandas as pd
 import pytest
 import yaml
 
@@ -130,6 +131,16 @@ def test_every_folder_of_the_studies_is_explained():
     page = ROOT / "studies" / "README.md"
     linked = {(page.parent / target).resolve() for _, target in LINK.findall(page.read_text())}
     assert {init.parent for init in page.parent.glob("*/__init__.py")} <= linked
+
+
+def test_the_readme_s_surprise_is_what_the_shipped_tables_say():
+    table = pd.read_csv(ROOT / "data" / "bhv" / "accuracy.csv.gz")
+    moved = table[(table["variant"] == "F-zero") & (table["shift"] == 16)]
+    published = moved[(moved["split"] == "leaked") & (moved["epochs"] == 50) & ~moved["shuffled"]]
+    means = (100 * published.groupby("condition")["accuracy"].mean()).round(1)
+    words = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert f"in {means['published']} % of its images" in words
+    assert f"the black one it is {means['canvas-1']} %" in words
 
 
 # ---- the book

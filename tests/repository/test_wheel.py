@@ -58,8 +58,8 @@ def test_the_wheel_holds_the_library_alone(unpacked):
     assert {path.name for path in (unpacked / "ppp").iterdir()} == ours and "py.typed" in ours
 
 
-def test_the_example_of_the_readme_runs_from_the_wheel(unpacked, tmp_path):
-    _, _, rest = (ROOT / "README.md").read_text(encoding="utf-8").partition("```python\n")
+def test_the_library_s_example_runs_from_the_wheel(unpacked, tmp_path):
+    _, _, rest = (ROOT / "book" / "library.md").read_text(encoding="utf-8").partition("```python\n")
     example = rest.partition("```")[0]
     assert "torchvision" in example and "studies" not in example
     show = "import ppp as p; print(p.__file__, p.__version__)"
