@@ -142,7 +142,7 @@ import torch.distributed as dist
 from ppp.monitoring import PPPMetric
 
 rank = int(sys.argv[1])
-dist.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=rank, world_size=2)
+dist.init_process_group("gloo", init_method=sys.argv[2], rank=rank, world_size=2)
 generator = torch.Generator().manual_seed(0)
 optimal = torch.randn(12, 3, 5, 4, generator=generator)
 algorithmic = optimal + torch.rand(12, 3, 5, 4, generator=generator)
@@ -161,7 +161,7 @@ def test_two_processes_are_merged(tmp_path):
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, [Path.cwd(), *sys.path]))}
     both = [
         subprocess.Popen(
-            [sys.executable, "-c", TWO, str(rank), str(tmp_path / "meeting")],
+            [sys.executable, "-c", TWO, str(rank), (tmp_path / "meeting").as_uri()],
             stdout=subprocess.PIPE, text=True, env=environment,
         )
         for rank in (0, 1)

@@ -154,6 +154,22 @@ def test_table_of_contents_lists_pages_that_exist():
         assert source.exists() or source.with_suffix(".md").exists(), page
 
 
+PAGES = sorted((ROOT / "book").glob("*.md"))
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda page: page.stem)
+def test_a_link_leads_to_a_page_that_exists(page):
+    for _, target in re.findall(r"\[([^]]*)\]\((?!https?:|#)([^)#\s]+)[^)]*\)", page.read_text()):
+        folders = [page.parent, ROOT] if page.parent.name == "book" else [page.parent]
+        ends = ("", ".md", ".ipynb")
+        assert any((folder / (target + end)).exists() for folder in folders for end in ends), target
+
+
+def test_every_page_is_in_the_book():
+    text = (ROOT / "book" / "_toc.yml").read_text(encoding="utf-8")
+    assert [page.stem for page in PAGES if not re.search(rf": {page.stem}$", text, re.M)] == []
+
+
 def test_every_notebook_is_in_the_book():
     assert set(plan.stems(ROOT / "book" / "_toc.yml")) == {path.stem for path in NOTEBOOKS}
 
