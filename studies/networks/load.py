@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from ppp.errors import LayerError, PPPError, WeightsError, unknown
@@ -341,11 +341,19 @@ def torchvision_model(name: str, seed: int = 0) -> nn.Module:
     options = {"init_weights": not meta} if name in _INCEPTIONS else {}
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        return torchvision.models.get_model(name, weights=None, **options)
+        return _models().get_model(name, weights=None, **options)
+
+
+def _models() -> ModuleType:
+    """Return torchvision's networks, which take seconds to import: small ones do without."""
+    import torchvision
+
+    return torchvision.models
 
 
 def _check_known(name: str) -> None:
-    catalogue = torchvision.models.list_models(module=torchvision.models)
+    models = _models()
+    catalogue = models.list_models(module=models)
     if name not in catalogue:
         known = [*(f"plane-{family}" for family in FAMILIES), *pretrained.pretrained_networks()]
         known += catalogue
@@ -354,7 +362,7 @@ def _check_known(name: str) -> None:
 
 def _choices(name: str, weights: str) -> tuple[dict, str]:
     """Return torchvision's weights of a network by name, and the name that `weights` means."""
-    listed = torchvision.models.get_model_weights(name)
+    listed = _models().get_model_weights(name)
     meant = {"initial": "random", "trained": listed.DEFAULT.name}
     return {entry.name: entry for entry in listed}, meant.get(weights, weights)
 
@@ -394,7 +402,8 @@ def fetch_weights(name: str, weights: str) -> Path | None:
     >>> fetch_weights("resnet18", "random") is None
     True
     """
-    if name not in torchvision.models.list_models(module=torchvision.models):
+    models = _models()
+    if name not in models.list_models(module=models):
         return None
     choices, weights = _choices(name, weights)
     return fetch(choices[weights]) if weights in choices else None
