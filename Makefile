@@ -1,4 +1,4 @@
-# make book [PROFILE=quick|standard|paper] [VARIANT="padding=reflect n=64"], make serve,
+# make book [PROFILE=quick|standard|paper] [VARIANT="padding=reflect n=64"], make serve, make lab,
 # make test, make test-fast, make test-nightly, make lint, make pdf, make course, make release, make clean
 PYTHON ?= python3
 PROFILE ?= standard
@@ -12,7 +12,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export PROFILE
 export VARIANT
 
-.PHONY: book serve test test-fast test-nightly lint pdf course release clean
+.PHONY: book serve lab test test-fast test-nightly lint pdf course release clean
 .DEFAULT_GOAL := book
 
 book: $(INSTALLED)
@@ -22,6 +22,12 @@ serve: $(INSTALLED)
 	@test -f "build/$$PROFILE/html/index.html" || { \
 	  echo "No pages yet: run 'make book PROFILE=$$PROFILE' first." >&2; exit 2; }
 	$(BIN)/python -m http.server --bind 127.0.0.1 --directory "build/$$PROFILE/html" 8000
+
+# The kernel of a notebook is this environment's, whatever goes by its name in the user's folder.
+lab: $(INSTALLED)
+	@test -x $(BIN)/jupyter-lab || { echo "Installing JupyterLab into $(VENV), once." && \
+	  $(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e ".[lab]"; }
+	JUPYTER_PREFER_ENV_PATH=1 $(BIN)/jupyter-lab notebooks/padding-schemes.ipynb
 
 # Two workers with one thread each: threads of the one would only wait for those of the other.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder

@@ -6,7 +6,8 @@
 nothing unlisted pads), :mod:`ppp.windows` and :mod:`ppp.measurement` (one pass over
 windows), :mod:`ppp.results`, :mod:`ppp.metrics`,
 :mod:`ppp.statistics` (is there a pattern, how sure are we), :mod:`ppp.matched_filter`,
-:mod:`ppp.attribution` (which padding makes it), :mod:`ppp.correction` (taking it away).
+:mod:`ppp.attribution` (which padding makes it), :mod:`ppp.correction` (taking it away),
+:mod:`ppp.monitoring` (while a network is trained).
 """
 
 import importlib
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from ppp.matched_filter import Visibility, visibility
     from ppp.measurement import measure
     from ppp.metrics import mae_ppp, snr_ppp
+    from ppp.monitoring import Monitor, PPPMetric, lightning_callback
     from ppp.padding import SCHEMES, Scheme, pad
     from ppp.results import LayerResult, Measurement, NullTest
     from ppp.statistics import Estimate
@@ -46,13 +48,15 @@ _MODULES = {
     "Visibility": "matched_filter", "visibility": "matched_filter",
     "Attribution": "attribution", "attribute": "attribution",
     "corrected": "correction", "corrected_in_order": "correction",
+    "Monitor": "monitoring", "PPPMetric": "monitoring", "lightning_callback": "monitoring",
 }  # fmt: skip
 __all__ = [
     "SCHEMES", "Attribution", "Audit", "Completeness", "Coverage", "Estimate", "LayerCoverage",
-    "LayerResult", "Measurement", "NullTest", "Optimal", "PPPError", "PaddingSite", "Picture",
-    "Scheme", "Visibility", "Windows", "__version__", "attribute", "audit", "corrected",
-    "corrected_in_order", "coverage", "cut_windows", "extract", "mae_ppp", "measure", "optimal",
-    "pad", "size_needed", "snr_ppp", "visibility", "with_padding",
+    "LayerResult", "Measurement", "Monitor", "NullTest", "Optimal", "PPPError", "PPPMetric",
+    "PaddingSite", "Picture", "Scheme", "Visibility", "Windows", "__version__", "attribute",
+    "audit", "corrected", "corrected_in_order", "coverage", "cut_windows", "extract",
+    "lightning_callback", "mae_ppp", "measure", "optimal", "pad", "size_needed", "snr_ppp",
+    "visibility", "with_padding",
 ]  # fmt: skip
 
 

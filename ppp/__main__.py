@@ -12,12 +12,24 @@ def run() -> int:
         if error.name not in ("companion", "companion.__main__"):
             raise
         print(
-            "ppp: the command comes with the checkout, not with the library: clone the repository "
-            "and run 'make book', or pip install -e \".[book]\"; see its README",
+            "ppp: the command, chapters and shipped networks come with the checkout, not with the "
+            f"library: git clone {_address()} ppp-companion && cd ppp-companion && make book; "
+            "see its README",
             file=sys.stderr,
         )
         return 2
     return main.run()
+
+
+def _address() -> str:
+    """Return the address of the repository, where the library's metadata tells it."""
+    metadata = importlib.import_module("importlib.metadata")
+    try:
+        urls = metadata.metadata("ppp-companion").get_all("Project-URL") or []
+    except metadata.PackageNotFoundError:
+        urls = []
+    addresses = dict(url.split(", ", 1) for url in urls)
+    return addresses.get("Repository", "ADDRESS")
 
 
 if __name__ == "__main__":

@@ -179,6 +179,17 @@ class Measurement(dict[tuple[str, str], LayerResult]):
     def _repr_html_(self) -> str:
         return display.table(repr(self), [result._row() for result in self.values()])
 
+    def to_csv(self, path: str | Path) -> Path:
+        """Write the table as CSV: a row for each scheme and layer, a column for each number."""
+        self.table().to_csv(path, index=False)
+        return Path(path)
+
+    def to_html(self, path: str | Path) -> Path:
+        """Write a page, one file, with the pattern of each scheme and layer as a picture."""
+        page = f'<!doctype html><meta charset="utf-8"><title>PPP</title>{self._repr_html_()}\n'
+        Path(path).write_text(page, encoding="utf-8")
+        return Path(path)
+
     def save(self, path: str | Path) -> Path:
         """Write the whole measurement into one file, or nothing.
 

@@ -82,6 +82,7 @@ class Folder(Kind):
 
     default: str = ""
     exists: bool = True
+    filled: bool = False
 
     def describe(self) -> str:
         return "a folder" + (f', or "" for {self.default}' if self.default else "")
@@ -92,6 +93,8 @@ class Folder(Kind):
         documents.as_path(value, "folder")
         if value and self.exists and not datasets.located(value).is_dir():
             raise ValueError("no such folder; expected " + self.describe())
+        if value and self.filled and not datasets.visible(value):
+            raise ValueError("the folder is empty; put photographs (PNG, JPEG, ...) in it")
         return value
 
 
@@ -195,6 +198,22 @@ class Canvas(Kind):
 
 
 @dataclass(frozen=True)
+class FileName(Kind):
+    """The name of a file, whatever it is; with `default`, "" stands for that."""
+
+    default: str = ""
+
+    def describe(self) -> str:
+        return "a file's name" + (f', or "" for {self.default}' if self.default else "")
+
+    def check(self, value: Any) -> str:
+        named = isinstance(value, str) and (value or self.default)
+        if not named or value in (".", "..") or re.search(r"[/\0]", value):
+            raise ValueError(f"expected {self.describe()}")
+        return value
+
+
+@dataclass(frozen=True)
 class ListOf(Kind):
     """A list of distinct values of one kind."""
 
@@ -211,7 +230,10 @@ class ListOf(Kind):
         return self._each(value, self.kind.check)
 
     def parse(self, value: Any) -> list[Any]:
-        """Also take ``a``, ``a,b`` and ``[a, b]``, each value as it stands or in quotes."""
+        """Also take a tuple, ``a``, ``a,b``, ``[a, b]`` and ``(a, b)``, each value as it stands or
+        in quotes."""
+        if isinstance(value, tuple):
+            value = list(value)
         if isinstance(value, str):
             value = [_unquoted(part.strip()) for part in _parts(value.strip())]
         return self._each(value, self.kind.parse)
@@ -228,7 +250,7 @@ class ListOf(Kind):
 
 
 def _parts(text: str) -> list[str]:
-    if text.startswith("[") and text.endswith("]"):
+    if text[:1] + text[-1:] in ("[]", "()"):
         text = text[1:-1].strip().removesuffix(",")
     return text.split(",") if text else []
 
@@ -246,7 +268,11 @@ class Parameter:
     meaning: str
 
 
-_NAME = Text(r"[A-Za-z][\w.+-]*", "a name")
+_NETWORK = Text(
+    r"[A-Za-z][\w.+-]*",
+    "a network's name: plane-resnet, plane-vgg, plane-resnet-reflect, ..., efficientnet-lite0, "
+    "hed-vgg16, or of torchvision, such as resnet18",
+)
 _WEIGHTS = Text(r"\S(.*\S)?", "a name of weights, or a file")
 _LAYER = Text(r"[A-Za-z_][\w.]*", "a layer's name, such as layer3")
 _SEED = Integer(0, 2**32 - 1)
@@ -254,14 +280,17 @@ _SEED = Integer(0, 2**32 - 1)
 PARAMETERS: dict[str, Parameter] = {
     "profile": Parameter(Choice(PROFILES, "profile"), "how much is computed"),
     "photos": Parameter(
-        Folder("the photographs shipped with scikit-image"),
+        Folder("the photographs shipped with scikit-image", filled=True),
         "folder of the photographs, or a fetched set: debian, urban100-large",
     ),
-    "photograph": Parameter(_NAME, "name of the one photograph that is shown"),
-    "network": Parameter(_NAME, "the network"),
-    "networks": Parameter(ListOf(_NAME), "the networks that are compared"),
+    "photograph": Parameter(
+        FileName("coffee, or the first one that is large enough"),
+        "name of the one photograph that is shown",
+    ),
+    "network": Parameter(_NETWORK, "the network"),
+    "networks": Parameter(ListOf(_NETWORK), "the networks that are compared"),
     "weights": Parameter(_WEIGHTS, "the networks' weights"),
-    "imagenet_networks": Parameter(ListOf(_NAME), "networks of torchvision"),
+    "imagenet_networks": Parameter(ListOf(_NETWORK), "networks of torchvision"),
     "scheme": Parameter(PaddingScheme(), "the padding scheme"),
     "schemes": Parameter(ListOf(PaddingScheme()), "the padding schemes that are compared"),
     "layer": Parameter(_LAYER, "the layer"),
@@ -365,7 +394,9 @@ def check(**values: Any) -> None:
     A notebook calls it without arguments, straight after its parameters are set: then every
     name of :data:`PARAMETERS` is checked that the caller's module, or notebook, holds as a
     number, text, list, truth value or None. A variable of the same name that holds anything
-    else, such as photographs read by a later cell, is no parameter and is left out.
+    else, such as photographs read by a later cell, is no parameter and is left out. The text of
+    a list, which is what papermill makes of ``-p schemes '["zeros", "randn"]'``, and a tuple of
+    texts or of numbers become that list.
 
     Parameters
     ----------
@@ -391,21 +422,37 @@ def check(**values: Any) -> None:
     >>> check()
     Traceback (most recent call last):
     ppp.errors.ParameterError: parameter epochs = 0: expected an integer >= 1
+    >>> epochs, schemes = 1, '["zeros", "randn"]'
+    >>> check()
+    >>> schemes
+    ['zeros', 'randn']
     """
     if not values:
         namespace = sys._getframe(1).f_globals
         values = {
             name: namespace[name]
             for name in PARAMETERS
-            if name in namespace and isinstance(namespace[name], _PLAIN)
+            if name in namespace and _is_plain(name, namespace[name])
         }
         if not values:
             raise ParameterError("no parameter is set; set them before parameters.check()")
+        written = {name: value for name, value in values.items() if _is_written(name, value)}
+        namespace.update(checked(written, text=True))
+        values = {name: namespace[name] for name in values}
     checked(values)
 
 
-_PLAIN = (type(None), bool, int, float, str, list)
-"""Types that a notebook's parameters have."""
+def _is_written(name: str, value: Any) -> bool:
+    """Say whether a list is given in another form, as text or as a tuple."""
+    return isinstance(PARAMETERS[name].kind, ListOf) and isinstance(value, str | tuple)
+
+
+def _is_plain(name: str, value: Any) -> bool:
+    """Say whether a notebook's parameter is written like that; later cells make other things."""
+    if isinstance(value, tuple):
+        alike = any(all(isinstance(one, kind) for one in value) for kind in (str, int | float))
+        return alike and isinstance(PARAMETERS[name].kind, ListOf)
+    return isinstance(value, type(None) | bool | int | float | str | list)
 
 
 def check_whole(name: str, value: object, least: int, most: float = MOST) -> int:

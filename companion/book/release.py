@@ -16,7 +16,8 @@ import nbformat
 
 from companion import course
 from companion.book.plan import Build, repository
-from companion.notebooks import KERNEL
+from companion.notebooks import KERNEL, prose
+from companion.notebooks.numbers import numbers
 from companion.templates import TEMPLATES
 from ppp import files
 from ppp.errors import PPPError
@@ -39,8 +40,15 @@ def install(repository: str) -> str:
 
 
 def notebook(build: Build, stem: str) -> nbformat.NotebookNode:
-    """Return a chapter as it is released: its first cell installs what it needs."""
+    """Return a chapter as it is released: its first cell installs what it needs, its prose quotes
+    the results of this build, and it can be read without the book."""
     source = nbformat.read(build.notebook(stem), as_version=4)
+    found: dict[str, int | float | str] = {}
+    for chapter in build.stems:
+        found |= numbers(build.results(chapter), chapter)
+    for cell in source.cells:
+        if cell.cell_type == "markdown":
+            cell.source = prose.alone(cell.source, found)
     code = install(repository())
     cell = nbformat.v4.new_code_cell(code, id="install", metadata={"tags": ["install"]})
     first = next(i for i, cell in enumerate(source.cells) if cell.cell_type == "code")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
 
 PROFILE = click.option("--profile", default="standard", help="how much is computed")
 CHANGES = changes(
-    "a variant: change a parameter in every chapter that has it; padding stands for scheme and "
-    "schemes"
+    "a variant: change a parameter, also NAME=VALUE, in every chapter that has it; padding stands "
+    "for scheme and schemes"
 )
 TEXT = click.option(
     "--variant", default="", metavar="TEXT", help="the same, as one text: 'NAME=VALUE ...'"
@@ -142,8 +143,13 @@ def course(output, force, check) -> None:
     sources = paths.ROOT / "exercises"
     outputs.check_free(output, course.COMMAND, force=force)
     if check:
-        sheets = map(course.read, sorted(sources.glob("*.md")))
-        if problems := [line for sheet in sheets for line in course.verify(sheet)]:
+        problems = []
+        for path in sorted(sources.glob("*.md")):
+            sheet = course.read(path)
+            with contextlib.redirect_stdout(None):  # the tables of stubs and solutions
+                problems += course.verify(sheet)
+            print(f"checked   {path.stem}: {count(sheet.exercises, 'exercise')}", flush=True)
+        if problems:
             raise course.CourseError("; ".join(problems))
     written = course.build(sources, output, force=force)
     print(f"{count(written, 'notebook')} in {output}: student and instructor")

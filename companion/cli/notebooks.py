@@ -14,8 +14,8 @@ NOTEBOOK = click.argument("notebook", help="path, name, a part of it, or place: 
 
 @click.command(cls=Command)
 @NOTEBOOK
-@changes("change a parameter; a list is written a,b or [a, b]")
-@click.option("--profile", default="standard", help="start from this profile")
+@changes("change a parameter, also NAME=VALUE; a list is written a,b or [a, b]")
+@click.option("--profile", help="start from this profile; default: standard")
 @output("default: runs/NAME-DIGEST")
 def run(notebook, changes, profile, output, force) -> None:
     """Run a notebook with your parameters."""
@@ -24,18 +24,24 @@ def run(notebook, changes, profile, output, force) -> None:
 
     source = notebooks.find(notebook)
     values = notebooks.defaults(source)
-    profiled = notebooks.profile_values(profile, source, values)
     asked = dict(changes)
+    named = asked.pop("profile", profile) if "profile" in values else profile
+    if profile not in (None, named):
+        raise ParameterError(f"--profile {profile} and -p profile {named}; expected one of them")
+    profiled = notebooks.profile_values(named or "standard", source, values)
     if "results" in asked:
         raise ParameterError("parameter results is set by the output folder; give --output")
     given = profiled | notebooks.merge(values, asked, text=True)
     settings = {name: value for name, value in (values | given).items() if name != "results"}
+    changed = {name: value for name, value in settings.items() if value != values[name]}
+    notebooks.check(source, settings, changed)
     output = output or Path("runs", f"{source.stem}-{notebooks.digest(settings)}")
     results = output / "results"
     try:
         with outputs.made(output, "ppp run", force=force) as folder:
             target = folder / source.name
             notebooks.execute(source, target, given, folder / "results", results)
+            notebooks.explain(target, folder / "results", source.stem)
             notebooks.render(target, target.with_suffix(".html"))
     except notebooks.NotebookFailed as error:
         where = _keep(output.with_name(f"{output.name}.failed"), source.name, error.content)

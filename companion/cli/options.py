@@ -16,6 +16,11 @@ from studies.storage import documents
 class Command(click.Command):
     """A command whose help is shown in full in the list of commands, too."""
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if any("-p" in option.opts for option in self.params):
+            args = _in_pairs(args)
+        return super().parse_args(ctx, args)
+
     def get_short_help_str(self, limit: int = 45) -> str:
         return " ".join((self.help or "").split())
 
@@ -67,8 +72,35 @@ def output(help: str, default: Path | None = None) -> Callable[[Callable], Calla
 
 
 def changes(help: str) -> Callable[[Callable], Callable]:
-    """Add ``-p NAME VALUE``, which may be repeated."""
+    """Add ``-p NAME VALUE`` or ``-p NAME=VALUE``, which may be repeated."""
     return click.option("-p", "changes", nargs=2, multiple=True, metavar="NAME VALUE", help=help)
+
+
+def _in_pairs(words: Sequence[str]) -> list[str]:
+    """Write every ``-p NAME=VALUE`` as ``-p NAME VALUE``.
+
+    Examples
+    --------
+    >>> _in_pairs(["03", "-p", "n=64", "-p", "photos", "a=b", "-pscheme=constant(0.5)"])
+    ['03', '-p', 'n', '64', '-p', 'photos', 'a=b', '-p', 'scheme', 'constant(0.5)']
+    """
+    pairs: list[str] = []
+    rest = iter(words)
+    for word in rest:
+        name = ""
+        if word == "-p":
+            name = next(rest, "")
+        elif word.startswith("-p") and "=" in word:
+            word, name = "-p", word[2:]
+        pairs.append(word)
+        if not name:
+            continue
+        name, given, value = name.partition("=")
+        value = value if given else next(rest, None)
+        if value is None or (not given and value in ("-p", "--profile", "--output")):
+            raise ParameterError(f"-p {name}: expected -p {name} VALUE or -p {name}=VALUE")
+        pairs += [name, value]
+    return pairs
 
 
 def count(things: Sequence[object], name: str) -> str:

@@ -1,9 +1,11 @@
 """Notebooks with parameters: read them, check what is asked of them, run them."""
 
+from companion.notebooks.checks import check as check
 from companion.notebooks.execution import (
     KERNEL as KERNEL,
     NotebookFailed as NotebookFailed,
     execute as execute,
+    explain as explain,
     render as render,
     seconds as seconds,
 )

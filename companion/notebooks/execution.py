@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from companion import processes
-from companion.notebooks import sources
+from companion.notebooks import prose, sources
+from companion.notebooks.numbers import numbers
 from ppp import files
 from ppp.errors import PPPError
 from studies import paths
@@ -179,6 +180,30 @@ def _refusals() -> set[str]:
         names.add(found.__name__)
         classes += found.__subclasses__()
     return names
+
+
+def explain(notebook: Path, results: Path, stem: str) -> None:
+    """Write the prose of an executed chapter as it can be read alone, with its own numbers.
+
+    Links lead to the pages of the published book where it has been built here.
+    """
+    import nbformat
+
+    found = numbers(results, stem)
+    content = nbformat.read(notebook, as_version=4)
+    for cell in content.cells:
+        if cell.cell_type == "markdown":
+            cell.source = prose.alone(cell.source, found, _built)
+    files.write(notebook, nbformat.writes(content).encode())
+
+
+def _built(name: str) -> str:
+    """Return the address of a page of the book that was built in this checkout, or nothing."""
+    html = paths.ROOT / "build" / "standard" / "html"
+    for path in (html / "notebooks" / f"{name}.html", html / f"{name}.html"):
+        if path.is_file():
+            return path.resolve().as_uri()
+    return ""
 
 
 _OFFLINE_PAGE = """{% extends 'lab/index.html.j2' %}

@@ -7,14 +7,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from ppp.errors import LayerError, PPPError, WeightsError, unknown
 from ppp.influence import Coverage, coverage
+from ppp.padding import Scheme
 from ppp.swapping import with_padding
 from studies import paths
 from studies.networks import pretrained
@@ -25,6 +26,8 @@ from studies.storage import documents
 
 SHIPPED = paths.data("networks")
 """Folder of the shipped weights and their ``manifest.json``."""
+
+_PLANE = re.compile(r"plane-(resnet|vgg)(?:-(.+))?")
 
 _INCEPTIONS = ("googlenet", "inception_v3")  # have options of their own
 
@@ -134,11 +137,86 @@ def load_network(
     >>> network.window, network.layers[-1]
     (96, 'layer4')
     """
-    if plane := re.fullmatch(r"plane-(resnet|vgg)(?:-(.+))?", name):
+    if plane := _PLANE.fullmatch(name):
         return _plane_network(name, plane[1], plane[2] or "zeros", str(weights), seed, models)
     if name in pretrained.pretrained_networks():
         return _pretrained_network(name, str(weights), seed)
     return _torchvision_network(name, str(weights), seed)
+
+
+def check(name: str, weights: str, *, seed: int = 0) -> None:
+    """Refuse what :func:`load_network` would, without making the network or fetching weights.
+
+    Parameters
+    ----------
+    name, weights : str
+    seed : int
+        As for :func:`load_network`.
+
+    Raises
+    ------
+    WeightsError
+        An unknown network or unknown weights, a file that is not there.
+
+    Examples
+    --------
+    >>> check("plane-resnet", "trained", seed=4)
+    >>> check("resnet5", "random")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ppp.errors.WeightsError: unknown network 'resnet5'; did you mean 'resnet50'? known: ...
+    """
+    if weights.endswith(SUFFIXES):
+        path = documents.as_path(weights, "weights", WeightsError)
+        if not path.is_file():
+            raise WeightsError(f"weights {weights!r}: no such file; give the path of one")
+        if not name.startswith("plane-") and name not in pretrained.pretrained_networks():
+            _check_known(name)
+        return
+    if name in pretrained.pretrained_networks():
+        record = pretrained.pretrained_networks()[name]
+        known = ("random", "initial", "trained", record["weights"], *record.get("adapted", ()))
+        if weights not in known:
+            raise unknown_weights(name, weights, (*known[3:], "random"))
+        if weights in known[2:4]:
+            pretrained.weights_of(name)
+    elif plane := _PLANE.fullmatch(name):
+        _check_plane(name, plane[1], plane[2] or "zeros", weights, seed)
+    else:
+        _check_known(name)
+        choices, meant = _choices(name, weights)
+        if meant not in ("random", *choices):
+            raise unknown_weights(name, weights, ("random", *choices))
+
+
+def _check_plane(name: str, family: str, padding: str, weights: str, seed: int) -> None:
+    try:
+        if padding not in (OPTIMAL, MIXED):
+            Scheme.parse(padding)
+    except PPPError as error:
+        raise WeightsError(f"network {name!r}: {error}") from None
+    if weights not in ("trained", "initial", "random"):
+        raise unknown_weights(name, weights, ("trained", "initial", "random"))
+    stem, listed = f"plane-{family}-{padding}-seed{seed}", manifest()
+    if weights != "random" and stem not in listed:
+        raise WeightsError(unknown("shipped network", stem, listed))
+
+
+def architecture(name: str) -> nn.Module:
+    """Return a network by its name, for the names of its layers: its weights mean nothing.
+
+    Networks of torchvision have no weights at all: they are on the device "meta".
+
+    Examples
+    --------
+    >>> [name for name, _ in architecture("resnet18").named_children()][4:6]
+    ['layer1', 'layer2']
+    """
+    if plane := _PLANE.fullmatch(name):
+        return FAMILIES[plane[1]]()
+    if name in pretrained.pretrained_networks():
+        return pretrained.make(name)
+    with torch.device("meta"):
+        return torchvision_model(name)
 
 
 def manifest(models: str | Path | None = None) -> dict[str, dict]:
@@ -259,14 +337,23 @@ def torchvision_model(name: str, seed: int = 0) -> nn.Module:
     Linear(in_features=512, out_features=1000, bias=True)
     """
     _check_known(name)
-    options = {"init_weights": True} if name in _INCEPTIONS else {}
+    meta = torch.get_default_device().type == "meta"  # where nothing can be drawn
+    options = {"init_weights": not meta} if name in _INCEPTIONS else {}
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        return torchvision.models.get_model(name, weights=None, **options)
+        return _models().get_model(name, weights=None, **options)
+
+
+def _models() -> ModuleType:
+    """Return torchvision's networks, which take seconds to import: small ones do without."""
+    import torchvision
+
+    return torchvision.models
 
 
 def _check_known(name: str) -> None:
-    catalogue = torchvision.models.list_models(module=torchvision.models)
+    models = _models()
+    catalogue = models.list_models(module=models)
     if name not in catalogue:
         known = [*(f"plane-{family}" for family in FAMILIES), *pretrained.pretrained_networks()]
         known += catalogue
@@ -275,7 +362,7 @@ def _check_known(name: str) -> None:
 
 def _choices(name: str, weights: str) -> tuple[dict, str]:
     """Return torchvision's weights of a network by name, and the name that `weights` means."""
-    listed = torchvision.models.get_model_weights(name)
+    listed = _models().get_model_weights(name)
     meant = {"initial": "random", "trained": listed.DEFAULT.name}
     return {entry.name: entry for entry in listed}, meant.get(weights, weights)
 
@@ -315,7 +402,8 @@ def fetch_weights(name: str, weights: str) -> Path | None:
     >>> fetch_weights("resnet18", "random") is None
     True
     """
-    if name not in torchvision.models.list_models(module=torchvision.models):
+    models = _models()
+    if name not in models.list_models(module=models):
         return None
     choices, weights = _choices(name, weights)
     return fetch(choices[weights]) if weights in choices else None

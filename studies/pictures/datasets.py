@@ -92,6 +92,16 @@ def located(photos: str | os.PathLike[str]) -> Path:
     return folder
 
 
+def visible(photos: str | os.PathLike[str]) -> list[str]:
+    """Return the names of a folder's, or a fetched set's, files that could be photographs.
+
+    Hidden files and the ``SHA256SUMS`` of ``ppp fetch`` are none.
+    """
+    with os.scandir(located(photos)) as entries:
+        names = [e.name for e in entries if not e.name.startswith(".") and e.name != SUMS]
+    return sorted(names)
+
+
 # ----------------------------------------------------------------------------------- lists
 
 

@@ -11,12 +11,13 @@ Depth: 16-bit greyscale keeps its 16 bits (divided by 65535). 16-bit *colour* is
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import os
 import warnings
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.resources import files
@@ -29,7 +30,7 @@ import torch
 import torch.nn.functional as F
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from ppp.errors import PictureError
+from ppp.errors import PictureError, unknown
 from studies.pictures import datasets
 
 # A closed list, so that no file of a user's can reach a decoder that starts another program
@@ -290,10 +291,7 @@ def folder_photographs(path: str | os.PathLike[str], *, min_size: int = 0) -> Ph
     folder = datasets.located(path)
     shown = repr(str(folder))
     try:
-        with os.scandir(folder) as entries:
-            names = sorted(
-                e.name for e in entries if not e.name.startswith(".") and e.name != datasets.SUMS
-            )
+        names = datasets.visible(folder)
     except FileNotFoundError:
         raise PictureError(
             f"no folder {shown}; expected a folder of photographs: check the spelling"
@@ -378,6 +376,87 @@ def photographs(photos: str | os.PathLike[str] = "", min_size: int = 0) -> list[
     return usable
 
 
+def sizes(photos: str | os.PathLike[str] = "") -> dict[str, tuple[int, int]]:
+    """Return height and width of the photographs, from the heads of their files alone.
+
+    Raises
+    ------
+    PictureError
+        None that can be read, or for the reasons of :func:`folder_photographs`.
+
+    Examples
+    --------
+    >>> sizes()["chelsea"]
+    (300, 451)
+    """
+    if os.fspath(photos):
+        folder = datasets.located(photos)
+        paths = {name: folder / name for name in datasets.visible(folder)}
+    else:
+        folder = Path(str(files("skimage"))) / "data"
+        paths = {name: folder / file for name, (file, *_) in _SCIKIT_IMAGE.items()}
+    found = {}
+    for name, path in paths.items():
+        with contextlib.suppress(_Unusable), _opened(path) as picture:
+            turned = picture.getexif().get(ExifTags.Base.Orientation, 1) in range(5, 9)
+            shown = os.fsencode(name).decode("utf-8", "backslashreplace")
+            found[shown] = picture.size if turned else picture.size[::-1]
+    if not found:
+        raise PictureError(
+            f"no usable picture in {str(folder)!r}; put photographs (PNG, JPEG, ...) in it"
+        )
+    return found
+
+
+def shown_one(
+    photos: Iterable[Photograph], name: str = "", height: int = 0, width: int = 0
+) -> Photograph:
+    """Return the photograph of a name; without one, coffee or the first that is large enough.
+
+    Parameters
+    ----------
+    photos : iterable of Photograph
+    name : str
+    height, width : int
+        That it must have at least, px.
+
+    Raises
+    ------
+    PictureError
+        No photograph of this name, or none that is large enough.
+
+    Examples
+    --------
+    >>> shown_one(scikit_image_photographs()).name
+    'coffee'
+    >>> shown_one(scikit_image_photographs(), height=1000).name
+    'retina'
+    >>> shown_one(scikit_image_photographs(), "cofee")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ppp.errors.PictureError: unknown photograph 'cofee'; did you mean 'coffee'? known: ...
+    """
+    named = {photo.name: photo for photo in photos}
+    sizes = {one.name: (one.height, one.width) for one in named.values()}
+    return named[name_of_one(sizes, name, height, width)]
+
+
+def name_of_one(
+    sizes: Mapping[str, tuple[int, int]], name: str = "", height: int = 0, width: int = 0
+) -> str:
+    """Return the name that :func:`shown_one` settles on, by name and size alone."""
+    if name and name not in sizes:
+        raise PictureError(unknown("photograph", name, sizes))
+    fits = [one for one, (h, w) in sizes.items() if h >= height and w >= width]
+    for wanted in (name,) if name else ("coffee", *fits):
+        if wanted in fits:
+            return wanted
+    which = "{!r} is {} x {} px".format(name, *sizes[name]) if name else "none fits"
+    raise PictureError(
+        f"{which}; expected at least {height} x {width} px: take a smaller window or amount, or "
+        "another photograph"
+    )
+
+
 def large_enough(
     photos: Iterable[Photograph], height: int, width: int
 ) -> tuple[list[Photograph], list[Photograph]]:
@@ -422,6 +501,16 @@ def _digest(rgb: np.ndarray) -> str:
 
 def _decode(path: Path, min_size: int = 0) -> tuple[np.ndarray, list[tuple[str, str]]]:
     """Read RGB pixels (H, W, 3), uint8 or uint16, and what was changed as (kind, text)."""
+    with _opened(path) as picture:
+        width, height = picture.size
+        if min(width, height) < min_size:
+            raise _Unusable(f"too small: {width} x {height} px, under {min_size} px a side")
+        return _to_rgb(picture)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """Open a picture; what goes wrong, in the block too, is why it cannot be used."""
     try:
         # Opening a pipe would wait for ever, so look at the kind of file first.
         if path.is_dir():
@@ -437,10 +526,7 @@ def _decode(path: Path, min_size: int = 0) -> tuple[np.ndarray, list[tuple[str, 
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             picture = Image.open(path, formats=FORMATS)
         with picture:
-            width, height = picture.size
-            if min(width, height) < min_size:
-                raise _Unusable(f"too small: {width} x {height} px, under {min_size} px a side")
-            return _to_rgb(picture)
+            yield picture
     except _Unusable:
         raise
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):

@@ -145,6 +145,8 @@ def test_notebooks_for_students_and_instructors(source, tmp_path):
         (True, False, None),
         (False, True, 2),
     ]
+    cells = [cell for cell in student.cells if "nbgrader" in cell.metadata]
+    assert all("raises-exception" in cell.metadata["tags"] for cell in cells), "Run all goes on"
     # The instructor's notebook runs from top to bottom and accepts itself.
     names = {}
     for cell in instructor.cells:
@@ -155,8 +157,10 @@ def test_notebooks_for_students_and_instructors(source, tmp_path):
 def test_command(source, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(paths, "ROOT", tmp_path)
     monkeypatch.chdir(tmp_path)
+    edit(source, "limit = 3", 'limit = 3\nprint("a table")')
     assert cli.main(["course", "--check"]) == 0
-    assert "2 notebooks" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "2 notebooks" in out and "checked   01-toy: 1 exercise" in out and "table" not in out
     edit(source, "    return x * x", "    return x + x")
     assert cli.main(["course", "--check"]) == 2
     assert "exists" in capsys.readouterr().err

@@ -3,6 +3,7 @@ import struct
 from html.parser import HTMLParser
 
 import numpy as np
+import pandas as pd
 import pytest
 from checks import refused
 from safetensors import safe_open
@@ -178,3 +179,10 @@ def test_the_public_names_are_those_of_the_table_and_of_the_checker():
     assert all(getattr(ppp, name) for name in ppp.__all__) and ppp.__version__[0].isdigit()
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = ppp.nothing
+
+
+def test_results_are_handed_on_as_csv_and_as_one_page(measured, tmp_path):
+    table = pd.read_csv(measured.to_csv(tmp_path / "ppp.csv"), dtype={"layer": str})
+    pd.testing.assert_frame_equal(table, measured.table(), check_dtype=False)
+    page = measured.to_html(tmp_path / "ppp.html").read_text(encoding="utf-8")
+    assert page.count("<img ") == len(measured) and "http" not in page

@@ -5,6 +5,7 @@ import re
 import tomllib
 
 import nbformat
+import pandas as pd
 import pytest
 import yaml
 
@@ -132,6 +133,16 @@ def test_every_folder_of_the_studies_is_explained():
     assert {init.parent for init in page.parent.glob("*/__init__.py")} <= linked
 
 
+def test_the_readme_s_surprise_is_what_the_shipped_tables_say():
+    table = pd.read_csv(ROOT / "data" / "bhv" / "accuracy.csv.gz")
+    moved = table[(table["variant"] == "F-zero") & (table["shift"] == 16)]
+    published = moved[(moved["split"] == "leaked") & (moved["epochs"] == 50) & ~moved["shuffled"]]
+    means = (100 * published.groupby("condition")["accuracy"].mean()).round(1)
+    words = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert f"in {means['published']} % of its images" in words
+    assert f"the black one it is {means['canvas-1']} %" in words
+
+
 # ---- the book
 
 
@@ -141,6 +152,22 @@ def test_table_of_contents_lists_pages_that_exist():
     for page in parse_toc_yaml(ROOT / "book" / "_toc.yml"):
         source = ROOT / f"{page}.ipynb" if page.startswith("notebooks/") else ROOT / "book" / page
         assert source.exists() or source.with_suffix(".md").exists(), page
+
+
+PAGES = sorted((ROOT / "book").glob("*.md"))
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda page: page.stem)
+def test_a_link_leads_to_a_page_that_exists(page):
+    for _, target in re.findall(r"\[([^]]*)\]\((?!https?:|#)([^)#\s]+)[^)]*\)", page.read_text()):
+        folders = [page.parent, ROOT] if page.parent.name == "book" else [page.parent]
+        ends = ("", ".md", ".ipynb")
+        assert any((folder / (target + end)).exists() for folder in folders for end in ends), target
+
+
+def test_every_page_is_in_the_book():
+    text = (ROOT / "book" / "_toc.yml").read_text(encoding="utf-8")
+    assert [page.stem for page in PAGES if not re.search(rf": {page.stem}$", text, re.M)] == []
 
 
 def test_every_notebook_is_in_the_book():

@@ -58,8 +58,8 @@ def test_the_wheel_holds_the_library_alone(unpacked):
     assert {path.name for path in (unpacked / "ppp").iterdir()} == ours and "py.typed" in ours
 
 
-def test_the_example_of_the_readme_runs_from_the_wheel(unpacked, tmp_path):
-    _, _, rest = (ROOT / "README.md").read_text(encoding="utf-8").partition("```python\n")
+def test_the_library_s_example_runs_from_the_wheel(unpacked, tmp_path):
+    _, _, rest = (ROOT / "book" / "library.md").read_text(encoding="utf-8").partition("```python\n")
     example = rest.partition("```")[0]
     assert "torchvision" in example and "studies" not in example
     show = "import ppp as p; print(p.__file__, p.__version__)"
@@ -74,6 +74,7 @@ def test_the_command_names_the_readme_where_there_is_no_checkout(unpacked, tmp_p
     done = alone(unpacked, "-m", "ppp", "params", cwd=tmp_path, packages=packages)
     assert done.returncode == 2 and done.stdout == "" and done.stderr.startswith("ppp: ")
     assert done.stderr.count("\n") == 1 and "README" in done.stderr
+    assert "git clone " in done.stderr and "make book" in done.stderr
 
 
 # What no user of the library sees need not be read: the compiler of torch takes ten seconds.

@@ -58,8 +58,8 @@ def test_a_value_is_accepted_as_it_is(name, value):
         ("checkpoints", [8, 2], "increasing order"),
         ("photos", "/no/such/folder", "no such folder"),
         ("layer", "layer 3", "a layer's name"),
-        ("network", "", "a name"),
-        ("network", "a\nb", "a name"),
+        ("network", "", "a network's name"),
+        ("network", "a\nb", "a network's name"),
         ("results", "", "a folder"),
         ("canvas", "nois", "did you mean 'noise'"),
         ("canvas", "0.5", "unknown canvas '0.5'"),
@@ -87,6 +87,14 @@ def test_any_other_value_is_refused_by_name(name, value, words):
         ("schemes", "[zeros, constant(0.5)]", ["zeros", "constant(0.5)"]),
         ("schemes", "[ 'zeros', \"constant(0.5)\" , ]", ["zeros", "constant(0.5)"]),
         ("layers", "[]", []),
+        ("layers", "()", []),
+        ("schemes", '("zeros", "constant(0.5)")', ["zeros", "constant(0.5)"]),
+        ("schemes", ("zeros", "mean"), ["zeros", "mean"]),
+        ("checkpoints", "(2, 8)", [2, 8]),
+        *(
+            ("photograph", name, name)
+            for name in ("018.png", "2024-05-01.jpg", "my cat.jpg", "#1 (a).PNG", "ü&.tif", "", "-")
+        ),
     ],
 )
 def test_a_text_is_read_in_the_type_of_its_parameter(name, text, value):
@@ -104,9 +112,9 @@ def test_a_text_is_read_in_the_type_of_its_parameter(name, text, value):
         ("canvas", "nan", "<= 1"),
         ("schemes", "[zeros", "unknown padding '[zeros'"),
         ("schemes", "[zeros, refelct]", "did you mean 'reflect'"),
-        ("photograph", "~no-such-user/x", "expected a name"),
+        *(("photograph", name, "expected a file's name") for name in ("a/b.png", "..", "a\0.png")),
         *(
-            ("networks", text, "expected a name")
+            ("networks", text, "expected a network's name")
             for text in ("[set #2, b]", "[a b, c]", "!t a", "a,,b", "[a, [b]]", "&a b")
         ),
     ],
@@ -116,6 +124,14 @@ def test_any_other_text_is_refused_by_name(name, text, words):
     assert words in said and len(said) < 1000
 
 
+def test_an_empty_folder_of_photographs_is_refused(tmp_path):
+    (tmp_path / ".hidden").touch()
+    said = refused(parameters.checked, {"photos": str(tmp_path)}, error=ParameterError)
+    assert "empty" in said and str(tmp_path) in said
+    (tmp_path / "a b.png").touch()
+    parameters.check(photos=str(tmp_path))
+
+
 TEXTS = ["set #2", "!tag x", "a: b", "'set'", '"set"', "- a", "&a", "*a", "a%b", "{a}", "no", "1e3"]
 
 
@@ -123,5 +139,6 @@ TEXTS = ["set #2", "!tag x", "a: b", "'set'", '"set"', "- a", "&a", "*a", "a%b",
 def test_texts_are_taken_as_they_stand(text, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path(text).mkdir()
+    Path(text, "a.png").touch()
     asked = {"photos": text, "weights": f"{text}.pth"}
     assert parameters.checked(asked, text=True) == asked

@@ -28,6 +28,19 @@ def test_check_takes_what_no_parameter_can_hold_for_a_variable():
     exec(CELL, {"n": 64, "pictures": {"a": np.zeros(3)}, "layers": ("a", 1), "unrelated": -1})
 
 
+@pytest.mark.parametrize("given", ['["zeros", "randn"]', "zeros,randn", ("zeros", "randn")])
+def test_a_list_as_papermill_s_users_write_it_becomes_one(given):
+    cell = {"schemes": given, "n": 64, "window": (96, 96)}
+    exec(CELL, cell)
+    assert cell["schemes"] == ["zeros", "randn"] and cell["window"] == (96, 96)
+
+
+@pytest.mark.parametrize("given", ['["zeros", "refelct"]', ("zeros", "refelct")])
+def test_a_list_in_another_form_is_checked_too(given):
+    with pytest.raises(ParameterError, match="did you mean 'reflect'"):
+        exec(CELL, {"schemes": given})
+
+
 def test_check_refuses_where_nothing_is_set():
     with pytest.raises(ParameterError):
         exec(CELL, {"pictures": np.zeros(3)})

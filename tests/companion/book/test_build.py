@@ -64,10 +64,13 @@ def checkout(tmp_path):
         (tmp_path / folder).mkdir()
     for name in ("_config.yml", "bibliography.bib"):
         shutil.copy(ROOT / "book" / name, tmp_path / "book")
-    listed = [{"file": name} for name in ("notebooks/toy", "notebooks/other", "parameters")]
+    linked = ("parameters", "open", "ten-lines")  # by the box at the head of each chapter
+    listed = [{"file": name} for name in ("notebooks/toy", "notebooks/other", *linked)]
     toc = {"format": "jb-book", "root": "intro", "parts": [{"chapters": listed}]}
     (tmp_path / "book" / "_toc.yml").write_text(yaml.safe_dump(toc))
     (tmp_path / "book" / "parameters.md").write_text("# Index of parameters\n\n@PARAMETERS@\n")
+    for name in linked[1:]:
+        (tmp_path / "book" / f"{name}.md").write_text(f"# A page\n\nCalled {name}.\n")
     (tmp_path / "book" / "intro.md").write_text(
         "# Title\n\nMeasured on {{ toy_n }} windows, {{ other_n }} in the other, $x^2$.\n"
     )

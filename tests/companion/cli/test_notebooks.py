@@ -68,7 +68,12 @@ def test_params(toy, capsys):
         ("sweep plam x", "unknown command 'plam'; did you mean 'plan'"),
         ("run", "Missing argument 'NOTEBOOK'; see ppp run --help"),
         ("run toy toy", "unexpected extra argument (toy)"),
-        ("run toy -p n", "'-p' requires 2 arguments"),
+        ("run toy -p n", "-p n: expected -p n VALUE or -p n=VALUE"),
+        ("run toy -p n --output x", "-p n: expected"),
+        ("run toy -p", "'-p' requires 2 arguments"),
+        ("run toy -p nn=8", "unknown parameter 'nn'"),
+        ("run toy -p n=", "parameter n = ''"),
+        ("run toy --profile quick -p profile=paper", "expected one of them"),
         ("run toy --outptu x", "unknown option '--outptu'; did you mean '--output'"),
         ("build --profile standart", "did you mean 'standard'"),
         ("build --cores two", "cores = 'two'; expected a whole number of at least 1"),
@@ -105,6 +110,15 @@ def test_run_writes_notebook_page_and_results(toy, capsys):
     assert "coffee" in page and "MathJax = {tex" in page
     assert not re.search(r"""<(script|link|img|iframe)[^>]*(src|href)=["']?https?:""", page)
     assert nbformat.read(toy, 4).cells[1].source == PARAMETERS.strip() + "\n"
+
+
+@pytest.mark.parametrize("asked", ["-p profile quick", "-p profile=quick", "--profile quick"])
+def test_the_profile_as_a_parameter_brings_its_values(toy, asked):
+    line = f"run toy {asked} -p schemes=[zeros,mean] -pphotograph=a=b.png --output out"
+    assert cli.main(line.split()) == 0
+    executed = nbformat.read("out/toy.ipynb", 4)
+    assert executed.cells[-1].outputs[0].text == "8 ['zeros', 'mean'] a=b.png\n"
+    assert json.loads(Path("out/results/numbers.json").read_text()) == {"n": 8, "profile": "quick"}
 
 
 def test_a_failing_notebook_leaves_the_result_before_it(toy, capsys, tmp_path):
