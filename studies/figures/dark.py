@@ -1,4 +1,4 @@
-"""The same figure for a page in dark mode: its own palette, light text, no card behind it."""
+"""The same figure for a page in dark mode: its own palette, light text, the page behind it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mpl_toolkits.mplot3d.art3d import Poly3DCollection
 from studies.figures.style import PALETTE
 
 PAGE = "#14181e"
-"""The page that figures are made to be read on."""
+"""The colour of the page that figures are made to be read on, the book's."""
 DARK = (
     *("#2385ff", "#ffb733", "#d4468d", "#a6ddff"),
     *("#21c187", "#ec7a64", "#9494cf", "#e2e1e1"),

@@ -13,14 +13,16 @@ from pathlib import Path
 import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from PIL import Image
 
 from ppp.errors import PPPError
-from studies.figures.dark import darken
+from studies.figures.dark import PAGE, darken
 from studies.figures.style import styled
 from studies.storage import tables
 
 _MOST_ALT = 300  # characters; a screen reader cannot be hurried
 _MORE = " ... More below."
+_MOST_COLOURS = 20_000  # of a drawing; a photograph has more
 
 
 def save(fig: Figure, path: str | os.PathLike[str]) -> Path:
@@ -163,7 +165,18 @@ def _png(fig: Figure, dark: bool = False) -> bytes:
     buffer = io.BytesIO()
     # Software would hold matplotlib's version, and make equal figures differ.
     about = {"Software": None, "Description": _words(fig)}
-    fig.savefig(buffer, format="png", metadata=about, transparent=dark or None)
+    fig.savefig(buffer, format="png", metadata=about, facecolor=PAGE if dark else "auto")
+    return _reduced(buffer) if dark else buffer.getvalue()
+
+
+def _reduced(png: io.BytesIO) -> bytes:
+    """Return a PNG with 256 colours, a third of its size, unless it holds a photograph."""
+    picture = Image.open(png).convert("RGB")
+    if picture.getcolors(_MOST_COLOURS) is None:
+        return png.getvalue()
+    buffer = io.BytesIO()
+    kept = picture.quantize(256, Image.Quantize.MEDIANCUT, kmeans=1, dither=Image.Dither.NONE)
+    kept.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
 
 
