@@ -17,7 +17,6 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from ppp.errors import PaddingError, unknown
@@ -175,7 +174,7 @@ def pad(
             raise PaddingError(f"padding {scheme} needs floating-point maps, got {x.dtype}")
         padded = F.pad(x, sides, value=value)
     elif scheme.name == "circular":
-        padded = _Wrapped.apply(x, sides)
+        padded = _wrapped(_wrapped(x, left, right, 3), top, bottom, 2)
     elif scheme.name in ("reflect", "replicate"):
         padded = F.pad(x, sides, mode=scheme.name)
     elif scheme.name == "symmetric":
@@ -198,37 +197,10 @@ def _check_size(x: Tensor, sides: Sides, name: str) -> None:
             )
 
 
-class _Wrapped(torch.autograd.Function):
-    """Circular padding, bit-equal to PyTorch's and several times as fast to train with.
-
-    PyTorch builds it from slices that autograd follows one by one, and gives up channels last.
-    """
-
-    @staticmethod
-    def forward(ctx, x: Tensor, sides: Sides) -> Tensor:
-        ctx.sides = left, right, top, bottom = sides
-        height, width = x.shape[2:]
-        padded = _empty(x, sides)
-        rows = padded[:, :, top : top + height]
-        rows[..., left : left + width] = x
-        rows[..., :left] = x[..., width - left :]
-        rows[..., left + width :] = x[..., :right]
-        padded[:, :, :top] = rows[:, :, height - top :]
-        padded[:, :, top + height :] = rows[:, :, :bottom]
-        return padded
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
-        left, right, top, bottom = ctx.sides
-        height, width = gradient.shape[2] - top - bottom, gradient.shape[3] - left - right
-        rows = gradient[:, :, top : top + height].clone()
-        rows[:, :, height - top :] += gradient[:, :, :top]
-        rows[:, :, :bottom] += gradient[:, :, top + height :]
-        result = rows[..., left : left + width].clone()
-        result[..., width - left :] += rows[..., :left]
-        result[..., :right] += rows[..., left + width :]
-        return result, None
+def _wrapped(x: Tensor, before: int, after: int, axis: int) -> Tensor:
+    size = x.shape[axis]
+    parts = x.narrow(axis, size - before, before), x, x.narrow(axis, 0, after)
+    return torch.cat(parts, axis)
 
 
 def _empty(x: Tensor, sides: Sides) -> Tensor:
