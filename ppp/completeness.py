@@ -220,6 +220,6 @@ def on_noise(model: nn.Module, coverage: Coverage) -> Trial:
         ends = [(s.size[axis] + s.border[3 - 2 * axis]) * s.stride[axis] for s in sites]
         shape.append(math.ceil((place[axis] + max([coverage.tail[axis], *ends])) / step) * step)
     weight = next(model.parameters())
-    shape = [1, input_channels(model), *shape]
+    shape = [1, input_channels(model, coverage.input_size), *shape]
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     return Trial(model, coverage, noise.to(weight.dtype), tuple(place), fill=0.0)

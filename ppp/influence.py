@@ -71,9 +71,9 @@ def coverage(
     """
     height, width = input_shape(input_size)
     require_eval(model)
-    input_channels(model)  # refuses a model without one
+    channels = input_channels(model, (height, width))
     model = _simple(model)
-    probe = _Probe(model, layers)
+    probe = _Probe(model, layers, channels)
     with plain():
         influence = probe.run((height, width), (True, True))
         vertical, horizontal = probe.margins(0), probe.margins(1)
@@ -108,7 +108,8 @@ def influence_by_site(model: nn.Module, coverage: Coverage) -> dict[tuple[Key, s
     >>> {module: int(cells.sum()) for ((module, *_), _), cells in found.items()}
     {'0': 48, '1': 28}
     """
-    probe, found = _Probe(_simple(model), list(coverage)), {}
+    channels, found = input_channels(model, coverage.input_size), {}
+    probe = _Probe(_simple(model), list(coverage), channels)
     with plain():
         for site in coverage.sites or ():
             maps = probe.run(coverage.input_size, (True, True), key=site.key)
@@ -135,9 +136,8 @@ def _simple(model: nn.Module) -> nn.Module:
 class _Probe:
     """Runs of a network with NaN in its borders or in a line of its pixels."""
 
-    def __init__(self, model: nn.Module, layers: Sequence[str]) -> None:
-        self.model, self.tap = model, Tap(model, layers)
-        self.channels = input_channels(model)
+    def __init__(self, model: nn.Module, layers: Sequence[str], channels: int) -> None:
+        self.model, self.tap, self.channels = model, Tap(model, layers), channels
         self.stack = ModuleStack(model)
         #: Where NaN spreads, and whether to look for it at every operator, which takes long.
         self.spreads, self.explain = "", False

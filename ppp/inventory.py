@@ -11,10 +11,11 @@ from fractions import Fraction
 import pandas as pd
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from ppp import display
 from ppp.errors import PPPError, first_line
-from ppp.extraction import plain, require_eval
+from ppp.extraction import Finished, plain, require_eval
 from ppp.operators import Held, ModuleStack, PaddedCall, watch
 from ppp.padding import Sides
 from ppp.swapping import Pad2d, PaddedConv2d, current_scheme, refusal
@@ -106,12 +107,43 @@ def input_shape(input_size: int | tuple[int, int]) -> tuple[int, int]:
     return sizes[0], sizes[1]
 
 
-def input_channels(model: nn.Module) -> int:
-    """Return the channels that the first convolution of `model` reads."""
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d):
-            return module.in_channels
-    raise PPPError("the model has no Conv2d; expected a convolutional network over images")
+def input_channels(model: nn.Module, size: tuple[int, int]) -> int:
+    """Return the channels of the pictures that a network reads.
+
+    With 3, 1, or as many as one of its weights takes: the first number with which the first
+    convolution runs on a picture of this size (height, width).
+
+    Raises
+    ------
+    PPPError
+        A network without a convolution.
+
+    Examples
+    --------
+    >>> input_channels(nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(12, 4, 3)), (8, 8))
+    3
+    """
+
+    def stop(function: Callable, _args: tuple, run: Callable[[], object]) -> object:
+        out = run()
+        if function is torch.ops.aten.convolution.default:
+            raise Finished
+        return out
+
+    weights = [weight for weight in model.parameters() if not is_lazy(weight)]
+    known = [weight.shape[1] for weight in weights if weight.ndim == 4]
+    known += [m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)]
+    for channels in dict.fromkeys((3, 1, *known)) if known else ():
+        try:
+            with plain(), watch(lambda call: call.filled(0.0, 0.0), around=stop):
+                model(weights[0].new_zeros(1, channels, *size))
+        except Finished:
+            return channels
+        except Exception:
+            continue
+    if not known:
+        raise PPPError("the model has no Conv2d; expected a convolutional network over images")
+    return known[-1]  # what is wrong shows when the network is run
 
 
 def audit(model: nn.Module, input_size: int | tuple[int, int]) -> Audit:
@@ -170,7 +202,7 @@ def audit(model: nn.Module, input_size: int | tuple[int, int]) -> Audit:
             found.append(site)
         return call.filled(0.0, 0.0) if call.constant else NotImplemented
 
-    channels, weight = input_channels(model), next(model.parameters())
+    channels, weight = input_channels(model, shape), next(model.parameters())
     with plain(), running(shape), stack.watching(), watch(record, around=held):
         model(torch.zeros(1, channels, *shape, device=weight.device, dtype=weight.dtype))
     listed = Audit(found)

@@ -237,7 +237,8 @@ class OptimalPasses:
     ) -> None:
         self.tap, self.coverage = Tap(model, layers, to_the_end=False), coverage
         self.limit, self.compare, self.weight = limit, compare, next(model.parameters())
-        self.layout = layout(model, layers, input_channels(model), *coverage.input_size)
+        size = coverage.input_size
+        self.layout = layout(model, layers, input_channels(model, size), *size)
         left, right, top, bottom = coverage.margin
         after = coverage.tail[0] + bottom, coverage.tail[1] + right
         #: Stride, and pixels needed before a window and from its first one on; by axis.

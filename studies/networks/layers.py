@@ -163,7 +163,7 @@ def choose(
     require_eval(model)
     if type(most) is not int or most < 1:
         raise LayerError(f"most is {most!r}; expected a number of layers, at least 1")
-    input_channels(model)  # refuses a model without one
+    input_channels(model, size)  # refuses a model without one
     weight = next(model.parameters())
     if weight.device.type != "cpu" or weight.dtype != torch.float32:
         model = copy.deepcopy(model).cpu().float()
@@ -341,7 +341,7 @@ def _watch(model: nn.Module, size: tuple[int, int]) -> _Seen:
         for name, module in model.named_modules()
         if name
     ]
-    x = torch.zeros(1, input_channels(model), *size)
+    x = torch.zeros(1, input_channels(model, size), *size)
     x[:, :, 0] = torch.nan
     try:
         with torch.no_grad():
