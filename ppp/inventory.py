@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 
@@ -146,6 +146,27 @@ def input_channels(model: nn.Module, size: tuple[int, int]) -> int:
     return known[-1]  # what is wrong shows when the network is run
 
 
+def channel_joins(model: nn.Module, channels: int, size: tuple[int, int]) -> set[Key]:
+    """Return the joins that put channels beside each other, as in maps (N, H, W, C).
+
+    They look like strips put around a map, but on a larger input they are no wider.
+    """
+    weight, widths = next(model.parameters()), ({}, {})
+    for scale, found in enumerate(widths, 1):
+
+        def look(key: Key, call: PaddedCall, found: dict = found) -> object:
+            if call.fill == "joined":
+                found[key] = call.input.shape[3 if any(call.declared[:2]) else 2]
+            return call.filled(0.0, 0.0)
+
+        x = weight.new_zeros(1, channels, *(scale * side for side in size))
+        with suppress(Exception), plain(), keyed(ModuleStack(model), look):
+            model(x)
+        if not found:
+            break
+    return {key for key, width in widths[0].items() if widths[1].get(key) == width}
+
+
 def audit(model: nn.Module, input_size: int | tuple[int, int]) -> Audit:
     """List every padding in a network: by module, by function call, by pool, by ceil_mode.
 
@@ -180,10 +201,11 @@ def audit(model: nn.Module, input_size: int | tuple[int, int]) -> Audit:
     shape = input_shape(input_size)
     require_eval(model)
     found: list[PaddingSite] = []
+    joined: dict[Key, PaddingSite] = {}
     stack = ModuleStack(model)
     entered, padded, held = -1, 0, Held(model.state_dict().values())
 
-    def record(call: PaddedCall) -> object:
+    def record(key: Key, call: PaddedCall) -> object:
         nonlocal entered, padded
         if not call.pads:
             return call.filled(0.0, 0.0)
@@ -200,11 +222,15 @@ def audit(model: nn.Module, input_size: int | tuple[int, int]) -> Audit:
             found[seen[0]] = replace(found[seen[0]], calls=found[seen[0]].calls + 1)
         else:
             found.append(site)
+        if site.fill == "joined":
+            joined[key] = site
         return call.filled(0.0, 0.0) if call.constant else NotImplemented
 
     channels, weight = input_channels(model, shape), next(model.parameters())
-    with plain(), running(shape), stack.watching(), watch(record, around=held):
+    with plain(), running(shape), keyed(stack, record, around=held):
         model(torch.zeros(1, channels, *shape, device=weight.device, dtype=weight.dtype))
+    for key in channel_joins(model, channels, shape) if joined else ():
+        found = [site for site in found if site is not joined.get(key)]
     listed = Audit(found)
     listed.runs, listed.outputs = stack.runs, stack.outputs
     listed.peak, listed.padded = held.peak, padded
@@ -289,6 +315,8 @@ class Site:
         Cells needed around it; negative where some of its own are not read.
     stride : (y, x)
         Input pixels between its cells; 0 where its size does not follow the input's.
+    varies : bool
+        Whether the network pads larger inputs by other amounts; there, the window's are taken.
     """
 
     module: str
@@ -297,6 +325,7 @@ class Site:
     size: tuple[int, int]
     border: Sides
     stride: tuple[Fraction, Fraction]
+    varies: bool = False
 
     @property
     def key(self) -> Key:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -43,6 +43,8 @@ class PaddedCall:
     border: Sides
     #: Run it on a map that is constant but for NaN; takes what puts a border around a map.
     constant: Callable[[Callable[[Tensor], Tensor]], Tensor] | None = None
+    #: Cells of the input between two of the output: (y, x).
+    stride: tuple[int, int] = (1, 1)
 
     @property
     def pads(self) -> bool:
@@ -127,10 +129,25 @@ def _windowed(kind, fill, x, kernel, stride, padding, dilation, ceil, run, const
     declared = columns[0], columns[0], rows[0], rows[0]
     used = columns[0], columns[1], rows[0], rows[1]
     border = columns[0], columns[2], rows[0], rows[2]
-    return PaddedCall(kind, declared, used, fill, ceil, run, x, border, constant)
+    return PaddedCall(kind, declared, used, fill, ceil, run, x, border, constant, stride)
 
 
 def _convolution(x, weight, bias, stride, padding, dilation, transposed, output_padding, groups):
+    if x.ndim == 3:
+        rows = (1, *stride), (0, *padding), (1, *dilation), transposed, (0, *output_padding)
+        call = _convolution(x[:, :, None], weight[:, :, None], bias, *rows, groups)
+        return replace(call, input=x, constant=None)
+    if x.ndim == 5 and not transposed:  # a stack of maps is a map of more channels
+        stack, deep = x.shape[1:3], (padding[0], 0, 0)
+
+        def run(p: Tensor) -> Tensor:
+            p = p.unflatten(1, stack)
+            return aten.convolution(
+                p, weight, bias, stride, deep, dilation, False, (0, 0, 0), groups
+            )
+
+        sizes = [sizes[-2:] for sizes in (weight.shape, stride, padding, dilation)]
+        return _windowed("convolution", "zeros", x.flatten(1, 2), *sizes, False, run)
     if x.ndim != 4:
         return None
     stride, padding, dilation = _pair(stride), _pair(padding), _pair(dilation)
@@ -221,10 +238,11 @@ def _interpolation(ring: int, run):
 
 def _explicit(fill: str):
     def describe(x, amount, value=0.0):
-        if x.ndim != 4:
-            return None
         constant = "zeros" if value == 0 else f"constant({shortest(value)})"
         name = constant if fill == "constant" else fill
+        if x.ndim == 5 and not any(amount[4:]):
+            call = describe(x.flatten(1, 2), amount[:4], value)
+            return replace(call, run=lambda p: p.unflatten(1, x.shape[1:3]))
         if any(amount[4:]):  # channels, or rows of maps whose channels come last
             if any(amount[:2]) or not any(amount[2:4]) or any(amount[6:]):
                 return None
@@ -261,9 +279,10 @@ _DESCRIBE = {
     aten.upsample_bilinear2d.default: _interpolation(1, aten.upsample_bilinear2d.default),
     aten.upsample_bicubic2d.default: _interpolation(2, aten.upsample_bicubic2d.default),
     aten.constant_pad_nd.default: _explicit("constant"),
-    aten.reflection_pad2d.default: _explicit("reflect"),
-    aten.replication_pad2d.default: _explicit("replicate"),
 }
+for _axes in ("1d", "2d", "3d"):
+    _DESCRIBE[getattr(aten, f"reflection_pad{_axes}").default] = _explicit("reflect")
+    _DESCRIBE[getattr(aten, f"replication_pad{_axes}").default] = _explicit("replicate")
 
 Replace = Callable[[PaddedCall], object]
 Around = Callable[[Callable, tuple, Callable[[], object]], object]
