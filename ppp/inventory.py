@@ -18,7 +18,7 @@ from ppp.errors import PPPError, first_line
 from ppp.extraction import Finished, plain, require_eval
 from ppp.operators import Held, ModuleStack, PaddedCall, watch
 from ppp.padding import Sides
-from ppp.swapping import Pad2d, PaddedConv2d, current_scheme, refusal
+from ppp.swapping import Pad2d, current_scheme, refusal
 
 
 @dataclass(frozen=True)
@@ -263,11 +263,9 @@ _OWNERS = {
 
 
 def _padder(call: PaddedCall, stack: ModuleStack) -> tuple[str, str]:
-    """Return the module that pads and the kind; what a swapped convolution's border pads is its."""
-    name, kind, module = stack.name, call.kind, stack.module
-    if isinstance(module, Pad2d) and name.endswith(".border"):
-        return name.removesuffix(".border"), "convolution"
-    return name, "convolution" if kind == "pad" and isinstance(module, nn.Conv2d) else kind
+    """Return the module that pads and the kind."""
+    convolution = call.kind == "pad" and isinstance(stack.module, nn.Conv2d)
+    return stack.name, "convolution" if convolution else call.kind
 
 
 def _site(call: PaddedCall, stack: ModuleStack) -> PaddingSite:
@@ -276,23 +274,25 @@ def _site(call: PaddedCall, stack: ModuleStack) -> PaddingSite:
         call.kind == "pad" and module is not None and current_scheme(module) is not None
     )
     name, kind = _padder(call, stack)
-    fill = str(module.scheme) if isinstance(module, Pad2d) and name != stack.name else call.fill
     if own and kind == "convolution" and getattr(module, "padding", None) == "same":
         kind = "same"
     if not any(call.declared) and call.ceil_mode:
         kind = "ceil_mode"
-    if not own:
-        reason = "a function call inside a forward; no module to replace"
-    elif call.ceil_mode:
+    if call.ceil_mode:
         reason = "an overhang that takes no scheme"
-    elif kind in ("unfold", "interpolation"):
+    elif call.fill == "joined":
+        reason = "strips joined by torch.cat take no scheme; pad with torch.nn.functional.pad"
+    elif kind in ("unfold", "interpolation") or (kind == "transposed" and not own):
         reason = f"{kind} takes no scheme"
+    elif "pool" in kind and not own:
+        reason = "a function call inside a forward; no module to replace"
+    elif call.input.ndim != 4:
+        reason = f"pads maps of {call.input.ndim} axes, which take no scheme"
     else:
-        swapped = isinstance(module, PaddedConv2d | Pad2d)
-        reason = "" if swapped else refusal(module) or ""
+        reason = refusal(module) or ""
     origin = "module" if own else "functional"
     used = call.declared, call.used, call.ceil_mode
-    return PaddingSite(name, kind, origin, fill, *used, not reason, reason)
+    return PaddingSite(name, kind, origin, call.fill, *used, not reason, reason)
 
 
 #: Module, kind and number of a call: by it, a call of one pass is found in another.

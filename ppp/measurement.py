@@ -21,7 +21,7 @@ from ppp.padding import Scheme
 from ppp.results import Checkpoint, LayerResult, Measurement, NullTest
 from ppp.resumption import Kept, network_fingerprint
 from ppp.statistics import products
-from ppp.swapping import POOLS, with_generator, with_padding
+from ppp.swapping import POOLS, unhook, with_generator, with_padding
 from ppp.tiles import Bound, OptimalPasses
 from ppp.windows import Picture, Windows
 
@@ -218,7 +218,8 @@ def branched(
     model, schemes, inventory: Audit, pools: str, seed: int, size: tuple[int, int]
 ) -> tuple[dict[str, nn.Module], dict[str, torch.Generator], dict[str, Audit]]:
     """Return the network under each scheme, the source of its random padding, its audits."""
-    listed = [schemes] if schemes is None or isinstance(schemes, str | Scheme) else list(schemes)
+    one = schemes is None or isinstance(schemes, str | Scheme) or callable(schemes)
+    listed = [schemes] if one else list(schemes)
     if not listed:
         raise PPPError("no scheme given; expected at least one, or None for the network's own")
     device = next(model.parameters()).device
@@ -237,13 +238,15 @@ def branched(
                     f"padding {scheme!s} cannot be swapped in at {site.module!r} ({site.kind}): "
                     f"{site.reason}; measure the network's own padding with schemes=None"
                 )
-        if Scheme.parse(scheme).name == "nan":
+        if "nan" in str(Scheme.parse(scheme)).split("|"):
             raise PPPError("padding nan marks cells and cannot be measured; see ppp.coverage")
         name = str(Scheme.parse(scheme))
         branches[name] = with_padding(model, scheme, generator=generator, pools=pools)
         draws = generator.get_state()
         audits[name] = swapped = audit(branches[name], size)
         generator.set_state(draws)
+        if not any(site.origin == "functional" and site.swappable for site in swapped):
+            unhook(branches[name])
         for site in swapped:
             pooled = site.kind in ("max-pool", "average-pool", "ceil_mode", "interpolation")
             if not pooled and site.fill not in (name, "zeros" if name == "constant" else name):

@@ -4,7 +4,7 @@ The inventory (:mod:`ppp.inventory`) and the NaN run (:mod:`ppp.influence`) both
 operators themselves, so that a padding written as a function call inside ``forward``
 cannot escape. Circular padding is the one form that PyTorch dissolves into copies before
 it reaches an operator; it is caught one level higher, at ``torch.nn.functional.pad``, and
-so is :func:`ppp.padding.pad`.
+so are :func:`ppp.padding.pad` and :func:`ppp.padding.convolve`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
-from ppp.padding import Scheme, Sides, check_amount, pad, shortest
+from ppp.padding import Scheme, Sides, check_amount, convolve, pad, shortest
 
 aten = torch.ops.aten
 
@@ -321,15 +321,20 @@ class _Functions(TorchFunctionMode):
                 call = _explicit("circular")(bound["input"], bound["pad"])
         elif function is pad:
             call = _explicit(str(Scheme.parse(args[2])))(args[0], check_amount(args[1]))
+        elif function is convolve:
+            x, weight, bias, stride, sides, dilation, groups, scheme, _ = args
+            bare = (0, 0), dilation, False, (0, 0), groups
+            call = _convolution(x, weight, bias, stride, *bare)
+            call = replace(call, declared=sides, used=sides, border=sides, fill=str(scheme))
         if call is None:
             return function(*args, **kwargs)
         # What runs below it, in its place too, belongs to it and is no padding of its own.
-        replace, self.operators.replace = self.operators.replace, lambda _: NotImplemented
+        work, self.operators.replace = self.operators.replace, lambda _: NotImplemented
         try:
-            out = replace(call)
+            out = work(call)
             return function(*args, **kwargs) if out is NotImplemented else out
         finally:
-            self.operators.replace = replace
+            self.operators.replace = work
 
 
 @contextmanager

@@ -323,6 +323,18 @@ def test_circular_padding_is_covered_and_audited_as_pytorch_s_is():
     assert first.drop(columns="module").equals(second.drop(columns="module"))
 
 
+def test_two_schemes_pad_the_two_axes():
+    x = torch.arange(6.0).reshape(1, 1, 2, 3)
+    expected = [[0, 0, 0, 0, 0], [2, 0, 1, 2, 0], [5, 3, 4, 5, 3]]
+    assert pad(x, (1, 1, 1, 0), "circular|zeros")[0, 0].tolist() == expected
+    expected = [[0, 1, 2, 0], [3, 4, 5, 3], [0, 1, 2, 0]]
+    assert pad(x, (0, 1, 0, 1), "circular|reflect")[0, 0].tolist() == expected
+    scheme = Scheme.parse("constant(0.5)|randn(border)")
+    assert str(scheme) == "constant(0.5)|randn(border)" and scheme.random
+    for wrong in ("circular|", "|zeros", "circular|zero", "partial|zeros"):
+        assert "unknown padding" in refused(x, 1, wrong)
+
+
 # --- refusals ----------------------------------------------------------------------------
 
 
