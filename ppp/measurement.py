@@ -245,8 +245,7 @@ def branched(
         draws = generator.get_state()
         audits[name] = swapped = audit(branches[name], size)
         generator.set_state(draws)
-        if not any(site.origin == "functional" and site.swappable for site in swapped):
-            unhook(branches[name])
+        unhook(branches[name], unused=True)  # the audit has run it at this size
         for site in swapped:
             pooled = site.kind in ("max-pool", "average-pool", "ceil_mode", "interpolation")
             if not pooled and site.fill not in (name, "zeros" if name == "constant" else name):

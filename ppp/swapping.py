@@ -92,15 +92,16 @@ class PaddedConv2d(nn.Conv2d):
 class _Calls(TorchFunctionMode):
     """Gives padding and convolving by function calls another border."""
 
-    def __init__(self, border: Pad2d) -> None:
+    def __init__(self, calls: Calls) -> None:
         super().__init__()
-        self.border = border
+        self.calls, self.border = calls, calls.border
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         if function is F.pad or function is torch._C._nn.pad:
             x, amount = (*args, kwargs.get("pad"))[:2] if args else (kwargs["input"], kwargs["pad"])
             sides = min(amount) >= 0 and x.ndim == 4 and any(amount[:4])
+            self.calls.used |= sides
             if sides and not any(amount[4:]):
                 return self.border.padded(x, (*amount, 0, 0)[:4])
             if sides and not any((*amount[:2], *amount[6:])):  # maps whose channels come last
@@ -113,6 +114,7 @@ class _Calls(TorchFunctionMode):
             x, weight, bias, stride, padding, dilation, groups = (call[name] for name in names)
             sides = _sides(padding, weight.shape[2:], dilation)
             if any(sides) and x.ndim == 4:
+                self.calls.used = True
                 return self.border.convolve(x, weight, bias, stride, dilation, groups, sides)
         return function(*args, **kwargs)
 
@@ -121,10 +123,10 @@ class Calls:
     """Hooks that swap the padding by function calls while a network runs."""
 
     def __init__(self, border: Pad2d) -> None:
-        self.border, self.running = border, []
+        self.border, self.running, self.used = border, [], False
 
     def enter(self, _module: nn.Module, _inputs: object) -> None:
-        self.running.append(_Calls(self.border).__enter__())
+        self.running.append(_Calls(self).__enter__())
 
     def leave(self, _module: nn.Module, _inputs: object, _output: object) -> None:
         if self.running:
@@ -312,9 +314,9 @@ def _hooked(module: nn.Module) -> Iterator[Calls]:
             yield calls
 
 
-def unhook(module: nn.Module) -> None:
-    """Take off the hooks that swap function calls, of a network that pads by none."""
-    for calls in list(_hooked(module)):
+def unhook(module: nn.Module, *, unused: bool = False) -> None:
+    """Take off the hooks that swap function calls; if `unused`, those that swapped none."""
+    for calls in [calls for calls in _hooked(module) if not (unused and calls.used)]:
         for hooks in (module._forward_pre_hooks, module._forward_hooks):
             for key in [k for k, hook in hooks.items() if getattr(hook, "__self__", 0) is calls]:
                 del hooks[key]
