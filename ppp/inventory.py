@@ -132,7 +132,7 @@ def input_channels(model: nn.Module, size: tuple[int, int]) -> int:
 
     weights = [weight for weight in model.parameters() if not is_lazy(weight)]
     known = [weight.shape[1] for weight in weights if weight.ndim == 4]
-    known += [m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)]
+    known += [m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d) and m.in_channels]
     for channels in dict.fromkeys((3, 1, *known)) if known else ():
         try:
             with plain(), watch(lambda call: call.filled(0.0, 0.0), around=stop):

@@ -170,6 +170,12 @@ def _network(request: Request) -> networks.Network:
     if own.is_own(request.network):
         load, options["window"] = own.load_own, request.window
     network = load(request.network, request.weights, **options)
+    for option in ("mean", "std"):
+        given, channels = getattr(request, option), len(network.mean)
+        if given and len(given) != channels:
+            raise PPPError(
+                f"--{option}: the network reads {channels} channels; give as many numbers"
+            )
     return dataclasses.replace(
         network,
         window=request.window or network.window,

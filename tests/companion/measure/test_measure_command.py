@@ -29,12 +29,14 @@ def make_net():
     )
 
 def functional():
+    import torch
     class Net(nn.Module):
         def __init__(self):
             super().__init__()
             self.conv = nn.Conv2d(3, 4, 3)
         def forward(self, x):
-            return self.conv(nn.functional.pad(x, (1, 1, 1, 1)))
+            rows = [x[:, :, -1:], x, x[:, :, :1]]
+            return self.conv(torch.cat(rows, 2))
     return Net()
 
 def half_refused():
