@@ -18,11 +18,11 @@ from ppp.influence import coverage as find_coverage
 from ppp.inventory import Audit, audit, running
 from ppp.metrics import Moments, Summary, merged, noise_floor, separated, summarise
 from ppp.padding import Scheme
+from ppp.passes import Bound, OptimalPasses
 from ppp.results import Checkpoint, LayerResult, Measurement, NullTest
 from ppp.resumption import Kept, network_fingerprint
 from ppp.statistics import products
 from ppp.swapping import POOLS, unhook, with_generator, with_padding
-from ppp.tiles import Bound, OptimalPasses
 from ppp.windows import Picture, Windows
 
 #: Name of the scheme "as the network is": nothing is swapped.
@@ -75,7 +75,7 @@ def measure(
     memory : int, optional
         Bytes that the measurement may add to the process, by default a quarter of the machine's
         memory (a GPU's; or of the process's control group's limit), math.inf for no bound. It
-        is kept by an estimate (:func:`ppp.tiles.Bound`): batches shrink to two windows, and a
+        is kept by an estimate (:func:`ppp.passes.Bound`): batches shrink to two windows, and a
         picture that needs more is done in tiles, its windows tile by tile (between two
         checkpoints, if there are any inside it). Then results are the same up to float error,
         but randn's draws fall on other windows, so that its results differ by chance. Pictures,
