@@ -189,6 +189,11 @@ def prepared(
 ) -> tuple[list[str], Coverage, Audit]:  # fmt: skip
     """Check what is asked for; return the layers, their coverage and every padding."""
     require_eval(model)
+    if not isinstance(getattr(windows, "size", None), tuple):
+        raise PictureError(
+            f"windows is a {type(windows).__name__}; expected Windows: ppp.cut_windows(pictures, "
+            "size, coverage, per_picture=..., seed=...) makes them of pictures of any type"
+        )
     layers = [layers] if isinstance(layers, str) else list(layers)
     if batch_size < 1 or groups < 1:
         raise PPPError(f"batch_size {batch_size} and groups {groups} must be at least 1")
