@@ -74,6 +74,9 @@ class LayerCoverage:
         Cells of a map beyond its input's pixels over the stride, negative without padding.
     completeness : Completeness or None
         Whether the network's listed sites explain all its padding up to this layer.
+    receptive_field, offset : (y, x) or None
+        Input pixels that can change a cell (the most, where cells differ), and the place of the
+        centre of the first cell's, in pixels from the centre of the first; if asked for.
     """
 
     layer: str
@@ -82,6 +85,8 @@ class LayerCoverage:
     touched: Sides
     surplus: tuple[int, int] = (0, 0)
     completeness: Completeness | None = None
+    receptive_field: tuple[int, int] | None = None
+    offset: tuple[float, float] | None = None
 
     @property
     def clean_fraction(self) -> float:
@@ -245,13 +250,19 @@ class Coverage(dict[str, LayerCoverage]):
         return left, right, top, bottom
 
     def table(self) -> pd.DataFrame:
-        """Return one row per layer: map size, clean cells, stride and margins in px."""
+        """Return one row per layer: map size, clean cells, stride, margins in px.
+
+        And the receptive field's size and offset, if they were asked for; stride and these on
+        the vertical axis.
+        """
         rows = []
         for name, layer in self.items():
             height, width = layer.influence.shape
             row = {"layer": name, "height": height, "width": width}
             row |= {"clean_cells": int((~layer.influence).sum())}
             row |= {"clean_fraction": layer.clean_fraction, "stride": layer.stride[0]}
+            if layer.receptive_field and layer.offset:
+                row |= {"receptive_field": layer.receptive_field[0], "offset": layer.offset[0]}
             row |= {"completeness": str(layer.completeness or "not tried")}
             row |= zip(("margin_left", "margin_right", "margin_top", "margin_bottom"), layer.margin)
             rows.append(row)

@@ -30,8 +30,9 @@ _USUAL, _MOST = 32, 512
 
 
 def coverage(
-    model: nn.Module, layers: Sequence[str], input_size: int | tuple[int, int]
-) -> Coverage:
+    model: nn.Module, layers: Sequence[str], input_size: int | tuple[int, int], *,
+    receptive_fields: bool = False,
+) -> Coverage:  # fmt: skip
     """Find the cells that padding can touch, per layer.
 
     Every padding of the network (of modules, of function calls, of pools, of ceil_mode)
@@ -49,6 +50,9 @@ def coverage(
         As in ``model.named_modules()``; each gives maps (N, C, H, W).
     input_size : int or (height, width)
         The window (px).
+    receptive_fields : bool
+        Find size and offset of the receptive fields too: as many passes more as the stride has
+        pixels.
 
     Returns
     -------
@@ -89,6 +93,11 @@ def coverage(
         result = Coverage(covered, (height, width), sites=probe.sites((height, width)))
         for layer, proof in prove(model, result).items():
             result[layer] = replace(result[layer], completeness=proof)
+        if receptive_fields:
+            fields = [probe.receptive_fields(axis, result) for axis in (0, 1)]
+            for layer in result:
+                sizes, offsets = zip(*(field[layer] for field in fields))
+                result[layer] = replace(result[layer], receptive_field=sizes, offset=offsets)
     return result
 
 
@@ -155,17 +164,17 @@ class _Probe:
         self.strips: dict[int, tuple[tuple[int, int], tuple[int, int]]] = {}
 
     def run(
-        self, size: tuple[int, int], border: tuple[bool, bool], line: int | None = None,
-        key: Key | None = None,
+        self, size: tuple[int, int], border: tuple[bool, bool],
+        line: tuple[int, int] | None = None, key: Key | None = None,
     ) -> dict[str, np.ndarray]:  # fmt: skip
         """Return the NaN map of every layer: bool, (H_k, W_k).
 
         `border` says on which axes (rows, columns) padding is NaN, elsewhere it is zero; `key`
-        at which site alone, and `line` is the axis whose first line of pixels is NaN.
+        at which site alone, and `line` an axis and which of its lines of pixels is NaN.
         """
         x = torch.zeros(1, self.channels, *size)
         if line is not None:
-            x.select(2 + line, 0).fill_(torch.nan)
+            x.select(2 + line[0], line[1]).fill_(torch.nan)
         rows, columns = (torch.nan if nan else 0.0 for nan in border)
         maps: dict[str, np.ndarray] = {}
         calls: dict[Key, tuple] = {}
@@ -253,7 +262,7 @@ class _Probe:
                 (gaps.discard if bands else gaps.add)(layer)
                 if bands and length % stride == 0:
                     candidates[layer] = stride, bands, len(nan)
-            lines = candidates and self.run(size, (False, False), axis)
+            lines = candidates and self.run(size, (False, False), (axis, 0))
             for layer, (stride, bands, cells) in candidates.items():
                 if not lines[layer].all(1 - axis).all():
                     found[layer] = (stride, *bands, cells - int(length / stride))
@@ -262,7 +271,7 @@ class _Probe:
                 raise _infinite(missing[0], ": padding reaches the middle of its map")
             self.explain = True
             self.run(size, border)
-            self.run(size, (False, False), axis)
+            self.run(size, (False, False), (axis, 0))
             where = f"; every cell is reached from {self.spreads} on" if self.spreads else ""
             why = f" up to {_LARGEST} px{where}; choose a layer before it"
             raise _infinite(missing[0], why)
@@ -277,6 +286,23 @@ class _Probe:
         product = math.lcm(*map(math.prod, steps))
         usual = math.lcm(product, _USUAL)
         return usual if usual <= _MOST else min(product, _MOST)
+
+    def receptive_fields(self, axis: int, found: Coverage) -> dict[str, tuple[int, float]]:
+        """Return layer -> size and offset on an axis, from a line of NaN at every pixel in turn."""
+        period, unit = found.stride[axis], self._unit()
+        reach = max(found.margin[2 - 2 * axis : 4 - 2 * axis])
+        reach += max(math.ceil(abs(c.surplus[axis]) * c.stride[axis]) for c in found.values())
+        size = _strip(axis, _multiple(2 * (reach + 2 * period) + _STRIP, unit), unit)
+        middle = size[axis] // 2 // period * period
+        first, last = dict.fromkeys(found, math.inf), dict.fromkeys(found, -math.inf)
+        for pixel in range(middle, middle + period):
+            for layer, nan in self.run(size, (False, False), (axis, pixel)).items():
+                cells = np.flatnonzero(nan.any(1 - axis))
+                if len(cells):
+                    stride = found[layer].stride[axis]
+                    first[layer] = min(first[layer], math.ceil(pixel - stride * int(cells[-1])))
+                    last[layer] = max(last[layer], math.floor(pixel - stride * int(cells[0])))
+        return {k: (int(last[k] - first[k]) + 1, (first[k] + last[k]) / 2) for k in found}
 
     def sites(self, size: tuple[int, int]) -> tuple[Site, ...]:
         """Return every call that pads at the window's size, with the stride of its map."""

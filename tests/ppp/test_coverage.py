@@ -503,3 +503,30 @@ def test_the_margin_is_what_differs_between_a_crop_and_the_whole(name):
     bottom = cells - int(np.flatnonzero(rows[half:]).min(initial=cells - half)) - half
     assert found[layer].touched[2:] == (top, bottom)
     assert found.margin[2:] == (math.ceil(top * stride), math.ceil(bottom * stride))
+
+
+@pytest.mark.parametrize(
+    ("make", "layers", "sizes", "offsets"),
+    [
+        (  # as published: Araujo et al., 2019, "Computing receptive fields"
+            lambda: torchvision.models.resnet18(weights=None),
+            ["conv1", "maxpool", "layer1", "layer2", "layer3", "layer4"],
+            [7, 11, 43, 99, 211, 435],
+            [0.0] * 6,
+        ),
+        pytest.param(
+            lambda: torchvision.models.vgg16(weights=None).features,
+            ["4", "9", "30"],
+            [6, 16, 212],
+            [0.5, 1.5, 15.5],
+            marks=pytest.mark.slow,
+        ),
+        (lambda: Sequential(Conv(3, 4, 5), Conv(4, 4, (3, 1), 2)), ["0", "1"], [5, 7], [2.0, 3.0]),
+        (lambda: Sequential(Conv(3, 4, 3, 3, 1, 2), Conv(4, 4, 3)), ["1"], [11], [4.0]),
+    ],
+)
+def test_receptive_fields_are_those_of_the_literature(make, layers, sizes, offsets):
+    torch.manual_seed(0)
+    found = ppp.coverage(make().eval(), layers, 64, receptive_fields=True).table()
+    assert list(found["receptive_field"]) == sizes
+    assert list(found["offset"]) == offsets
