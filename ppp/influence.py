@@ -346,7 +346,7 @@ def _stride(layer: str, pixels: int, cells: int) -> int | Fraction:
     stride = Fraction(pixels, cells) if cells > 0 else Fraction(0)
     if not stride or (stride.denominator > 1 and stride.numerator > _USUAL):
         grows = f": its map grows by {cells} cells for {pixels} px more input"
-        raise _infinite(layer, f"{grows}, which is no constant stride (resized to a fixed size?)")
+        raise _infinite(layer, f"{grows}, which is no whole stride (resized to a fixed size?)")
     return stride if stride.denominator > 1 else stride.numerator
 
 

@@ -55,8 +55,8 @@ class Scheme:
 
     Examples
     --------
-    >>> Scheme.parse("constant(0.5)")
-    Scheme(name='constant', value=0.5, border_only=False)
+    >>> Scheme.parse("constant(0.5)").value
+    0.5
     >>> str(Scheme.parse("randn(border)"))
     'randn(border)'
     >>> def twice(x, sides):  # what lies beyond is twice as bright

@@ -334,9 +334,9 @@ class Scaled(nn.Module):
     [
         (nn.GroupNorm(2, 4), "GroupNorm"),
         (nn.InstanceNorm2d(4), "InstanceNorm2d"),
-        (Sequential(nn.AdaptiveAvgPool2d(1), nn.Upsample(size=(8, 8))), "no constant stride"),
+        (Sequential(nn.AdaptiveAvgPool2d(1), nn.Upsample(size=(8, 8))), "no whole stride"),
         (nn.AdaptiveAvgPool2d(7), ""),
-        (nn.Upsample(size=(16, 16)), "no constant stride"),
+        (nn.Upsample(size=(16, 16)), "no whole stride"),
         (Scaled(), "Scaled"),
         pytest.param(Attention(), "", marks=pytest.mark.nightly),
     ],
