@@ -7,7 +7,8 @@ nothing unlisted pads), :mod:`ppp.windows` and :mod:`ppp.measurement` (one pass 
 windows), :mod:`ppp.results`, :mod:`ppp.metrics`,
 :mod:`ppp.statistics` (is there a pattern, how sure are we), :mod:`ppp.matched_filter`,
 :mod:`ppp.attribution` (which padding makes it), :mod:`ppp.correction` (taking it away),
-:mod:`ppp.monitoring` (while a network is trained).
+:mod:`ppp.monitoring` (while a network is trained),
+:mod:`ppp.tiling` (inference in tiles without seams).
 """
 
 import importlib
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from ppp.results import LayerResult, Measurement, NullTest
     from ppp.statistics import Estimate
     from ppp.swapping import with_padding
+    from ppp.tiling import Tiling, tiles
     from ppp.truth import Optimal, optimal
     from ppp.windows import Picture, Windows, cut_windows, size_needed
 
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "SCHEMES": "padding", "Scheme": "padding", "pad": "padding",
     "Audit": "inventory", "PaddingSite": "inventory", "audit": "inventory",
-    "with_padding": "swapping",
+    "with_padding": "swapping", "Tiling": "tiling", "tiles": "tiling",
     "Completeness": "certificate", "Coverage": "certificate", "LayerCoverage": "certificate",
     "coverage": "influence", "Optimal": "truth", "optimal": "truth", "extract": "extraction",
     "Picture": "windows", "Windows": "windows", "cut_windows": "windows", "size_needed": "windows",
@@ -53,9 +55,9 @@ _MODULES = {
 __all__ = [
     "SCHEMES", "Attribution", "Audit", "Completeness", "Coverage", "Estimate", "LayerCoverage",
     "LayerResult", "Measurement", "Monitor", "NullTest", "Optimal", "PPPError", "PPPMetric",
-    "PaddingSite", "Picture", "Scheme", "Visibility", "Windows", "__version__", "attribute",
-    "audit", "corrected", "corrected_in_order", "coverage", "cut_windows", "extract",
-    "lightning_callback", "mae_ppp", "measure", "optimal", "pad", "size_needed", "snr_ppp",
+    "PaddingSite", "Picture", "Scheme", "Tiling", "Visibility", "Windows", "__version__",
+    "attribute", "audit", "corrected", "corrected_in_order", "coverage", "cut_windows", "extract",
+    "lightning_callback", "mae_ppp", "measure", "optimal", "pad", "size_needed", "snr_ppp", "tiles",
     "visibility", "with_padding",
 ]  # fmt: skip
 

@@ -24,8 +24,8 @@ from ppp.inventory import Site, running
 from ppp.measurement import branched, check_picture, prepared
 from ppp.metrics import Moments, leave_one_out, mae_ppp, merged, noise_floor
 from ppp.padding import Scheme
+from ppp.passes import Bound, OptimalPasses, reused
 from ppp.statistics import between, jackknife, products, unbiased_power
-from ppp.tiles import Bound, OptimalPasses, reused
 from ppp.truth import Truth
 from ppp.windows import Windows
 

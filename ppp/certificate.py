@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,9 @@ from ppp import display
 from ppp.errors import MarginError
 from ppp.inventory import Site
 from ppp.padding import Sides
+
+#: Pixels between two cells.
+Pixels = int | Fraction
 
 
 @dataclass(frozen=True)
@@ -63,21 +67,26 @@ class LayerCoverage:
     influence : ndarray of bool, shape (H_k, W_k)
         True where padding can change the cell, at the window's size.
     stride : (y, x)
-        Input pixels between neighbouring cells.
+        Input pixels between neighbouring cells; a fraction where they are finer than pixels.
     touched : (left, right, top, bottom)
         Cells that padding can touch on each side of a large input.
     surplus : (y, x)
         Cells of a map beyond its input's pixels over the stride, negative without padding.
     completeness : Completeness or None
         Whether the network's listed sites explain all its padding up to this layer.
+    receptive_field, offset : (y, x) or None
+        Input pixels that can change a cell (the most, where cells differ), and the place of the
+        centre of the first cell's, in pixels from the centre of the first; if asked for.
     """
 
     layer: str
     influence: np.ndarray
-    stride: tuple[int, int]
+    stride: tuple[Pixels, Pixels]
     touched: Sides
     surplus: tuple[int, int] = (0, 0)
     completeness: Completeness | None = None
+    receptive_field: tuple[int, int] | None = None
+    offset: tuple[float, float] | None = None
 
     @property
     def clean_fraction(self) -> float:
@@ -89,7 +98,9 @@ class LayerCoverage:
         """Input pixels of true surroundings a window needs: (left, right, top, bottom)."""
         left, right, top, bottom = self.touched
         y, x = self.stride
-        return left * x, right * x, top * y, bottom * y
+        sides = left * x, right * x, top * y, bottom * y
+        left, right, top, bottom = map(math.ceil, sides)
+        return left, right, top, bottom
 
     def __repr__(self) -> str:
         height, width = self.influence.shape
@@ -131,7 +142,7 @@ class LayerCoverage:
 
 
 def first_cells(
-    name: str, axis: str, offsets: np.ndarray, stride: int, reach: tuple[int, int], size: int
+    name: str, axis: str, offsets: np.ndarray, stride: Pixels, reach: tuple[int, int], size: int
 ) -> np.ndarray:
     """Return the first cell of each window on an axis, or refuse one that has no place.
 
@@ -141,7 +152,7 @@ def first_cells(
         For the message.
     offsets : ndarray of int, shape (n,)
         Of the windows, in pixels.
-    stride : int
+    stride : int or Fraction
         Pixels between cells.
     reach : (before, after)
         Cells needed before a window's first one, and from it on.
@@ -158,21 +169,33 @@ def first_cells(
     >>> first_cells("layer '0'", "vertical", np.array([8, 12]), 4, (1, 9), 12)
     array([2, 3])
     """
-    offsets = np.asarray(offsets)
-    if (offsets % stride).any():
+    offsets, step = np.asarray(offsets), Fraction(stride)
+    if (misaligned := offsets % step.numerator != 0).any():
         raise MarginError(
-            f"window at {axis} offset {int(offsets[offsets % stride != 0][0])} px is misaligned "
-            f"with {name}: offsets must be multiples of its total stride {stride}"
+            f"window at {axis} offset {int(offsets[misaligned][0])} px is misaligned "
+            f"with {name}: offsets must be multiples of its total stride {step.numerator}"
         )
-    first = offsets // stride
+    first = offsets // step.numerator * step.denominator
     lacking = max(reach[0] - int(first.min()), int(first.max()) + reach[1] - size)
     if lacking > 0:
+        more, before, after = (math.ceil(cells * step) for cells in (lacking, *reach))
         raise MarginError(
-            f"surroundings too narrow for {name}: {lacking * stride} px more are needed on the "
-            f"{axis} axis, {reach[0] * stride} px before a window and {reach[1] * stride} px from "
-            "its first pixel on"
+            f"surroundings too narrow for {name}: {more} px more are needed on the "
+            f"{axis} axis, {before} px before a window and {after} px from its first pixel on"
         )
     return first
+
+
+def common(strides: Iterable[tuple[Pixels, Pixels]]) -> tuple[int, int]:
+    """Return the least pixels (y, x) that are a whole number of cells of every stride.
+
+    Examples
+    --------
+    >>> common([(Fraction(3, 2), 4), (2, Fraction(1, 2))])
+    (6, 4)
+    """
+    y, x = (math.lcm(*(stride.numerator or 1 for stride in axis)) for axis in zip(*strides))
+    return y, x
 
 
 class Coverage(dict[str, LayerCoverage]):
@@ -195,8 +218,7 @@ class Coverage(dict[str, LayerCoverage]):
     ) -> None:  # fmt: skip
         super().__init__((layer.layer, layer) for layer in layers)
         self.input_size = input_size
-        y, x = zip(*(layer.stride for layer in layers))
-        self.stride = stride or (math.lcm(*y), math.lcm(*x))
+        self.stride = stride or common(layer.stride for layer in layers)
         self.sites = sites
 
     def __repr__(self) -> str:
@@ -217,8 +239,8 @@ class Coverage(dict[str, LayerCoverage]):
         y, x = self.input_size
         for layer in self.values():
             height, width = layer.influence.shape
-            y = max(y, (height - layer.surplus[0]) * layer.stride[0])
-            x = max(x, (width - layer.surplus[1]) * layer.stride[1])
+            y = max(y, math.ceil((height - layer.surplus[0]) * layer.stride[0]))
+            x = max(x, math.ceil((width - layer.surplus[1]) * layer.stride[1]))
         return y, x
 
     @property
@@ -228,13 +250,19 @@ class Coverage(dict[str, LayerCoverage]):
         return left, right, top, bottom
 
     def table(self) -> pd.DataFrame:
-        """Return one row per layer: map size, clean cells, stride and margins in px."""
+        """Return one row per layer: map size, clean cells, stride, margins in px.
+
+        And the receptive field's size and offset, if they were asked for; stride and these on
+        the vertical axis.
+        """
         rows = []
         for name, layer in self.items():
             height, width = layer.influence.shape
             row = {"layer": name, "height": height, "width": width}
             row |= {"clean_cells": int((~layer.influence).sum())}
             row |= {"clean_fraction": layer.clean_fraction, "stride": layer.stride[0]}
+            if layer.receptive_field and layer.offset:
+                row |= {"receptive_field": layer.receptive_field[0], "offset": layer.offset[0]}
             row |= {"completeness": str(layer.completeness or "not tried")}
             row |= zip(("margin_left", "margin_right", "margin_top", "margin_bottom"), layer.margin)
             rows.append(row)

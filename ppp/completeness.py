@@ -19,7 +19,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from ppp.certificate import Completeness, Coverage
+from ppp.certificate import Completeness, Coverage, common
 from ppp.errors import GridError, PPPError
 from ppp.extraction import Finished, Tap, copies
 from ppp.inventory import input_channels, running
@@ -57,7 +57,7 @@ class Trial:
     def cut(self, layer: str, map_: Tensor) -> Tensor:
         """Return the window's part of the picture's map, (C, H, W)."""
         cells = self.coverage[layer]
-        y, x = (o // stride for o, stride in zip(self.place, cells.stride))
+        y, x = (int(o // stride) for o, stride in zip(self.place, cells.stride))
         height, width = cells.influence.shape
         return map_[:, y : y + height, x : x + width]
 
@@ -182,10 +182,7 @@ def prove(model: nn.Module, coverage: Coverage) -> dict[str, Completeness]:
 
 def least_steps(coverage: Coverage) -> tuple[int, int]:
     """Return the least common multiple (y, x) of the strides of all layers and sites."""
-    strides = [layer.stride for layer in coverage.values()]
-    strides += [(y.numerator or 1, x.numerator or 1) for y, x in (s.stride for s in coverage.sites)]
-    y, x = (math.lcm(*steps) for steps in zip(*strides))
-    return y, x
+    return common(part.stride for part in (*coverage.values(), *coverage.sites))
 
 
 def _at_some_stride(model: nn.Module, coverage: Coverage) -> dict[str, Completeness]:
@@ -220,6 +217,6 @@ def on_noise(model: nn.Module, coverage: Coverage) -> Trial:
         ends = [(s.size[axis] + s.border[3 - 2 * axis]) * s.stride[axis] for s in sites]
         shape.append(math.ceil((place[axis] + max([coverage.tail[axis], *ends])) / step) * step)
     weight = next(model.parameters())
-    shape = [1, input_channels(model), *shape]
+    shape = [1, input_channels(model, coverage.input_size), *shape]
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     return Trial(model, coverage, noise.to(weight.dtype), tuple(place), fill=0.0)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ppp.errors import LayerError, PPPError, unknown
+from ppp.pictures import as_batch
 
 Consume = Callable[[str, Tensor], None]
 
@@ -153,7 +154,7 @@ class Tap:
         self._to_the_end = False
 
 
-def extract(model: nn.Module, x: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
+def extract(model: nn.Module, x: object, layers: Sequence[str]) -> dict[str, Tensor]:
     """Return a copy of each named layer's output.
 
     Parameters
@@ -161,7 +162,8 @@ def extract(model: nn.Module, x: Tensor, layers: Sequence[str]) -> dict[str, Ten
     model, layers
         As in :class:`Tap`.
         The model in eval mode: in train mode a pass changes batch-norm statistics.
-    x : Tensor, shape (N, C, H, W)
+    x : Tensor, shape (N, C, H, W), or pictures of one size
+        As :func:`ppp.pictures.as_pixels` takes them, one or a list.
 
     Returns
     -------
@@ -181,6 +183,9 @@ def extract(model: nn.Module, x: Tensor, layers: Sequence[str]) -> dict[str, Ten
     """
     require_eval(model)
     tap = Tap(model, layers)
+    if not isinstance(x, Tensor) or x.ndim != 4:
+        weight = next(model.parameters(), torch.empty(0))
+        x = as_batch(x).to(weight.device, weight.dtype)
     maps = copies(tap, x)
     return {layer: maps[layer] for layer in tap.layers}
 

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 
 import pandas as pd
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from ppp import display
 from ppp.errors import PPPError, first_line
-from ppp.extraction import plain, require_eval
+from ppp.extraction import Finished, plain, require_eval
 from ppp.operators import Held, ModuleStack, PaddedCall, watch
 from ppp.padding import Sides
-from ppp.swapping import Pad2d, PaddedConv2d, current_scheme, refusal
+from ppp.swapping import Pad2d, current_scheme, refusal
 
 
 @dataclass(frozen=True)
@@ -106,12 +107,64 @@ def input_shape(input_size: int | tuple[int, int]) -> tuple[int, int]:
     return sizes[0], sizes[1]
 
 
-def input_channels(model: nn.Module) -> int:
-    """Return the channels that the first convolution of `model` reads."""
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d):
-            return module.in_channels
-    raise PPPError("the model has no Conv2d; expected a convolutional network over images")
+def input_channels(model: nn.Module, size: tuple[int, int]) -> int:
+    """Return the channels of the pictures that a network reads.
+
+    With 3, 1, or as many as one of its weights takes: the first number with which the first
+    convolution runs on a picture of this size (height, width).
+
+    Raises
+    ------
+    PPPError
+        A network without a convolution.
+
+    Examples
+    --------
+    >>> input_channels(nn.Sequential(nn.PixelUnshuffle(2), nn.Conv2d(12, 4, 3)), (8, 8))
+    3
+    """
+
+    def stop(function: Callable, _args: tuple, run: Callable[[], object]) -> object:
+        out = run()
+        if function is torch.ops.aten.convolution.default:
+            raise Finished
+        return out
+
+    weights = [weight for weight in model.parameters() if not is_lazy(weight)]
+    known = [weight.shape[1] for weight in weights if weight.ndim == 4]
+    known += [m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d) and m.in_channels]
+    for channels in dict.fromkeys((3, 1, *known)) if known else ():
+        try:
+            with plain(), watch(lambda call: call.filled(0.0, 0.0), around=stop):
+                model(weights[0].new_zeros(1, channels, *size))
+        except Finished:
+            return channels
+        except Exception:
+            continue
+    if not known:
+        raise PPPError("the model has no Conv2d; expected a convolutional network over images")
+    return known[-1]  # what is wrong shows when the network is run
+
+
+def channel_joins(model: nn.Module, channels: int, size: tuple[int, int]) -> set[Key]:
+    """Return the joins that put channels beside each other, as in maps (N, H, W, C).
+
+    They look like strips put around a map, but on a larger input they are no wider.
+    """
+    weight, widths = next(model.parameters()), ({}, {})
+    for scale, found in enumerate(widths, 1):
+
+        def look(key: Key, call: PaddedCall, found: dict = found) -> object:
+            if call.fill == "joined":
+                found[key] = call.input.shape[3 if any(call.declared[:2]) else 2]
+            return call.filled(0.0, 0.0)
+
+        x = weight.new_zeros(1, channels, *(scale * side for side in size))
+        with suppress(Exception), plain(), keyed(ModuleStack(model), look):
+            model(x)
+        if not found:
+            break
+    return {key for key, width in widths[0].items() if widths[1].get(key) == width}
 
 
 def audit(model: nn.Module, input_size: int | tuple[int, int]) -> Audit:
@@ -148,10 +201,11 @@ def audit(model: nn.Module, input_size: int | tuple[int, int]) -> Audit:
     shape = input_shape(input_size)
     require_eval(model)
     found: list[PaddingSite] = []
+    joined: dict[Key, PaddingSite] = {}
     stack = ModuleStack(model)
     entered, padded, held = -1, 0, Held(model.state_dict().values())
 
-    def record(call: PaddedCall) -> object:
+    def record(key: Key, call: PaddedCall) -> object:
         nonlocal entered, padded
         if not call.pads:
             return call.filled(0.0, 0.0)
@@ -168,11 +222,15 @@ def audit(model: nn.Module, input_size: int | tuple[int, int]) -> Audit:
             found[seen[0]] = replace(found[seen[0]], calls=found[seen[0]].calls + 1)
         else:
             found.append(site)
+        if site.fill == "joined":
+            joined[key] = site
         return call.filled(0.0, 0.0) if call.constant else NotImplemented
 
-    channels, weight = input_channels(model), next(model.parameters())
-    with plain(), running(shape), stack.watching(), watch(record, around=held):
+    channels, weight = input_channels(model, shape), next(model.parameters())
+    with plain(), running(shape), keyed(stack, record, around=held):
         model(torch.zeros(1, channels, *shape, device=weight.device, dtype=weight.dtype))
+    for key in channel_joins(model, channels, shape) if joined else ():
+        found = [site for site in found if site is not joined.get(key)]
     listed = Audit(found)
     listed.runs, listed.outputs = stack.runs, stack.outputs
     listed.peak, listed.padded = held.peak, padded
@@ -205,11 +263,9 @@ _OWNERS = {
 
 
 def _padder(call: PaddedCall, stack: ModuleStack) -> tuple[str, str]:
-    """Return the module that pads and the kind; what a swapped convolution's border pads is its."""
-    name, kind, module = stack.name, call.kind, stack.module
-    if isinstance(module, Pad2d) and name.endswith(".border"):
-        return name.removesuffix(".border"), "convolution"
-    return name, "convolution" if kind == "pad" and isinstance(module, nn.Conv2d) else kind
+    """Return the module that pads and the kind."""
+    convolution = call.kind == "pad" and isinstance(stack.module, nn.Conv2d)
+    return stack.name, "convolution" if convolution else call.kind
 
 
 def _site(call: PaddedCall, stack: ModuleStack) -> PaddingSite:
@@ -218,23 +274,25 @@ def _site(call: PaddedCall, stack: ModuleStack) -> PaddingSite:
         call.kind == "pad" and module is not None and current_scheme(module) is not None
     )
     name, kind = _padder(call, stack)
-    fill = str(module.scheme) if isinstance(module, Pad2d) and name != stack.name else call.fill
     if own and kind == "convolution" and getattr(module, "padding", None) == "same":
         kind = "same"
     if not any(call.declared) and call.ceil_mode:
         kind = "ceil_mode"
-    if not own:
-        reason = "a function call inside a forward; no module to replace"
-    elif call.ceil_mode:
+    if call.ceil_mode:
         reason = "an overhang that takes no scheme"
-    elif kind in ("unfold", "interpolation"):
+    elif call.fill == "joined":
+        reason = "strips joined by torch.cat take no scheme; pad with torch.nn.functional.pad"
+    elif kind in ("unfold", "interpolation") or (kind == "transposed" and not own):
         reason = f"{kind} takes no scheme"
+    elif "pool" in kind and not own:
+        reason = "a function call inside a forward; no module to replace"
+    elif call.input.ndim != 4:
+        reason = f"pads maps of {call.input.ndim} axes, which take no scheme"
     else:
-        swapped = isinstance(module, PaddedConv2d | Pad2d)
-        reason = "" if swapped else refusal(module) or ""
+        reason = refusal(module) or ""
     origin = "module" if own else "functional"
     used = call.declared, call.used, call.ceil_mode
-    return PaddingSite(name, kind, origin, fill, *used, not reason, reason)
+    return PaddingSite(name, kind, origin, call.fill, *used, not reason, reason)
 
 
 #: Module, kind and number of a call: by it, a call of one pass is found in another.
@@ -257,6 +315,8 @@ class Site:
         Cells needed around it; negative where some of its own are not read.
     stride : (y, x)
         Input pixels between its cells; 0 where its size does not follow the input's.
+    varies : bool
+        Whether the network pads larger inputs by other amounts; there, the window's are taken.
     """
 
     module: str
@@ -265,6 +325,7 @@ class Site:
     size: tuple[int, int]
     border: Sides
     stride: tuple[Fraction, Fraction]
+    varies: bool = False
 
     @property
     def key(self) -> Key:

@@ -18,11 +18,11 @@ from ppp.influence import coverage as find_coverage
 from ppp.inventory import Audit, audit, running
 from ppp.metrics import Moments, Summary, merged, noise_floor, separated, summarise
 from ppp.padding import Scheme
+from ppp.passes import Bound, OptimalPasses
 from ppp.results import Checkpoint, LayerResult, Measurement, NullTest
 from ppp.resumption import Kept, network_fingerprint
 from ppp.statistics import products
-from ppp.swapping import POOLS, with_generator, with_padding
-from ppp.tiles import Bound, OptimalPasses
+from ppp.swapping import POOLS, unhook, with_generator, with_padding
 from ppp.windows import Picture, Windows
 
 #: Name of the scheme "as the network is": nothing is swapped.
@@ -75,7 +75,7 @@ def measure(
     memory : int, optional
         Bytes that the measurement may add to the process, by default a quarter of the machine's
         memory (a GPU's; or of the process's control group's limit), math.inf for no bound. It
-        is kept by an estimate (:func:`ppp.tiles.Bound`): batches shrink to two windows, and a
+        is kept by an estimate (:func:`ppp.passes.Bound`): batches shrink to two windows, and a
         picture that needs more is done in tiles, its windows tile by tile (between two
         checkpoints, if there are any inside it). Then results are the same up to float error,
         but randn's draws fall on other windows, so that its results differ by chance. Pictures,
@@ -189,6 +189,11 @@ def prepared(
 ) -> tuple[list[str], Coverage, Audit]:  # fmt: skip
     """Check what is asked for; return the layers, their coverage and every padding."""
     require_eval(model)
+    if not isinstance(getattr(windows, "size", None), tuple):
+        raise PictureError(
+            f"windows is a {type(windows).__name__}; expected Windows: ppp.cut_windows(pictures, "
+            "size, coverage, per_picture=..., seed=...) makes them of pictures of any type"
+        )
     layers = [layers] if isinstance(layers, str) else list(layers)
     if batch_size < 1 or groups < 1:
         raise PPPError(f"batch_size {batch_size} and groups {groups} must be at least 1")
@@ -218,7 +223,8 @@ def branched(
     model, schemes, inventory: Audit, pools: str, seed: int, size: tuple[int, int]
 ) -> tuple[dict[str, nn.Module], dict[str, torch.Generator], dict[str, Audit]]:
     """Return the network under each scheme, the source of its random padding, its audits."""
-    listed = [schemes] if schemes is None or isinstance(schemes, str | Scheme) else list(schemes)
+    one = schemes is None or isinstance(schemes, str | Scheme) or callable(schemes)
+    listed = [schemes] if one else list(schemes)
     if not listed:
         raise PPPError("no scheme given; expected at least one, or None for the network's own")
     device = next(model.parameters()).device
@@ -237,13 +243,14 @@ def branched(
                     f"padding {scheme!s} cannot be swapped in at {site.module!r} ({site.kind}): "
                     f"{site.reason}; measure the network's own padding with schemes=None"
                 )
-        if Scheme.parse(scheme).name == "nan":
+        if "nan" in str(Scheme.parse(scheme)).split("|"):
             raise PPPError("padding nan marks cells and cannot be measured; see ppp.coverage")
         name = str(Scheme.parse(scheme))
         branches[name] = with_padding(model, scheme, generator=generator, pools=pools)
         draws = generator.get_state()
         audits[name] = swapped = audit(branches[name], size)
         generator.set_state(draws)
+        unhook(branches[name], unused=True)  # the audit has run it at this size
         for site in swapped:
             pooled = site.kind in ("max-pool", "average-pool", "ceil_mode", "interpolation")
             if not pooled and site.fill not in (name, "zeros" if name == "constant" else name):

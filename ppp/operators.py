@@ -4,7 +4,7 @@ The inventory (:mod:`ppp.inventory`) and the NaN run (:mod:`ppp.influence`) both
 operators themselves, so that a padding written as a function call inside ``forward``
 cannot escape. Circular padding is the one form that PyTorch dissolves into copies before
 it reaches an operator; it is caught one level higher, at ``torch.nn.functional.pad``, and
-so is :func:`ppp.padding.pad`.
+so are :func:`ppp.padding.pad` and :func:`ppp.padding.convolve`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
-from ppp.padding import Scheme, Sides, check_amount, pad, shortest
+from ppp.padding import Scheme, Sides, check_amount, convolve, pad, shortest
 
 aten = torch.ops.aten
 
@@ -43,6 +43,8 @@ class PaddedCall:
     border: Sides
     #: Run it on a map that is constant but for NaN; takes what puts a border around a map.
     constant: Callable[[Callable[[Tensor], Tensor]], Tensor] | None = None
+    #: Cells of the input between two of the output: (y, x).
+    stride: tuple[int, int] = (1, 1)
 
     @property
     def pads(self) -> bool:
@@ -127,10 +129,25 @@ def _windowed(kind, fill, x, kernel, stride, padding, dilation, ceil, run, const
     declared = columns[0], columns[0], rows[0], rows[0]
     used = columns[0], columns[1], rows[0], rows[1]
     border = columns[0], columns[2], rows[0], rows[2]
-    return PaddedCall(kind, declared, used, fill, ceil, run, x, border, constant)
+    return PaddedCall(kind, declared, used, fill, ceil, run, x, border, constant, stride)
 
 
 def _convolution(x, weight, bias, stride, padding, dilation, transposed, output_padding, groups):
+    if x.ndim == 3:
+        rows = (1, *stride), (0, *padding), (1, *dilation), transposed, (0, *output_padding)
+        call = _convolution(x[:, :, None], weight[:, :, None], bias, *rows, groups)
+        return replace(call, input=x, constant=None)
+    if x.ndim == 5 and not transposed:  # a stack of maps is a map of more channels
+        stack, deep = x.shape[1:3], (padding[0], 0, 0)
+
+        def run(p: Tensor) -> Tensor:
+            p = p.unflatten(1, stack)
+            return aten.convolution(
+                p, weight, bias, stride, deep, dilation, False, (0, 0, 0), groups
+            )
+
+        sizes = [sizes[-2:] for sizes in (weight.shape, stride, padding, dilation)]
+        return _windowed("convolution", "zeros", x.flatten(1, 2), *sizes, False, run)
     if x.ndim != 4:
         return None
     stride, padding, dilation = _pair(stride), _pair(padding), _pair(dilation)
@@ -221,10 +238,11 @@ def _interpolation(ring: int, run):
 
 def _explicit(fill: str):
     def describe(x, amount, value=0.0):
-        if x.ndim != 4:
-            return None
         constant = "zeros" if value == 0 else f"constant({shortest(value)})"
         name = constant if fill == "constant" else fill
+        if x.ndim == 5 and not any(amount[4:]):
+            call = describe(x.flatten(1, 2), amount[:4], value)
+            return replace(call, run=lambda p: p.unflatten(1, x.shape[1:3]))
         if any(amount[4:]):  # channels, or rows of maps whose channels come last
             if any(amount[:2]) or not any(amount[2:4]) or any(amount[6:]):
                 return None
@@ -261,9 +279,10 @@ _DESCRIBE = {
     aten.upsample_bilinear2d.default: _interpolation(1, aten.upsample_bilinear2d.default),
     aten.upsample_bicubic2d.default: _interpolation(2, aten.upsample_bicubic2d.default),
     aten.constant_pad_nd.default: _explicit("constant"),
-    aten.reflection_pad2d.default: _explicit("reflect"),
-    aten.replication_pad2d.default: _explicit("replicate"),
 }
+for _axes in ("1d", "2d", "3d"):
+    _DESCRIBE[getattr(aten, f"reflection_pad{_axes}").default] = _explicit("reflect")
+    _DESCRIBE[getattr(aten, f"replication_pad{_axes}").default] = _explicit("replicate")
 
 Replace = Callable[[PaddedCall], object]
 Around = Callable[[Callable, tuple, Callable[[], object]], object]
@@ -302,15 +321,20 @@ class _Functions(TorchFunctionMode):
                 call = _explicit("circular")(bound["input"], bound["pad"])
         elif function is pad:
             call = _explicit(str(Scheme.parse(args[2])))(args[0], check_amount(args[1]))
+        elif function is convolve:
+            x, weight, bias, stride, sides, dilation, groups, scheme, _ = args
+            bare = (0, 0), dilation, False, (0, 0), groups
+            call = _convolution(x, weight, bias, stride, *bare)
+            call = replace(call, declared=sides, used=sides, border=sides, fill=str(scheme))
         if call is None:
             return function(*args, **kwargs)
         # What runs below it, in its place too, belongs to it and is no padding of its own.
-        replace, self.operators.replace = self.operators.replace, lambda _: NotImplemented
+        work, self.operators.replace = self.operators.replace, lambda _: NotImplemented
         try:
-            out = replace(call)
+            out = work(call)
             return function(*args, **kwargs) if out is NotImplemented else out
         finally:
-            self.operators.replace = replace
+            self.operators.replace = work
 
 
 @contextmanager

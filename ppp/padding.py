@@ -1,7 +1,10 @@
 """Padding schemes: what a network is shown beyond the border of a feature map.
 
 A scheme is a name of :data:`SCHEMES`. Two of them take an option, written in brackets:
-``"constant(0.5)"`` and ``"randn(border)"``. Sources: zeros,
+``"constant(0.5)"`` and ``"randn(border)"``. Two with a bar between them are one to the left and
+right and another above and below, as panoramas need: ``"circular|zeros"``. ``"partial"`` pads a
+convolution with zeros and re-weights what it gives (Liu et al., 2018). And any function of a map
+and an amount that returns the padded map is a scheme, a layer with weights too. Sources: zeros,
 constant, reflect, replicate and circular are PyTorch's own; symmetric as in NumPy;
 randn is named in the paper's Section 2.4 [paper], its law is ours [ours]; mean follows
 distribution padding (Nguyen et al., ICIP 2019); nan marks what padding can touch [ours].
@@ -11,13 +14,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from ppp.errors import PaddingError, unknown
@@ -25,6 +27,9 @@ from ppp.errors import PaddingError, unknown
 SCHEMES = (
     "zeros", "constant", "reflect", "symmetric", "replicate", "circular", "randn", "mean", "nan",
 )  # fmt: skip
+
+#: Known to convolutions alone.
+PARTIAL = "partial"
 
 #: Cells on each side: (left, right, top, bottom).
 Sides = tuple[int, int, int, int]
@@ -43,22 +48,34 @@ class Scheme:
     border_only : bool
         For ``randn``: take mean and standard deviation from the one-pixel border ring
         instead of the whole map.
+    rows : Scheme or None
+        Another one above and below, over the full width.
+    function : callable or None
+        ``function(x, (left, right, top, bottom))`` pads maps (N, C, H, W).
 
     Examples
     --------
-    >>> Scheme.parse("constant(0.5)")
-    Scheme(name='constant', value=0.5, border_only=False)
+    >>> Scheme.parse("constant(0.5)").value
+    0.5
     >>> str(Scheme.parse("randn(border)"))
     'randn(border)'
+    >>> def twice(x, sides):  # what lies beyond is twice as bright
+    ...     return 2 * pad(x, sides, "replicate") - pad(x, sides, "zeros")
+    >>> pad(torch.ones(1, 1, 1, 2), (1, 1, 0, 0), twice)
+    tensor([[[[2., 1., 1., 2.]]]])
     """
 
     name: str
     value: float = 0.0
     border_only: bool = False
+    rows: Scheme | None = None
+    function: Callable[[Tensor, Sides], Tensor] | None = None
 
     @classmethod
-    def parse(cls, scheme: str | Scheme) -> Scheme:
+    def parse(cls, scheme: str | Scheme | Callable[[Tensor, Sides], Tensor]) -> Scheme:
         """Read a scheme from its text; a :class:`Scheme` is returned as it is."""
+        if callable(scheme):
+            return cls(getattr(scheme, "__name__", type(scheme).__name__), function=scheme)
         if isinstance(scheme, Scheme):
             if not math.isfinite(scheme.value):
                 raise PaddingError(
@@ -66,10 +83,13 @@ class Scheme:
                     "scheme nan marks what padding can touch"
                 )
             return scheme
+        columns, bar, rows = str(scheme).partition("|")
+        if bar and "partial" not in scheme:
+            return replace(cls.parse(columns), rows=cls.parse(rows))
         match = re.fullmatch(r"\s*([\w-]+)\s*(?:\((.*)\))?\s*", str(scheme))
         name, option = match.groups() if match else (str(scheme), None)
-        if name not in SCHEMES:
-            raise PaddingError(unknown("padding", scheme, SCHEMES))
+        if name not in (*SCHEMES, PARTIAL):
+            raise PaddingError(unknown("padding", scheme, (*SCHEMES, PARTIAL)))
         if option is None:
             return cls(name)
         if name == "constant":
@@ -87,7 +107,17 @@ class Scheme:
             "options exist for constant(NUMBER) and randn(map|border)"
         )
 
+    @property
+    def random(self) -> bool:
+        """Whether it draws from a generator."""
+        return "randn" in str(self)
+
+    def __deepcopy__(self, _memo: dict) -> Scheme:
+        return self  # so that copies of a network share a learned padding, as they do weights
+
     def __str__(self) -> str:
+        if self.rows:
+            return f"{replace(self, rows=None)}|{self.rows}"
         if self.name == "constant":
             return f"constant({shortest(self.value)})" if self.value else "constant"
         return "randn(border)" if self.border_only else self.name
@@ -121,7 +151,8 @@ def check_amount(amount: int | Sequence[int]) -> Sides:
 
 
 def pad(
-    x: Tensor, amount: int | Sequence[int], scheme: str | Scheme, *,
+    x: Tensor, amount: int | Sequence[int],
+    scheme: str | Scheme | Callable[[Tensor, Sides], Tensor], *,
     generator: torch.Generator | None = None,
 ) -> Tensor:  # fmt: skip
     """Pad the two last axes of a batch of maps.
@@ -133,10 +164,12 @@ def pad(
     amount : int or (left, right, top, bottom)
         Cells added on each side, each >= 0. reflect needs less than the map's size,
         symmetric and circular at most the map's size.
-    scheme : str or Scheme
-        One of :data:`SCHEMES`. ``randn`` draws each padded value of a channel i.i.d.
-        from N(m, s^2), with m and s the mean and (population) standard deviation of that
-        channel of that sample's map, fresh at every call [ours; named in paper, 2.4].
+    scheme : str, Scheme or callable
+        One of :data:`SCHEMES`, two of them as ``"circular|zeros"``, or a function of maps and
+        (left, right, top, bottom) that returns the padded maps. ``randn`` draws each
+        padded value of a channel i.i.d. from N(m, s^2), with m and s the mean and (population)
+        standard deviation of that channel of that sample's map, fresh at every call [ours;
+        named in paper, 2.4].
         ``mean`` fills with the mean of the channel's one-pixel border ring.
     generator : torch.Generator, optional
         Source of randn's draws, on the device of `x`; the default generator without it.
@@ -162,12 +195,19 @@ def pad(
         return handle_torch_function(pad, (x,), x, amount, scheme, generator=generator)
     scheme = Scheme.parse(scheme)
     left, right, top, bottom = sides = check_amount(amount)
+    if scheme.rows:
+        x = pad(x, (left, right, 0, 0), replace(scheme, rows=None), generator=generator)
+        return pad(x, (0, 0, top, bottom), scheme.rows, generator=generator)
+    if scheme.name == PARTIAL:
+        raise PaddingError("padding partial re-weights convolutions; no map can be padded by it")
     if x.ndim != 4:
         raise PaddingError(f"expected 4-D maps (N, C, H, W), got shape {tuple(x.shape)}")
     if x.numel() == 0:
         raise PaddingError(f"cannot pad an empty tensor of shape {tuple(x.shape)}")
     if not any(sides):
         return x
+    if scheme.function:
+        return _checked(scheme.function(x, sides), x, sides, scheme.name)
     _check_size(x, sides, scheme.name)
     if scheme.name in ("zeros", "constant", "nan"):
         value = {"zeros": 0.0, "constant": scheme.value, "nan": float("nan")}[scheme.name]
@@ -175,7 +215,7 @@ def pad(
             raise PaddingError(f"padding {scheme} needs floating-point maps, got {x.dtype}")
         padded = F.pad(x, sides, value=value)
     elif scheme.name == "circular":
-        padded = _Wrapped.apply(x, sides)
+        padded = _wrapped(_wrapped(x, left, right, 3), top, bottom, 2)
     elif scheme.name in ("reflect", "replicate"):
         padded = F.pad(x, sides, mode=scheme.name)
     elif scheme.name == "symmetric":
@@ -185,6 +225,45 @@ def pad(
     else:
         padded = _fill(x, sides, scheme, generator)
     return padded.contiguous(memory_format=torch.channels_last) if _channels_last(x) else padded
+
+
+def convolve(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: int | Sequence[int], amount: Sides,
+    dilation: int | Sequence[int], groups: int, scheme: Scheme,
+    generator: torch.Generator | None = None,
+) -> Tensor:  # fmt: skip
+    """Convolve maps whose border comes from a scheme; arguments are :func:`torch.conv2d`'s.
+
+    Partial convolution [Liu et al., 2018]: without its bias, the output is multiplied by the
+    cells of the kernel over those of them that lie on the map.
+
+    Examples
+    --------
+    >>> ones = torch.ones(1, 1, 2, 2)
+    >>> convolve(ones, torch.ones(1, 1, 3, 3), None, 1, (1,) * 4, 1, 1, Scheme("partial"))
+    tensor([[[[9., 9.],
+              [9., 9.]]]])
+    """
+    given = weight, bias, stride, amount, dilation, groups, scheme, generator
+    if has_torch_function_unary(x):  # so that coverage and audit see this padding too
+        return handle_torch_function(convolve, (x,), x, *given)
+    if scheme.name != PARTIAL:
+        padded = pad(x, amount, scheme, generator=generator)
+        return F.conv2d(padded, weight, bias, stride, 0, dilation, groups)
+    out = F.conv2d(F.pad(x, amount), weight, None, stride, 0, dilation, groups)
+    ones = x.new_ones(1, 1, *weight.shape[2:])
+    on_map = F.pad(x.new_ones(1, 1, *x.shape[2:]), amount)
+    out = out * (ones.numel() / F.conv2d(on_map, ones, None, stride, 0, dilation).clamp_min(1))
+    return out if bias is None else out + bias[:, None, None]
+
+
+def _checked(padded: Tensor, x: Tensor, sides: Sides, name: str) -> Tensor:
+    left, right, top, bottom = sides
+    expected = (*x.shape[:2], top + x.shape[2] + bottom, left + x.shape[3] + right)
+    if not isinstance(padded, Tensor) or padded.shape != expected:
+        got = getattr(padded, "shape", type(padded).__name__)
+        raise PaddingError(f"padding {name} gives {got}; expected maps of shape {expected}")
+    return padded
 
 
 def _check_size(x: Tensor, sides: Sides, name: str) -> None:
@@ -198,37 +277,10 @@ def _check_size(x: Tensor, sides: Sides, name: str) -> None:
             )
 
 
-class _Wrapped(torch.autograd.Function):
-    """Circular padding, bit-equal to PyTorch's and several times as fast to train with.
-
-    PyTorch builds it from slices that autograd follows one by one, and gives up channels last.
-    """
-
-    @staticmethod
-    def forward(ctx, x: Tensor, sides: Sides) -> Tensor:
-        ctx.sides = left, right, top, bottom = sides
-        height, width = x.shape[2:]
-        padded = _empty(x, sides)
-        rows = padded[:, :, top : top + height]
-        rows[..., left : left + width] = x
-        rows[..., :left] = x[..., width - left :]
-        rows[..., left + width :] = x[..., :right]
-        padded[:, :, :top] = rows[:, :, height - top :]
-        padded[:, :, top + height :] = rows[:, :, :bottom]
-        return padded
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
-        left, right, top, bottom = ctx.sides
-        height, width = gradient.shape[2] - top - bottom, gradient.shape[3] - left - right
-        rows = gradient[:, :, top : top + height].clone()
-        rows[:, :, height - top :] += gradient[:, :, :top]
-        rows[:, :, :bottom] += gradient[:, :, top + height :]
-        result = rows[..., left : left + width].clone()
-        result[..., width - left :] += rows[..., :left]
-        result[..., :right] += rows[..., left + width :]
-        return result, None
+def _wrapped(x: Tensor, before: int, after: int, axis: int) -> Tensor:
+    size = x.shape[axis]
+    parts = x.narrow(axis, size - before, before), x, x.narrow(axis, 0, after)
+    return torch.cat(parts, axis)
 
 
 def _empty(x: Tensor, sides: Sides) -> Tensor:

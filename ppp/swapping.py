@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.parametrize import is_parametrized
+from torch._ops import OpOverload
+from torch.overrides import TorchFunctionMode
 
 from ppp.errors import PaddingError, PPPError, SwapError, first_line, unknown
-from ppp.padding import Scheme, Sides, pad
+from ppp.padding import PARTIAL, Scheme, Sides, convolve, pad
 
 _PAD_MODULES = {
     nn.ZeroPad2d: "zeros",
@@ -20,6 +23,8 @@ _PAD_MODULES = {
     nn.CircularPad2d: "circular",
 }
 _POOLS = (nn.MaxPool2d, nn.AvgPool2d)
+#: What stands in for a layer's own code, where it is set on the layer itself.
+_REPLACED = {"forward", "_conv_forward"}
 #: What a swap may do with pooling layers.
 POOLS = ("keep", "swap")
 
@@ -43,8 +48,24 @@ class Pad2d(nn.Module):
         self.generator, self.site = generator, site
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.padded(x, self.amount)
+
+    def padded(self, x: Tensor, amount: int | Sides) -> Tensor:
+        """Pad a map by some amount."""
+        with self._named():
+            return pad(x, amount, self.scheme, generator=self.generator)
+
+    def convolve(self, x: Tensor, weight, bias, stride, dilation, groups, amount=None) -> Tensor:
+        """Convolve a map with this border; arguments are torch.conv2d's."""
+        amount = amount or self.amount
+        given = weight, bias, stride, amount, dilation, groups, self.scheme, self.generator
+        with self._named():
+            return convolve(x, *given)
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
         try:
-            return pad(x, self.amount, self.scheme, generator=self.generator)
+            yield
         except PaddingError as error:
             where = f"layer {self.site!r}: " if self.site else ""
             raise PaddingError(f"{where}{error}") from None
@@ -54,39 +75,62 @@ class Pad2d(nn.Module):
 
 
 class PaddedConv2d(nn.Conv2d):
-    """A Conv2d whose border comes from :func:`ppp.padding.pad`.
+    """A Conv2d whose border comes from a scheme.
 
     Made by :func:`with_padding` from an existing layer, never built by hand.
     """
 
     border: Pad2d
-    original: type = nn.Conv2d
-
-    def __reduce_ex__(self, _protocol: object) -> tuple:
-        return _unpickled, (self.original,), self.__dict__
 
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        padded = self.border(x)
-        return F.conv2d(padded, weight, bias, self.stride, 0, self.dilation, self.groups)
+        return self.border.convolve(x, weight, bias, self.stride, self.dilation, self.groups)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, swapped to {str(self.border.scheme)!r}"
 
 
-_PADDED: dict[type, type] = {nn.Conv2d: PaddedConv2d}
+class _Calls(TorchFunctionMode):
+    """Gives padding and convolving by function calls another border."""
+
+    def __init__(self, calls: Calls) -> None:
+        super().__init__()
+        self.calls, self.border = calls, calls.border
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if function is F.pad or function is torch._C._nn.pad:
+            x, amount = (*args, kwargs.get("pad"))[:2] if args else (kwargs["input"], kwargs["pad"])
+            sides = min(amount) >= 0 and x.ndim == 4 and any(amount[:4])
+            self.calls.used |= sides
+            if sides and not any(amount[4:]):
+                return self.border.padded(x, (*amount, 0, 0)[:4])
+            if sides and not any((*amount[:2], *amount[6:])):  # maps whose channels come last
+                x = self.border.padded(x.permute(0, 3, 1, 2), amount[2:6])
+                return x.permute(0, 2, 3, 1)
+        elif function is torch.conv2d and self.border.scheme != Scheme("zeros"):
+            names = "input", "weight", "bias", "stride", "padding", "dilation", "groups"
+            call = {"bias": None, "stride": 1, "padding": 0, "dilation": 1, "groups": 1}
+            call |= dict(zip(names, args)) | kwargs
+            x, weight, bias, stride, padding, dilation, groups = (call[name] for name in names)
+            sides = _sides(padding, weight.shape[2:], dilation)
+            if any(sides) and x.ndim == 4:
+                self.calls.used = True
+                return self.border.convolve(x, weight, bias, stride, dilation, groups, sides)
+        return function(*args, **kwargs)
 
 
-def _padded(kind: type) -> type:
-    """Return the class of a swapped convolution: it keeps all that a subclass adds."""
-    if kind not in _PADDED:
-        name, bases = f"Padded{kind.__name__}", (PaddedConv2d, kind)
-        _PADDED[kind] = type(name, bases, {"original": kind, "__doc__": PaddedConv2d.__doc__})
-    return _PADDED[kind]
+class Calls:
+    """Hooks that swap the padding by function calls while a network runs."""
 
+    def __init__(self, border: Pad2d) -> None:
+        self.border, self.running, self.used = border, [], False
 
-def _unpickled(kind: type) -> nn.Module:
-    padded = _padded(kind)
-    return padded.__new__(padded)
+    def enter(self, _module: nn.Module, _inputs: object) -> None:
+        self.running.append(_Calls(self).__enter__())
+
+    def leave(self, _module: nn.Module, _inputs: object, _output: object) -> None:
+        if self.running:
+            self.running.pop().__exit__(None, None, None)
 
 
 class _PaddedPool(nn.Module):
@@ -105,30 +149,15 @@ def refusal(module: nn.Module) -> str | None:
     kind = type(module).__name__
     if isinstance(module, torch.jit.ScriptModule):
         return f"{kind} is compiled by torch.jit; swap before tracing or scripting"
-    if isinstance(module, torch.fx.GraphModule) and _pads_by_functions(module.graph):
-        return f"{kind} is a graph that convolves or pads by function calls; swap before export"
+    if isinstance(module, torch.fx.GraphModule) and _pads_by_operators(module.graph):
+        return f"{kind} is a graph that convolves or pads by operators; swap before export"
     if isinstance(module, nn.modules.lazy.LazyModuleMixin) and module.has_uninitialized_params():
         return f"{kind} has no parameters yet; run the network once first"
-    replaced = vars(module).keys() & {"forward", "_conv_forward"}
-    if replaced and any(_may_pad(inner) for inner in module.modules()):
-        bound = getattr(vars(module).get("forward"), "__self__", None) is module
-        if isinstance(module, nn.Conv2d) or not bound:
-            return f"{kind} has its {min(replaced)} replaced, which a copy would not follow"
-    if isinstance(module, tuple(_PAD_MODULES)) and type(module) not in _PAD_MODULES:
-        return f"{kind} is a padding module of its own kind"
     if isinstance(module, nn.ConvTranspose2d):
         sizes = zip(module.dilation, module.kernel_size, module.stride)
         overlap = any(d * (k - 1) >= s for d, k, s in sizes)
         if overlap or any(module.padding) or any(module.output_padding):
             return f"{kind} pads its input implicitly and takes no scheme"
-        return None
-    if isinstance(module, nn.Conv2d):
-        known = nn.Conv2d._conv_forward, PaddedConv2d._conv_forward
-        own = type(module)._conv_forward not in known
-        if own or type(module).forward is not nn.Conv2d.forward:
-            return f"{kind} has a forward of its own that may pad by itself"
-        if is_parametrized(module) and any(conv_sides(module)):
-            return f"{kind} computes its weight; call remove_parametrizations on it first"
         return None
     unpadded = 0, (0,), (0, 0, 0), "valid"
     if isinstance(module, nn.Conv1d | nn.Conv3d) and module.padding not in unpadded:
@@ -136,13 +165,9 @@ def refusal(module: nn.Module) -> str | None:
     return None
 
 
-def _may_pad(module: nn.Module) -> bool:
-    return isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, Pad2d, *_PAD_MODULES))
-
-
-def _pads_by_functions(graph: torch.fx.Graph) -> bool:
-    calls = [node for node in graph.nodes if node.op in ("call_function", "call_method")]
-    return any(word in str(node.target) for node in calls for word in ("conv", "pad"))
+def _pads_by_operators(graph: torch.fx.Graph) -> bool:
+    targets = [str(node.target) for node in graph.nodes if isinstance(node.target, OpOverload)]
+    return any(word in target for target in targets for word in ("conv", "pad"))
 
 
 def conv_sides(conv: nn.Conv2d) -> Sides:
@@ -160,14 +185,15 @@ def conv_sides(conv: nn.Conv2d) -> Sides:
     if conv.padding_mode != "zeros":
         left, right, top, bottom = conv._reversed_padding_repeated_twice
         return left, right, top, bottom
-    if isinstance(conv.padding, str):
-        spans = [
-            d * (k - 1) * (conv.padding == "same")
-            for d, k in zip(_pair(conv.dilation), _pair(conv.kernel_size))
-        ]
+    return _sides(conv.padding, conv.kernel_size, conv.dilation)
+
+
+def _sides(padding: int | str | tuple, kernel: tuple, dilation: int | tuple) -> Sides:
+    if isinstance(padding, str):
+        spans = [d * (k - 1) * (padding == "same") for d, k in zip(_pair(dilation), _pair(kernel))]
         (top, left), (bottom, right) = zip(*((span // 2, span - span // 2) for span in spans))
         return left, right, top, bottom
-    rows, columns = _pair(conv.padding)
+    rows, columns = _pair(padding)
     return columns, columns, rows, rows
 
 
@@ -198,9 +224,9 @@ def with_padding(
     Parameters
     ----------
     model : nn.Module
-        Any network of ``nn.Conv2d`` and PyTorch's 2-D padding modules.
-    scheme : str or Scheme
-        One of :data:`ppp.padding.SCHEMES`.
+        Any network that convolves and pads with PyTorch.
+    scheme : str, Scheme or callable
+        As in :func:`ppp.pad`; "partial" re-weights convolutions.
     generator : torch.Generator, optional
         Shared source of randn's draws, on the device of the maps.
     pools : {"keep", "swap"}
@@ -216,13 +242,14 @@ def with_padding(
     ------
     SwapError
         A layer whose padding cannot be swapped, by name: a transposed convolution, a
-        subclass of Conv2d with a forward of its own, a compiled module, a forward replaced
-        on the instance, ...; or a network that cannot be copied.
+        compiled module, ...; or a network that cannot be copied.
 
     Notes
     -----
-    Padding done by function calls inside a ``forward`` cannot be seen from the modules;
-    :func:`ppp.audit` sees it, and :func:`ppp.measure` checks the audit before it swaps.
+    Padding by function calls inside a ``forward`` (``F.pad``, ``F.conv2d``) is swapped while
+    the copy is run as a whole: layers with convolutions of their own kind, such as
+    weight-standardised ones, are swapped so. :func:`ppp.measure` checks that every swap took
+    effect.
 
     Examples
     --------
@@ -243,16 +270,23 @@ def with_padding(
     clone = copied(model)
     modules = dict(clone.named_modules())
     owners = (PaddedConv2d, _PaddedPool) if pools == "keep" else PaddedConv2d
+    functional = False
     for name, module in modules.items():
+        unhook(module)
         owner = modules.get(name.rpartition(".")[0])
         border = Pad2d(0, scheme, generator=generator, site=name).train(module.training)
-        if isinstance(module, nn.Conv2d) and any(conv_sides(module)):
-            _swap_convolution(module, border)
-        elif isinstance(module, (Pad2d, *_PAD_MODULES)):
+        if type(module) in (nn.Conv2d, PaddedConv2d) and not vars(module).keys() & _REPLACED:
+            if any(conv_sides(module)):
+                _swap_convolution(module, border)
+        elif type(module) in (Pad2d, *_PAD_MODULES):
             if isinstance(owner, owners):
                 continue
+            if scheme.name == PARTIAL:
+                raise SwapError(
+                    f"padding cannot be swapped at {name!r}: no convolution to re-weight"
+                )
             border.amount = module.amount if isinstance(module, Pad2d) else module.padding
-            if current_scheme(module) != scheme or scheme.name == "randn":
+            if current_scheme(module) != scheme or scheme.random:
                 clone = _put(clone, module, border)
         elif pools == "swap" and isinstance(module, _POOLS) and not isinstance(owner, _PaddedPool):
             rows, columns = _pair(module.padding)
@@ -264,7 +298,28 @@ def with_padding(
                 pool = _PaddedPool(border, module).train(module.training)
                 clone = _put(clone, module, pool)
                 module.padding = 0
+        else:
+            functional |= not type(module).__module__.startswith(("torch.nn.modules.", __name__))
+            functional |= bool(vars(module).keys() & _REPLACED)
+    if functional:
+        calls = Calls(Pad2d(0, scheme, generator=generator))
+        clone.register_forward_pre_hook(calls.enter)
+        clone.register_forward_hook(calls.leave, always_call=True)
     return clone
+
+
+def _hooked(module: nn.Module) -> Iterator[Calls]:
+    for hook in module._forward_pre_hooks.values():
+        if isinstance(calls := getattr(hook, "__self__", None), Calls):
+            yield calls
+
+
+def unhook(module: nn.Module, *, unused: bool = False) -> None:
+    """Take off the hooks that swap function calls; if `unused`, those that swapped none."""
+    for calls in [calls for calls in _hooked(module) if not (unused and calls.used)]:
+        for hooks in (module._forward_pre_hooks, module._forward_hooks):
+            for key in [k for k, hook in hooks.items() if getattr(hook, "__self__", 0) is calls]:
+                del hooks[key]
 
 
 def copied(model: nn.Module) -> nn.Module:
@@ -306,13 +361,18 @@ def with_generator(model: nn.Module, generator: torch.Generator) -> nn.Module:
     >>> torch.equal(*outputs)
     True
     """
-    if not any(isinstance(m, Pad2d) and m.scheme.name == "randn" for m in model.modules()):
+    if not any(border.scheme.random for border in _borders(model)):
         return model
     clone = copied(model)
-    for module in clone.modules():
-        if isinstance(module, Pad2d):
-            module.generator = generator
+    for border in _borders(clone):
+        border.generator = generator
     return clone
+
+
+def _borders(model: nn.Module) -> Iterator[Pad2d]:
+    for module in model.modules():
+        yield from [module] if isinstance(module, Pad2d) else []
+        yield from (calls.border for calls in _hooked(module))
 
 
 def _put(model: nn.Module, old: nn.Module, new: nn.Module) -> nn.Module:
@@ -327,18 +387,17 @@ def _put(model: nn.Module, old: nn.Module, new: nn.Module) -> nn.Module:
 
 
 def _swap_convolution(conv: nn.Conv2d, border: Pad2d) -> None:
-    if current_scheme(conv) == border.scheme and border.scheme.name != "randn":
+    if current_scheme(conv) == border.scheme and not border.scheme.random:
         return
     border.amount = left, right, top, bottom = conv_sides(conv)
-    kind = conv.original if isinstance(conv, PaddedConv2d) else type(conv)
-    if border.scheme.name == "zeros":  # PyTorch's own path: bit-equal, and the fastest
-        conv.__class__, conv.padding_mode = kind, "zeros"
+    if border.scheme == Scheme("zeros"):  # PyTorch's own path: bit-equal, and the fastest
+        conv.__class__, conv.padding_mode = nn.Conv2d, "zeros"
         conv._modules.pop("border", None)
         if conv_sides(conv) != border.amount and (left, top) == (right, bottom):
             conv.padding = top, left
         if conv_sides(conv) == border.amount:
             return
-    conv.__class__ = _padded(kind)
+    conv.__class__ = PaddedConv2d
     conv.border = border
 
 

@@ -7,7 +7,7 @@ padding site; when the window runs, it is put where the network would pad.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from fractions import Fraction
 
@@ -19,11 +19,25 @@ from ppp.certificate import Coverage
 from ppp.errors import GridError, PPPError
 from ppp.extraction import Tap, copies, exact_kernels, gather, require_eval
 from ppp.inventory import Key, Site, keyed
-from ppp.operators import ModuleStack, PaddedCall
+from ppp.operators import ModuleStack, PaddedCall, aten
 from ppp.padding import Sides
 
 #: Whether windows run with true values at every site: there is no pattern to correct then.
 ALL_TRUE: ContextVar[bool] = ContextVar("ALL_TRUE", default=False)
+
+
+def aligned(model: nn.Module, sites: Iterable[Site]) -> AbstractContextManager[None]:
+    """Have a larger picture padded by the window's amounts, where they depend on the size."""
+    varying = {site.key: site for site in sites if site.varies}
+
+    def align(key: Key, call: PaddedCall) -> object:
+        site = varying.get(key)
+        if site is None:
+            return NotImplemented
+        # the operator itself, which others that watch see too
+        return call.run(aten.constant_pad_nd(call.input, site.border))
+
+    return keyed(ModuleStack(model), align) if varying else nullcontext()
 
 
 class Truth:
@@ -40,8 +54,11 @@ class Truth:
         """Keep the true values while the picture runs; `fill` takes the place of its padding."""
 
         def record(key: Key, call: PaddedCall) -> object:
-            if key in self.sites:
-                self._keep(self.sites[key], call.input[0])
+            if key not in self.sites:
+                return NotImplemented
+            self._keep(self.sites[key], call.input[0])
+            if self.sites[key].varies:
+                return call.run(F.pad(call.input, self.sites[key].border))
             if fill is None or call.fill == "zeros" or not call.pads:
                 return NotImplemented  # as the network does by itself, the fastest
             return call.run(F.pad(call.input, call.border, value=fill))

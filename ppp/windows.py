@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import SimpleNamespace
 from typing import Protocol
 
@@ -14,6 +15,7 @@ from torch import Tensor
 from ppp.certificate import Coverage
 from ppp.errors import MarginError, PictureError
 from ppp.inventory import input_shape
+from ppp.pictures import as_pixels, named
 
 
 class Source(Protocol):
@@ -106,7 +108,7 @@ def size_needed(size: int | tuple[int, int], coverage: Coverage) -> tuple[int, i
 
 
 def cut_windows(
-    pictures: Iterable[Source] | Mapping[str, Tensor], size: int | tuple[int, int],
+    pictures: Mapping[str, object] | Iterable[object] | object, size: int | tuple[int, int],
     coverage: Coverage, *, per_picture: int, seed: int,
     transform: Callable[[Tensor], Tensor] | None = None, interleave: bool = False,
 ) -> Windows:  # fmt: skip
@@ -114,8 +116,9 @@ def cut_windows(
 
     Parameters
     ----------
-    pictures : iterable of Source, or mapping of name to Tensor (C, H, W)
-        Photographs, or scenes.
+    pictures : mapping of name to picture, iterable of pictures, or one of them
+        Tensors (C, H, W), arrays (height, width, channels), images of Pillow, paths of files
+        (:func:`ppp.pictures.as_pixels`), a batch of any of them, or a :class:`Source`.
     size : int or (height, width)
         Window size (px).
     coverage : Coverage
@@ -150,14 +153,14 @@ def cut_windows(
     """
     shape = input_shape(size)
     tail = _tail(shape, coverage)
-    if isinstance(pictures, Mapping):
-        pictures = [_scene(name, array) for name, array in pictures.items()]
+    pairs = pictures.items() if isinstance(pictures, Mapping) else named(pictures)
     if per_picture < 1:
         raise PictureError(f"per_picture is {per_picture}; expected at least one window")
     left, right, top, bottom = coverage.margin
     stride = coverage.stride
     chosen: list[tuple[Source, np.ndarray, np.ndarray]] = []
-    for index, source in enumerate(pictures):
+    for index, (name, picture) in enumerate(pairs):
+        source = picture if callable(getattr(picture, "pixels", None)) else _scene(name, picture)
         rows = _offsets(source.height, tail[0], top, bottom, stride[0])
         columns = _offsets(source.width, tail[1], left, right, stride[1])
         if not (len(rows) and len(columns)):
@@ -188,9 +191,10 @@ def cut_windows(
     return Windows(read, shape, sum(len(tops) for _, tops, _ in chosen))
 
 
-def _scene(name: str, array: Tensor) -> Source:
-    height, width = array.shape[-2:]
-    return SimpleNamespace(name=name, height=height, width=width, pixels=lambda: array)
+def _scene(name: str, picture: object) -> Source:
+    height, width = as_pixels(picture, f"picture {name!r}").shape[1:]
+    pixels = partial(as_pixels, picture, f"picture {name!r}")
+    return SimpleNamespace(name=name, height=height, width=width, pixels=pixels)
 
 
 def _tail(shape: tuple[int, int], coverage: Coverage) -> tuple[int, int]:

@@ -19,7 +19,7 @@ from ppp.errors import PPPError, first_words, unknown
 COMMANDS = {
     "notebooks": ("run", "params"),
     "book": ("build", "why", "compare", "pdf", "course", "release"),
-    "measure": ("measure",),
+    "measure": ("measure", "tiles"),
     "data": ("claims", "fetch"),
     "sweep": ("sweep",),
     "study": ("study", "bhv", "posenet", "patterns", "survey", "zoo"),

@@ -45,3 +45,23 @@ def measure(output, force, **settings) -> None:
     print(f"memory    {measured.measurement.provenance['memory_use']}")
     print_table(report.rows(measured.measurement))
     print(f"report    {output / 'report.html'}")
+
+
+@click.command(cls=Command)
+@click.argument("network", help="as for ppp measure")
+@click.option("--memory", required=True, metavar="BYTES", help="for one tile, as 8G")
+@click.option("--layer", default="auto", help="whose map is wanted; default: the deepest")
+@click.option("--weights", default="random", help="as for ppp measure; default: random")
+@click.option("--window", type=WHOLE, metavar="PX", help="an input that it runs on")
+def tiles(network, memory, layer, weights, window) -> None:
+    """Find halo, step and largest tile of inference without seams, and try them."""
+    from companion.measure.request import Request
+
+    settings = {"network": network, "weights": weights, "window": window, "layers": layer}
+    request = Request.from_settings(settings | {"memory": memory})
+    import ppp
+    from companion.measure import run
+
+    made = run.load(request)
+    choice = run.layer_choice.choose(made.model, made.window, request.layers)
+    print(ppp.tiles(made.model, choice.layers[-1], request.memory, window=made.window))

@@ -123,10 +123,12 @@ def _three(
         values = tuple(map(float, text.split(",") if isinstance(text, str) else text))
     except (TypeError, ValueError):
         values = ()
-    if len(values) != 3 or not all(math.isfinite(v) and (v > 0 or not positive) for v in values):
+    if len(values) not in (1, 3) or not all(
+        math.isfinite(v) and (v > 0 or not positive) for v in values
+    ):
         kind = "three numbers above 0" if positive else "three numbers"
         raise ParameterError(
-            f"--{option} {shown(text)}: expected {kind}, r,g,b, for pixels in [0, 1]"
+            f"--{option} {shown(text)}: expected {kind}, r,g,b, for pixels in [0, 1]; for grey, one"
         )
     return values
 

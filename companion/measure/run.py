@@ -70,7 +70,7 @@ def measure(request: Request, output: Path, *, force: bool = False) -> Measured:
 
 def _measure(request: Request, output: Path, states: Path) -> Measured:
     photos, left_out = _photographs(request.photos)
-    network = _network(request)
+    network = load(request)
     audit = _audit(network)
     _check_schemes(request, audit)
     choice = layer_choice.choose(network.model, network.window, request.layers)
@@ -164,12 +164,19 @@ def _measurement(
         raise
 
 
-def _network(request: Request) -> networks.Network:
+def load(request: Request) -> networks.Network:
+    """Return the network that is asked for, with its window and normalisation."""
     options = {"seed": request.seed}
-    load = networks.load_network
+    made = networks.load_network
     if own.is_own(request.network):
-        load, options["window"] = own.load_own, request.window
-    network = load(request.network, request.weights, **options)
+        made, options["window"] = own.load_own, request.window
+    network = made(request.network, request.weights, **options)
+    for option in ("mean", "std"):
+        given, channels = getattr(request, option), len(network.mean)
+        if given and len(given) != channels:
+            raise PPPError(
+                f"--{option}: the network reads {channels} channels; give as many numbers"
+            )
     return dataclasses.replace(
         network,
         window=request.window or network.window,

@@ -26,6 +26,8 @@ NAMED = "as named"
 
 _SHORT, _LONG, _ACROSS = 512, 1024, 128
 """Pixels along the two strips that find strides and reach, and across them."""
+_SMALL = 16
+"""Largest stride that is told where the strips are no multiple of it."""
 
 
 @dataclass(frozen=True)
@@ -163,7 +165,7 @@ def choose(
     require_eval(model)
     if type(most) is not int or most < 1:
         raise LayerError(f"most is {most!r}; expected a number of layers, at least 1")
-    input_channels(model)  # refuses a model without one
+    input_channels(model, size)  # refuses a model without one
     weight = next(model.parameters())
     if weight.device.type != "cpu" or weight.dtype != torch.float32:
         model = copy.deepcopy(model).cpu().float()
@@ -235,7 +237,7 @@ def _strides(
     """Return strides of modules, why others have none, and those with maps at one size only."""
     modules, order = dict(model.named_modules()), list(usual.shapes)
     first = next((i for i, n in enumerate(order) if isinstance(modules[n], nn.Conv2d)), 0)
-    strides: dict[str, int] = {}
+    strides: dict[str, float] = {}
     faults: dict[str, str] = {}
     broken: list[str] = []
     for name in order[first:]:
@@ -252,8 +254,11 @@ def _strides(
                 broken.append(name)
         else:
             more = long.shapes[name][2] - short.shapes[name][2]
-            if more > 0 and (_LONG - _SHORT) % more == 0:
-                strides[name] = (_LONG - _SHORT) // more
+            longer = _LONG - _SHORT
+            stride = longer / more if more > 0 else 0
+            whole = round(stride) if stride >= 1 else 1 / round(1 / stride) if stride else 0
+            if whole and abs(longer / whole - more) < (1 if whole <= _SMALL else 1e-9):
+                strides[name] = whole
             else:
                 faults[name] = (
                     f"gives {shape}; its rows grow by {more} for {_LONG - _SHORT} px more input, "
@@ -341,7 +346,7 @@ def _watch(model: nn.Module, size: tuple[int, int]) -> _Seen:
         for name, module in model.named_modules()
         if name
     ]
-    x = torch.zeros(1, input_channels(model), *size)
+    x = torch.zeros(1, input_channels(model, size), *size)
     x[:, :, 0] = torch.nan
     try:
         with torch.no_grad():

@@ -64,8 +64,18 @@ class Network:
     provenance: dict[str, object]
 
     def prepare(self, pixels: Tensor) -> Tensor:
-        """Normalise pixels in [0, 1], shape (..., 3, H, W), as this network expects them."""
+        """Normalise pixels in [0, 1], shape (..., 3, H, W), as this network expects them.
+
+        A network of one channel, with one mean, gets their luminance (ITU-R BT.601).
+        """
+        if len(self.mean) == 1:
+            weights = pixels.new_tensor(LUMINANCE).view(3, 1, 1)
+            pixels = (pixels * weights).sum(-3, keepdim=True)
         return normalise(pixels, self.mean, self.std)
+
+
+LUMINANCE = 0.299, 0.587, 0.114
+"""Shares of red, green and blue in the luminance."""
 
 
 def normalise(pixels: Tensor, mean, std) -> Tensor:
@@ -74,7 +84,7 @@ def normalise(pixels: Tensor, mean, std) -> Tensor:
     Parameters
     ----------
     pixels : Tensor of shape (..., 3, H, W)
-    mean, std : sequences of 3 floats
+    mean, std : sequences of 3 floats, or of 1
 
     Returns
     -------
@@ -85,7 +95,7 @@ def normalise(pixels: Tensor, mean, std) -> Tensor:
     >>> float(normalise(torch.ones(3, 1, 1), PLANE_MEAN, PLANE_STD).max())
     2.0
     """
-    shift, scale = (pixels.new_tensor(v).view(3, 1, 1) for v in (mean, std))
+    shift, scale = (pixels.new_tensor(v).view(-1, 1, 1) for v in (mean, std))
     return (pixels - shift) / scale
 
 

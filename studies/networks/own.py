@@ -11,7 +11,7 @@ import sys
 import sysconfig
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
@@ -23,8 +23,9 @@ from torch.nn.parameter import is_lazy
 
 from ppp.errors import PPPError, WeightsError, first_line, first_words, unknown
 from ppp.files import digest
+from ppp.inventory import input_channels
 from studies.networks import IMAGENET_MEAN, IMAGENET_STD, SUFFIXES, Network, load_file
-from studies.networks.load import unknown_weights
+from studies.networks.load import LUMINANCE, unknown_weights
 from studies.networks.weights import read
 from studies.pictures import datasets
 from studies.pictures.downloads import Item, download, missing
@@ -152,9 +153,12 @@ def _ready(network: Network, name: str, weights: str, seed: int) -> Network:
         network.provenance.update(source=f"as {name} makes it", seed=seed)
     elif "source" not in network.provenance:
         network.provenance.update(load_file(model, weights))
-    shape = (1, 3, network.window, network.window)
+    size = network.window, network.window
+    shape = (1, 3, *size)
     try:
         model.cpu().float().eval()
+        with suppress(PPPError):  # none of its own convolutions runs: the pass says why
+            shape = (1, input_channels(model, size), *size)
         with torch.no_grad():
             model(torch.zeros(shape))
     except KeyboardInterrupt:
@@ -164,6 +168,14 @@ def _ready(network: Network, name: str, weights: str, seed: int) -> Network:
             f"network {name!r} does not run on an input of shape {shape}: {_kind(error)}; give "
             "the window that it is made for"
         ) from None
+    if shape[1] not in (1, 3):
+        raise PPPError(
+            f"network {name!r} reads {shape[1]} channels, photographs have 3 (or 1, grey); measure "
+            "it in Python, with ppp.measure and pictures of your own"
+        )
+    if shape[1] == 1 and len(network.mean) == 3:
+        mean = sum(share * value for share, value in zip(LUMINANCE, network.mean))
+        network = replace(network, mean=(mean,), std=(sum(network.std) / 3,))
     return replace(network, weights=weights)
 
 

@@ -9,9 +9,11 @@ import hashlib
 import io
 import re
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import urlparse
 
+import numpy as np
 import torch
 from safetensors.torch import load as load_safetensors
 from torch import Tensor, nn
@@ -21,8 +23,16 @@ from ppp.files import digest
 from studies.pictures.datasets import online
 from studies.storage import documents
 
-SUFFIXES = (".safetensors", ".pth", ".pt")
+SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".pth.tar")
 """Endings of files of weights."""
+
+_PARTS = ("state_dict", "model_state_dict", "model", "net", "network", "module", "params",
+          "weights", "state_dict_ema", "model_ema", "ema", "params_ema")  # fmt: skip
+"""Under which names training scripts put the weights, beside the optimiser and the epoch."""
+
+_NUMBERS = [type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i4", "i8", "u1", "?")]
+_HARMLESS = [np.dtype, np.float64(0).__reduce__()[0], *_NUMBERS]
+"""What makes NumPy's numbers, such as the best accuracy, and can do nothing else."""
 
 
 def fetch(weights, *, folder: str | Path | None = None) -> Path:
@@ -156,22 +166,46 @@ def read(
     try:
         if path.suffix == ".safetensors":
             return load_safetensors(content), found
-        with warnings.catch_warnings(action="ignore"):  # of kinds that are refused below
+        with (
+            warnings.catch_warnings(action="ignore"),  # of kinds that are refused below
+            torch.serialization.safe_globals(_HARMLESS),
+        ):
             state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # each format has its own exceptions for a broken file
         raise WeightsError(
             f"{path} (SHA-256 {found}) is no file of tensors alone: {first_words(error)}"
         ) from None
-    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
-        state = state["state_dict"]
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise WeightsError(f"{path} (SHA-256 {found}) holds no state dict of tensors")
+    while isinstance(state, dict) and not _tensors(state):
+        part = next((name for name in _PARTS if isinstance(state.get(name), dict)), None)
+        if part is None:
+            break
+        state = state[part]
+    if not isinstance(state, dict) or not _tensors(state):
+        names = f", only {', '.join(map(str, state))}" if isinstance(state, dict) else ""
+        raise WeightsError(
+            f"{path} (SHA-256 {found}) holds no state dict of tensors{names[:80]}; expected one, "
+            f"or one under one of the names {', '.join(_PARTS)}"
+        )
     for key, value in state.items():
         if not isinstance(key, str):
             raise WeightsError(f"{path} has a key {shown(key)}; expected names of parameters")
         if kind := _unusable(value):
             raise WeightsError(f"{path}: {key} is {kind}; save it as a dense tensor with values")
     return state, found
+
+
+def _tensors(state: dict) -> bool:
+    return all(isinstance(value, Tensor) for value in state.values())
+
+
+def _without_prefix(state: dict[str, Tensor], own: Iterable[str]) -> dict[str, Tensor]:
+    """Take off what wrappers put before every name, such as ``module.`` or ``_orig_mod.``."""
+    names = [name for name in own if not name.endswith("num_batches_tracked")]
+    before = {key.removesuffix(names[0]) for key in state if names and key.endswith(names[0])}
+    for prefix in sorted(before - {""}, key=len):
+        if all(prefix + name in state for name in names):
+            return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    return state
 
 
 def _unusable(value: Tensor) -> str:
@@ -186,6 +220,9 @@ def _unusable(value: Tensor) -> str:
 def fit(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:
     """Put a state dict into a network; every key, shape and kind of number must match.
 
+    A prefix that all names have, such as ``module.``, is taken off; what has none then, such as a
+    loss's weights beside a Lightning module's ``model.``, is left.
+
     Raises
     ------
     WeightsError
@@ -195,12 +232,16 @@ def fit(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:
     old = re.compile(r"(denselayer\d+\.(?:norm|conv))\.(\d)")
     state = {old.sub(r"\1\2", key): value for key, value in state.items()}
     own = model.state_dict()
+    if not own.keys() <= state.keys():
+        state = _without_prefix(state, own)
+    given_too = {own[key].data_ptr() for key in state.keys() & own.keys()}
     faults = []
     for key, value in own.items():
         given = state.get(key)
         if given is None:
-            # Old checkpoints lack the counters, which no computation in evaluation mode reads.
-            if not key.endswith("num_batches_tracked"):
+            # Old checkpoints lack the counters, which no computation in evaluation mode reads;
+            # others name weights that layers share once.
+            if not key.endswith("num_batches_tracked") and value.data_ptr() not in given_too:
                 faults.append(f"{key} is missing")
         elif given.shape != value.shape:
             faults.append(f"{key} is {tuple(given.shape)}, not {tuple(value.shape)}")

@@ -9,6 +9,7 @@ from torch import nn
 from toys import Function, sequential, unchanged
 
 import ppp
+from ppp.inventory import input_channels
 
 Conv = nn.Conv2d
 ONE = (1, 1, 1, 1)
@@ -126,11 +127,14 @@ def average(x):
         (lambda x: F.fold(F.unfold(x, 1, padding=1), (34, 34), 1), "unfold", "zeros", ONE),
     ],
 )  # fmt: skip
-def test_padding_by_function_calls_is_found_but_not_swappable(function, kind, fill, used):
+def test_padding_by_function_calls_is_found(function, kind, fill, used):
     (site,) = sites(before(function))
     assert (site.module, site.origin, site.kind) == ("0", "functional", kind)
     assert (site.fill, site.used) == (fill, used)
-    assert not site.swappable and "function call" in site.reason
+    assert site.swappable == (kind in ("pad", "convolution") and fill != "joined")
+    assert site.swappable or any(
+        words in site.reason for words in ("function call", "joined by torch.cat", "unfold takes")
+    )
 
 
 def test_every_function_call_is_a_site_of_its_own_and_a_module_counts_its_calls():
@@ -221,3 +225,41 @@ def test_what_stands_around_the_call_hides_no_padding(around):
         inside, margin = ppp.audit(model, 32), ppp.coverage(model, ["5"], 32).margin
     assert inside == ppp.audit(model, 32) and len(inside) == 5
     assert margin == ppp.coverage(model, ["5"], 32).margin
+
+
+class HeadFirst(nn.Module):
+    """The first convolution that is registered runs last."""
+
+    def __init__(self):
+        super().__init__()
+        self.head, self.stem = Conv(16, 4, 3, padding=1), Conv(3, 16, 3, padding=1)
+
+    def forward(self, x):
+        return self.head(self.stem(x))
+
+
+class Scaled(nn.Module):
+    """A convolution of its own class."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(4, channels, 3, 3))
+
+    def forward(self, x):
+        return F.conv2d(x, 0.1 * self.weight, padding=1)
+
+
+@pytest.mark.parametrize(
+    ("model", "channels", "padded"),
+    [
+        (HeadFirst(), 3, ["stem", "head"]),
+        (nn.Sequential(Scaled(5), nn.LeakyReLU(), Scaled(4)), 5, ["0", "2"]),
+        (nn.Sequential(Conv(1, 8, 3, padding=1), Conv(8, 8, 3, padding=1)), 1, ["0", "1"]),
+        (nn.Sequential(nn.PixelUnshuffle(4), Conv(48, 8, 3, padding=1)), 3, ["1"]),
+    ],
+)
+def test_the_channels_of_a_picture_are_those_that_the_first_convolution_takes(
+    model, channels, padded
+):
+    assert input_channels(model.eval(), (32, 32)) == channels
+    assert [site.module for site in ppp.audit(model, 32)] == padded

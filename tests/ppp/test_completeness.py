@@ -1,6 +1,7 @@
 import json
 import re
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -62,14 +63,55 @@ def quantised():
 HIDDEN = {
     "written into zeros": lambda: Function(written_into_zeros),
     "indexed": lambda: Function(indexed),
-    "5-D": lambda: Function(lambda x: F.pad(x.unsqueeze(2), (1, 1, 1, 1, 0, 0)).squeeze(2)),
-    "3-D": lambda: Function(lambda x: torch.stack([F.pad(one, (1, 1, 1, 1)) for one in x])),
     "flipped and joined": lambda: Function(flipped_and_joined),
     "rolled": lambda: Function(lambda x: x + 0.5 * torch.roll(x, 1, 3)),
-    "1-D convolution": RowByRow,
     "folded": lambda: Function(lambda x: F.fold(F.unfold(x, 3), x.shape[-2:], 3)),
     "quantised": quantised,
 }
+
+
+def stacked(x):
+    """Pad maps that lie in a stack."""
+    return F.pad(x.unsqueeze(2), (1, 2, 0, 3)).squeeze(2)
+
+
+class InAStack(nn.Module):
+    """Convolve over channels, which pads no map, and over the maps."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv3d(1, 1, (3, 5, 3), padding=(1, 2, 1))
+
+    def forward(self, x):
+        return self.conv(x[:, None])[:, 0]
+
+
+@pytest.mark.parametrize(
+    ("module", "margin"), [(Function(stacked), (1, 2, 0, 3)), (InAStack(), (1, 1, 2, 2))]
+)
+def test_what_pads_a_stack_of_maps_is_found_and_proved(module, margin):
+    torch.manual_seed(0)
+    model = Sequential(Conv(3, 4, 1), module, Conv(4, 4, 1)).eval()
+    assert [site.declared for site in ppp.audit(model, 16)] == [margin]
+    reach = ppp.coverage(model, ["2"], 16)
+    assert reach.margin == margin and reach["2"].completeness.shown
+    measured = ppp.measure(model, windows(reach, 16), ["2"], coverage=reach)["2"]
+    assert measured.null_test.passed and measured.completeness.shown
+
+
+@pytest.mark.parametrize(
+    ("module", "kind"),
+    [
+        (RowByRow(), "RowByRow"),
+        (Function(lambda x: F.pad(x.flatten(2), (1, 1))[:, None]), "Function"),
+    ],
+)
+def test_a_padding_of_rows_alone_has_no_place_in_the_picture(module, kind):
+    model = Sequential(Conv(3, 4, 3, padding=1), module, nn.Identity()).eval()
+    message = refused(ppp.coverage, model, ["2"], 16, error=MarginError)
+    assert f"'1' ({kind})" in message and "3 axes" in message
+    assert ppp.coverage(model, ["0"], 16).margin == (1, 1, 1, 1)
+    assert [site.module for site in ppp.audit(model, 16).unswappable()] == ["1"]
 
 
 def around(hidden: nn.Module, last: nn.Module) -> nn.Module:
@@ -82,7 +124,7 @@ def around(hidden: nn.Module, last: nn.Module) -> nn.Module:
 @pytest.mark.parametrize("name", HIDDEN)
 def test_what_no_list_holds_is_named_and_nothing_is_swapped_beside_it(name):
     torch.manual_seed(0)
-    wider = name in ("written into zeros", "5-D", "3-D")
+    wider = name == "written into zeros"
     model = around(HIDDEN[name](), Conv(4, 4, 3 if wider else 1))
     reach = ppp.coverage(model, ["2", "4"], 48)
     assert reach["2"].completeness.shown
@@ -175,6 +217,7 @@ class Same(nn.Module):
         for size in (x.shape[3], x.shape[2]):
             more = max((-(-size // self.stride) - 1) * self.stride + self.kernel - size, 0)
             sides += [more // 2, more - more // 2]
+        self.sides = sides
         return self.conv(F.pad(x, sides))
 
 
@@ -184,13 +227,33 @@ def same(depth: int = 4) -> nn.Module:
     return Sequential(*[module for pair in pairs for module in pair]).eval()
 
 
-@pytest.mark.parametrize(
-    ("window", "layer", "module"),
-    [(40, "15", "12.conv"), (36, "11", "8.conv"), (50, "15", "4.conv"), (33, "3", "0.conv")],
-)
-def test_a_padding_that_depends_on_the_size_is_refused_where_a_map_is_odd(window, layer, module):
-    layers = ["3", layer] if layer != "3" else ["3"]
-    assert f"module {module!r}" in refused(ppp.coverage, same(), layers, window, error=GridError)
+@pytest.mark.parametrize(("window", "layer"), [(40, "15"), (36, "11"), (50, "15"), (33, "3")])
+def test_a_padding_that_depends_on_the_size_pads_pictures_as_the_window(window, layer):
+    """Where a map is odd, more or less comes before it than in the picture's even one."""
+    model = same()
+    reach = ppp.coverage(model, [layer], window)
+    assert reach[layer].completeness.shown
+    cut = windows(reach, window, side=288)
+    found = ppp.measure(model, cut, [layer], coverage=reach)[layer]
+    assert found.completeness.shown
+    differences = []
+    for picture in cut:  # by hand: the window's amounts in the picture
+        for top, left in zip(picture.tops, picture.lefts):
+            x = picture.pixels[None, :, top : top + window, left : left + window]
+            padded = ppp.extract(model, x, [layer])[layer][0]
+            amounts = [m.sides for m in model if isinstance(m, Same)]
+            whole = picture.pixels[None]
+            with torch.no_grad():
+                for module, sides in zip(model[::2], amounts):
+                    whole = module.conv(F.pad(whole, sides)).relu()
+                    if module is model[int(layer) - 1]:
+                        break
+            y, x = top // reach[layer].stride[0], left // reach[layer].stride[1]
+            height, width = padded.shape[1:]
+            differences.append(padded - whole[0, :, y : y + height, x : x + width])
+    expected = torch.stack(differences).mean(0).numpy()
+    np.testing.assert_allclose(found.pattern, expected, atol=2e-5 * abs(expected).max())
+    assert abs(expected).max() > 0.01
 
 
 def test_it_is_measured_where_every_map_is_even():

@@ -1,4 +1,6 @@
 import copy
+import math
+from fractions import Fraction
 
 import checks
 import numpy as np
@@ -7,7 +9,7 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from torch import nn
-from toys import noise, seeded, sequential, unchanged
+from toys import Function, noise, seeded, sequential, unchanged
 
 import ppp
 from ppp.errors import LayerError, MarginError, PPPError
@@ -441,3 +443,90 @@ def test_certify_refuses_windows_beyond_the_far_side():
         layer.certify((17, 18), np.array([1]), np.array([1]))
     with pytest.raises(MarginError, match="2 px more are needed on the horizontal axis"):
         layer.certify((18, 18), np.array([1]), np.array([3]))
+
+
+# --- strides of any kind -----------------------------------------------------------------
+
+
+class ChannelsLast(nn.Module):
+    """Two groups of channels worked on apart and joined, in the order (N, H, W, C)."""
+
+    def __init__(self):
+        super().__init__()
+        self.deep = Conv(6, 6, 3, padding=1, groups=6)
+
+    def forward(self, x):
+        few, many = x.permute(0, 2, 3, 1).split((2, 6), -1)
+        many = self.deep(many.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        return torch.cat((few, many), -1).permute(0, 3, 1, 2)
+
+
+def three(channels: int = 3, outputs: int = 8, stride: int = 1) -> nn.Module:
+    return Conv(channels, outputs, 3, stride, padding=1)
+
+
+ODD = {
+    "max-pool of 3": (lambda: [three(), nn.MaxPool2d(3), three(8)], 3),
+    "patches of 7": (lambda: [Conv(3, 8, 7, 7), Conv(8, 4, 9, padding=4)], 7),
+    "patches of 14": (lambda: [Conv(3, 8, 14, 14), three(8)], 14),
+    "2 times 3": (lambda: [three(stride=2), nn.MaxPool2d(3), three(8)], 6),
+    "3 times 5": (lambda: [three(stride=3), Conv(8, 8, 5, 5, 2), three(8)], 15),
+    "every third": (lambda: [three(), Function(lambda x: x[..., ::3, ::3]), three(8)], 3),
+    "blocks of 3": (lambda: [nn.PixelUnshuffle(3), three(27)], 3),
+    "3 to 2": (lambda: [three(stride=3), nn.Upsample(scale_factor=2), three(8)], Fraction(3, 2)),
+    "twice as fine": (lambda: [three(), three(8, 12), nn.PixelShuffle(2)], Fraction(1, 2)),
+    "3 times as fine": (lambda: [three(), nn.Upsample(scale_factor=3), three(8)], Fraction(1, 3)),
+    "gaps": (lambda: [three(stride=2), nn.ConvTranspose2d(8, 4, 3, 2, 2, 1, dilation=2)], 1),
+    "channels last": (lambda: [three(), ChannelsLast(), Conv(8, 4, 1)], 1),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_the_margin_is_what_differs_between_a_crop_and_the_whole(name):
+    make, stride = ODD[name]
+    torch.manual_seed(0)
+    model, window = nn.Sequential(*make()).double().eval(), 210
+    (layer,) = list(dict(model.named_children()))[-1:]
+    found = ppp.coverage(model, [layer], window)
+    assert found[layer].stride == (stride, stride) and found[layer].completeness.shown
+    whole = noise(1, 3, 3 * window, 3 * window).double()
+    inside = slice(window, 2 * window)
+    with torch.no_grad():
+        crop, large = model(whole[..., inside, inside])[0], model(whole)[0]
+    first, cells = int(window / stride), len(crop[0])
+    differs = (crop - large[:, first : first + cells, first : first + cells]).abs().amax(0) > 1e-9
+    apart = (differs & ~torch.from_numpy(found[layer].influence)).any()
+    assert not apart, "a cell that is said to be clean differs"
+    half = cells // 2
+    rows = differs[:, half - 2 : half + 2].any(1).numpy()
+    top = int(np.flatnonzero(rows[:half]).max(initial=-1)) + 1
+    bottom = cells - int(np.flatnonzero(rows[half:]).min(initial=cells - half)) - half
+    assert found[layer].touched[2:] == (top, bottom)
+    assert found.margin[2:] == (math.ceil(top * stride), math.ceil(bottom * stride))
+
+
+@pytest.mark.parametrize(
+    ("make", "layers", "sizes", "offsets"),
+    [
+        (  # as published: Araujo et al., 2019, "Computing receptive fields"
+            lambda: torchvision.models.resnet18(weights=None),
+            ["conv1", "maxpool", "layer1", "layer2", "layer3", "layer4"],
+            [7, 11, 43, 99, 211, 435],
+            [0.0] * 6,
+        ),
+        pytest.param(
+            lambda: torchvision.models.vgg16(weights=None).features,
+            ["4", "9", "30"],
+            [6, 16, 212],
+            [0.5, 1.5, 15.5],
+            marks=pytest.mark.slow,
+        ),
+        (lambda: Sequential(Conv(3, 4, 5), Conv(4, 4, (3, 1), 2)), ["0", "1"], [5, 7], [2.0, 3.0]),
+        (lambda: Sequential(Conv(3, 4, 3, 3, 1, 2), Conv(4, 4, 3)), ["1"], [11], [4.0]),
+    ],
+)
+def test_receptive_fields_are_those_of_the_literature(make, layers, sizes, offsets):
+    torch.manual_seed(0)
+    found = ppp.coverage(make().eval(), layers, 64, receptive_fields=True).table()
+    assert list(found["receptive_field"]) == sizes
+    assert list(found["offset"]) == offsets

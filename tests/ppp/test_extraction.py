@@ -7,7 +7,7 @@ from torch import nn
 from toys import LAYERS, noise, unchanged
 
 import ppp
-from ppp import extraction, tiles
+from ppp import extraction, passes
 from ppp.errors import LayerError, PPPError
 from ppp.extraction import Tap, layout
 
@@ -187,7 +187,7 @@ def test_a_measurement_is_the_same_with_channels_last(monkeypatch, model, window
     found, formats = [], [torch.contiguous_format, torch.channels_last]
     inputs = []
     for format_ in formats:
-        monkeypatch.setattr(tiles, "layout", lambda *_, last=format_: last)
+        monkeypatch.setattr(passes, "layout", lambda *_, last=format_: last)
         with nn.modules.module.register_module_forward_pre_hook(lambda _, x: inputs.append(x[0])):
             found.append(ppp.measure(model, windows, LAYERS, scheme))
         last = [x.is_contiguous(memory_format=torch.channels_last) for x in inputs]

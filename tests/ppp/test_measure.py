@@ -525,14 +525,17 @@ def few(model, layers, size=SIZE):
     return ppp.cut_windows(scenes(2), size, coverage, per_picture=3, seed=0)
 
 
-def test_a_functional_padding_can_be_measured_but_not_swapped():
+def test_a_functional_padding_is_measured_and_swapped():
     torch.manual_seed(0)
     model = Wrapped(pad=True).eval()
     windows = few(model, ["block", "after"])
     own = ppp.measure(model, windows, ["block", "after"])
     assert own["block"].null_test.passed is True and own["after"].summary.mae.value > 0
-    message = refused(SwapError, model, windows, ["after"], "reflect")
-    assert "'block'" in message and "schemes=None" in message
+    found = ppp.measure(model, windows, ["block"], ["reflect", "randn"])
+    pattern = {scheme: found[scheme, "block"].pattern for scheme in ("reflect", "randn")}
+    assert found["reflect", "block"].completeness.shown
+    assert abs(pattern["reflect"] - own["block"].pattern).max() > 1e-3
+    assert abs(pattern["randn"][:4, 0]).max() > 1e-3
 
 
 def test_functional_pools_keep_their_padding_unless_a_swap_is_asked_for():
@@ -577,7 +580,7 @@ def test_padding_by_cat_is_measured_but_not_swapped(how):
     model = Hidden(how).eval()
     windows = few(model, ["conv"])
     assert ppp.measure(model, windows, ["conv"])["conv"].null_test.passed is True
-    assert "function call" in refused(SwapError, model, windows, ["conv"], "reflect")
+    assert "torch.cat" in refused(SwapError, model, windows, ["conv"], "reflect")
 
 
 @pytest.mark.parametrize("how", ["rolled", "coordinates", "written into zeros"])

@@ -247,6 +247,27 @@ def test_the_gradient_of_circular_is_pytorch_s(sides, layout):
     assert torch.autograd.gradcheck(lambda maps: pad(maps, sides, "circular"), (x,))
 
 
+def test_circular_has_second_derivatives_and_one_for_every_sample():
+    mine, theirs = networks()
+    mine, theirs, x = mine[:1].double(), theirs[:1].double(), noise(3, 3, 6, 6).double()
+
+    def penalty(model: nn.Module) -> torch.Tensor:  # as of critics: the size of a gradient
+        given = x.clone().requires_grad_()
+        (slope,) = torch.autograd.grad(model(given).pow(3).sum(), given, create_graph=True)
+        return torch.autograd.grad(slope.square().sum(), model[0].weight)[0]
+
+    torch.testing.assert_close(penalty(mine), penalty(theirs))
+
+    def loss(weights: dict, sample: torch.Tensor) -> torch.Tensor:
+        return torch.func.functional_call(mine, weights, (sample[None],)).square().sum()
+
+    weights = {name: value.detach() for name, value in mine.named_parameters()}
+    each = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(weights, x)["0.weight"]
+    for found, sample in zip(each, x, strict=True):
+        (expected,) = torch.autograd.grad(theirs(sample[None]).square().sum(), theirs[0].weight)
+        torch.testing.assert_close(found, expected)
+
+
 def test_circular_leaves_the_gradient_that_it_is_given_alone():
     x = circular_map().requires_grad_()
     padded = pad(x, 2, "circular")
@@ -300,6 +321,18 @@ def test_circular_padding_is_covered_and_audited_as_pytorch_s_is():
     first, second = (ppp.audit(net, 16).table() for net in networks())
     assert list(first["fill"]) == ["circular", "circular"]
     assert first.drop(columns="module").equals(second.drop(columns="module"))
+
+
+def test_two_schemes_pad_the_two_axes():
+    x = torch.arange(6.0).reshape(1, 1, 2, 3)
+    expected = [[0, 0, 0, 0, 0], [2, 0, 1, 2, 0], [5, 3, 4, 5, 3]]
+    assert pad(x, (1, 1, 1, 0), "circular|zeros")[0, 0].tolist() == expected
+    expected = [[0, 1, 2, 0], [3, 4, 5, 3], [0, 1, 2, 0]]
+    assert pad(x, (0, 1, 0, 1), "circular|reflect")[0, 0].tolist() == expected
+    scheme = Scheme.parse("constant(0.5)|randn(border)")
+    assert str(scheme) == "constant(0.5)|randn(border)" and scheme.random
+    for wrong in ("circular|", "|zeros", "circular|zero", "partial|zeros"):
+        assert "unknown padding" in refused(x, 1, wrong)
 
 
 # --- refusals ----------------------------------------------------------------------------

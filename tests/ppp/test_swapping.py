@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from torch import nn
-from toys import noise, seeded
+from toys import noise, seeded, windows
 
 import ppp
 from ppp.errors import PaddingError, PPPError, SwapError
@@ -273,16 +273,6 @@ def test_pools_without_padding_are_left_alone():
 # --- refusals ----------------------------------------------------------------------------
 
 
-class Standardised(Conv):
-    def forward(self, x):
-        return F.conv2d(x, self.weight - self.weight.mean(), self.bias, padding=1)
-
-
-class OwnConvForward(Conv):
-    def _conv_forward(self, x, weight, bias):
-        return F.conv2d(F.pad(x, (1, 1, 1, 1)), weight, bias)
-
-
 class Renamed(Conv):
     """Overrides nothing that computes."""
 
@@ -293,9 +283,6 @@ class Renamed(Conv):
         (nn.ConvTranspose2d(4, 4, 3), "ConvTranspose2d"),
         (nn.ConvTranspose2d(4, 4, 4, 2, 1), "ConvTranspose2d"),
         (nn.ConvTranspose2d(4, 4, 2, 2, dilation=2), "ConvTranspose2d"),
-        (Standardised(4, 4, 3), "Standardised"),
-        (OwnConvForward(4, 4, 3), "OwnConvForward"),
-        (nn.utils.parametrizations.weight_norm(Conv(4, 4, 3, padding=1)), "ParametrizedConv2d"),
         (nn.Conv3d(4, 4, 3, padding=1), "Conv3d"),
     ],
 )
@@ -316,13 +303,166 @@ def test_what_pads_nothing_is_no_obstacle():
     assert ppp.with_padding(model, "reflect")(noise(1, 3, 8, 8)).shape == (1, 4, 16, 16)
 
 
-def test_a_subclass_that_computes_nothing_itself_is_swapped():
-    model, x = Sequential(Renamed(3, 4, 3, padding=1)), noise(1, 3, 8, 8)
-    swapped = ppp.with_padding(model, "reflect")
-    assert isinstance(swapped[0], PaddedConv2d)
-    torch.testing.assert_close(
-        swapped(x), F.conv2d(ppp.pad(x, 1, "reflect"), model[0].weight, model[0].bias)
-    )
+class Standardised(Conv):
+    """As of BiT and NFNet: a convolution with another weight than the one it holds."""
+
+    def forward(self, x):
+        return F.conv2d(x, self.weight - self.weight.mean(), self.bias, self.stride, self.padding)
+
+
+class OwnConvForward(Conv):
+    def _conv_forward(self, x, weight, bias):
+        return F.conv2d(F.pad(x, (1, 1, 1, 1)), weight, bias)
+
+
+class SameAsTensorFlow(Conv):
+    def forward(self, x):
+        sides = [more for size in (x.shape[3], x.shape[2]) for more in (size % 2, 1)]
+        return F.conv2d(F.pad(x, sides), self.weight, self.bias, self.stride)
+
+
+class Blurred(nn.Module):
+    """As of anti-aliased networks: a fixed kernel behind a padding by a call."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = Conv(3, 4, 1)
+        self.register_buffer("kernel", torch.ones(4, 1, 3, 3) / 9)
+
+    def forward(self, x):
+        x = F.pad(self.conv(x), (1, 1, 1, 1), mode="reflect")
+        return F.conv2d(x, self.kernel, stride=2, groups=4)
+
+
+class BySides(nn.Module):
+    """Each call in another way."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(3, 3, 3, 3))
+
+    def forward(self, x):
+        x = F.conv2d(input=x, weight=self.weight, padding="same")
+        x = F.conv2d(x, self.weight, None, 1, (1, 0), 1, 1)
+        x = F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 1, 0, 2)).permute(0, 3, 1, 2)
+        return F.pad(F.pad(x, (-1, 0)), pad=(1, 0, 0, 2), value=3.0)
+
+
+def weight_norm() -> nn.Module:
+    return nn.utils.parametrizations.weight_norm(Conv(3, 4, 3, padding=1))
+
+
+def by_hand(model: nn.Module, x: torch.Tensor, scheme: str) -> torch.Tensor:
+    """What each of them computes, every border made by a scheme."""
+
+    def border(maps, *amount):
+        return ppp.pad(maps, amount if len(amount) == 4 else amount[0], scheme)
+
+    match model:
+        case Standardised():
+            return F.conv2d(border(x, 1), model.weight - model.weight.mean(), model.bias)
+        case OwnConvForward():
+            return F.conv2d(border(x, 1), model.weight, model.bias)
+        case SameAsTensorFlow():
+            height, width = x.shape[2:]
+            return F.conv2d(border(x, width % 2, 1, height % 2, 1), model.weight, model.bias, 2)
+        case Blurred():
+            return F.conv2d(border(model.conv(x), 1), model.kernel, stride=2, groups=4)
+        case BySides():
+            x = F.conv2d(border(x, 1), model.weight)
+            x = border(F.conv2d(border(x, 0, 0, 1, 1), model.weight), 1, 1, 0, 2)
+            return border(x[..., 1:], 1, 0, 0, 2)
+    return F.conv2d(border(x, 1), model.weight, model.bias)
+
+
+OWN_WAYS = [
+    lambda: Standardised(3, 4, 3, padding=1), lambda: OwnConvForward(3, 4, 3),
+    lambda: SameAsTensorFlow(3, 4, 3, 2), Blurred, BySides, weight_norm,
+    lambda: Renamed(3, 4, 3, padding=1),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("scheme", ["reflect", "circular", "constant(0.5)", "circular|zeros"])
+@pytest.mark.parametrize("make", OWN_WAYS)
+def test_what_convolves_or_pads_in_its_own_way_is_swapped_where_it_runs(make, scheme):
+    torch.manual_seed(0)
+    model, x = make().eval(), noise(2, 3, 8, 7)
+    before, inner = model(x), Sequential(model).eval()
+    swapped = ppp.with_padding(inner, scheme)
+    expected = by_hand(model, x, scheme)
+    torch.testing.assert_close(swapped(x), expected)
+    for again in (copy.deepcopy(swapped), ppp.with_padding(swapped, scheme)):
+        torch.testing.assert_close(again(x), expected)
+    assert torch.equal(model(x), before)
+    assert {site.fill for site in ppp.audit(swapped, 9)} == {scheme}
+    other = ppp.with_padding(swapped, "replicate")
+    torch.testing.assert_close(other(x), by_hand(model, x, "replicate"))
+
+
+@pytest.mark.parametrize("make", OWN_WAYS[:5])
+def test_it_is_measured_with_true_values_at_every_call(make):
+    torch.manual_seed(0)
+    model = Sequential(make(), nn.Identity()).eval()
+    reach = ppp.coverage(model, ["1"], 16)
+    found = ppp.measure(model, windows(reach, 16), ["1"], ["own", "reflect"], coverage=reach)
+    for scheme in ("own", "reflect"):
+        result = found[scheme, "1"]
+        assert result.completeness.shown and result.null_test.passed
+        differences = []
+        for picture in windows(reach, 16):
+            for top, left in zip(picture.tops, picture.lefts):
+                x = picture.pixels[None, :, top : top + 16, left : left + 16]
+                got = model(x) if scheme == "own" else by_hand(model[0], x, scheme)
+                true = ppp.optimal(model, picture.pixels[:, :160, :160], [top], [left], reach)
+                differences.append((got - true.maps["1"])[0].detach())
+        expected = torch.stack(differences).mean(0)
+        torch.testing.assert_close(torch.from_numpy(result.pattern), expected, atol=1e-5, rtol=1e-4)
+        assert expected.abs().max() > 0.01
+
+
+def test_a_partial_convolution_weighs_what_it_sees():
+    conv = Conv(1, 1, 3, padding=1)
+    nn.init.constant_(conv.weight, 1.0)
+    nn.init.constant_(conv.bias, 0.5)
+    ones = torch.ones(1, 1, 4, 5)
+    assert torch.equal(ppp.with_padding(conv, "partial")(ones), 9.5 + torch.zeros(1, 1, 4, 5))
+    x = noise(1, 1, 4, 5)
+    corner = 9 / 4 * x[0, 0, :2, :2].sum() + 0.5  # 4 of the kernel's 9 cells lie on the map
+    torch.testing.assert_close(ppp.with_padding(conv, "partial")(x)[0, 0, 0, 0], corner)
+    model = Sequential(Conv(3, 4, 3, padding=1), Standardised(4, 4, 3, padding=1)).eval()
+    reach = ppp.coverage(model, ["1"], 16)
+    result = ppp.measure(model, windows(reach, 16), ["1"], "partial", coverage=reach)["1"]
+    assert result.completeness.shown and result.null_test.passed
+    padded = Sequential(nn.ZeroPad2d(1), Conv(3, 4, 3))
+    assert "no convolution to re-weight" in refused(padded, "partial")
+
+
+class Learned(nn.Module):
+    """Each channel is padded with a value of its own, which is learned."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.value = nn.Parameter(torch.arange(float(channels)))
+
+    def forward(self, x, sides):
+        border = 1 - F.pad(torch.ones_like(x), sides)
+        return F.pad(x, sides) + border * self.value[:, None, None]
+
+
+def test_a_function_of_maps_is_a_scheme_and_may_learn():
+    conv, learned, x = Conv(3, 4, 3, padding=1), Learned(3), noise(2, 3, 6, 6)
+    swapped = ppp.with_padding(Sequential(conv), learned)
+    padded = F.pad(x, (1,) * 4)
+    padded[:, 1, [0, -1]], padded[:, 2, [0, -1]] = 1.0, 2.0
+    padded[:, 1, :, [0, -1]], padded[:, 2, :, [0, -1]] = 1.0, 2.0
+    torch.testing.assert_close(swapped(x), F.conv2d(padded, conv.weight, conv.bias))
+    copy.deepcopy(swapped)(x).sum().backward()
+    assert learned.value.grad.abs().sum() > 0
+    reach = ppp.coverage(Sequential(conv).eval(), ["0"], 16)
+    found = ppp.measure(Sequential(conv).eval(), windows(reach, 16), ["0"], learned, coverage=reach)
+    assert found["Learned", "0"].completeness.shown
+    with pytest.raises(PaddingError, match="expected maps of shape"):
+        ppp.pad(x, 1, lambda maps, sides: maps)
 
 
 def test_a_map_too_small_for_reflect_is_refused_with_the_layer_s_name():
@@ -430,13 +570,10 @@ def exported() -> nn.Module:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: Sequential(Half(1), Conv(3, 4, 3)), "'0': Half is a padding module of its own"),
-        (lambda: replaced(True), "'0': Conv2d has its forward replaced"),
-        (lambda: replaced(False), "'0': Conv2d has its forward replaced"),
         (lambda: torch.jit.script(small()), "compiled by torch.jit"),
         (lambda: torch.jit.trace(small(), noise(1, 3, 12, 12)), "compiled by torch.jit"),
         (lambda: Sequential(torch.jit.script(small())), "'0': RecursiveScriptModule"),
-        (exported, "GraphModule is a graph that convolves or pads by function calls"),
+        (exported, "GraphModule is a graph that convolves or pads by operators"),
         (unready, "'0': LazyConv2d has no parameters yet; run the network once first"),
         (
             lambda: Sequential(nn.utils.weight_norm(Conv(3, 4, 3, padding=1))),
@@ -448,15 +585,17 @@ def test_what_a_copy_would_not_follow_is_refused(make, words):
     assert words in refused(make(), "reflect")
 
 
-def test_a_method_replaced_on_a_block_is_followed_and_a_closure_is_not():
-    model, x = Sequential(small()), noise(1, 3, 12, 12)
-    block = model[0]
-    block.forward = types.MethodType(lambda self, x: 2 * Sequential.forward(self, x), block)
-    expected = 2 * ppp.with_padding(small(), "reflect")(x)
-    torch.testing.assert_close(ppp.with_padding(model, "reflect")(x), expected)
-    original = small().forward
-    block.forward = lambda x: original(x)
-    assert "'0': Sequential has its forward replaced" in refused(model, "reflect")
+@pytest.mark.parametrize("by_closure", [True, False])
+def test_a_replaced_forward_is_followed(by_closure):
+    x = noise(1, 3, 12, 12)
+    expected = ppp.with_padding(small(), "reflect")(x)
+    torch.testing.assert_close(ppp.with_padding(replaced(by_closure), "reflect")(x), expected)
+
+
+def test_a_padding_module_of_its_own_kind_is_swapped():
+    model, x = Sequential(Half(1), Conv(3, 4, 3)), noise(1, 3, 8, 8)
+    expected = model[1](0.5 * ppp.pad(x, 1, "circular"))
+    torch.testing.assert_close(ppp.with_padding(model, "circular")(x), expected)
 
 
 def test_a_traced_graph_of_modules_is_swapped():

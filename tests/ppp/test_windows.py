@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
 import torch
+from checks import refused
 from hypothesis import given, settings, strategies as st
+from PIL import Image
 from torch import nn
 
 import ppp
@@ -174,3 +176,59 @@ def test_gather_cuts_the_named_cells():
     got = gather(map_, rows, columns, (4, 3))
     expected = torch.stack([map_[:, r : r + 4, c : c + 3] for r, c in zip(rows, columns)])
     assert torch.equal(got, expected) and got.is_contiguous()
+
+
+# --- pictures of any type ------------------------------------------------------------------
+
+
+@pytest.fixture
+def photograph():
+    """Whole numbers (height, width, channels)."""
+    return np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+
+
+def test_pictures_of_any_type_give_the_same_windows(photograph, tmp_path):
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, padding=1)).eval()
+    reach = ppp.coverage(model, ["0"], 16)
+    path, image = tmp_path / "a.png", Image.fromarray(photograph)
+    image.save(path)
+    pixels = torch.from_numpy(photograph).permute(2, 0, 1) / 255
+    kinds = {
+        "tensor": {"a.png": pixels}, "array": {"a.png": photograph}, "image": {"a.png": image},
+        "path": {"a.png": path}, "text": [str(path)], "whole numbers": pixels.mul(255).byte(),
+        "batch": pixels[None], "batch of arrays": photograph[None], "list": [image],
+        "one array": photograph, "one path": path, "one image": image,
+    }  # fmt: skip
+    for kind, pictures in kinds.items():
+        cut = ppp.cut_windows(pictures, 16, reach, per_picture=3, seed=0)
+        (found,) = list(cut)
+        assert torch.equal(found.pixels, pixels), kind
+        names = isinstance(pictures, dict) or kind in ("text", "one path")
+        assert found.name == ("a.png" if names else "picture 0")
+        pictures = pictures["a.png"] if isinstance(pictures, dict) else pictures
+        features = ppp.extract(model, pictures, ["0"])["0"]
+        with torch.no_grad():
+            torch.testing.assert_close(features, model(pixels[None]))
+    cut = ppp.cut_windows([image, photograph], 16, reach, per_picture=3, seed=0)
+    assert [picture.name for picture in cut] == ["picture 0", "picture 1"]
+    assert ppp.measure(model, cut, ["0"], coverage=reach)["0"].null_test.passed
+
+
+def test_what_is_no_picture_is_one_line(photograph, tmp_path):
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, padding=1)).eval()
+    reach = ppp.coverage(model, ["0"], 16)
+    (tmp_path / "notes.txt").write_text("no picture")
+    for wrong, words in (
+        ([3], "3; expected a tensor"), ([None], "None; expected a tensor"),
+        ({"a": torch.zeros(2, 3, 40, 40)}, "picture 'a' is of shape (2, 3, 40, 40)"),
+        (tmp_path / "notes.txt", "'notes.txt' cannot be read"), ("none.png", "No such file"),
+        (tmp_path, "cannot be read"), (7, "7; expected"),
+    ):  # fmt: skip
+        options = {"per_picture": 1, "seed": 0, "error": PictureError}
+        message = refused(ppp.cut_windows, wrong, 16, reach, **options)
+        assert words in message, message
+    two = [photograph, photograph[:30]]
+    assert "one size" in refused(ppp.extract, model, two, ["0"], error=PictureError)
+    for windows in ([torch.zeros(3, 40, 40)], torch.zeros(1, 3, 40, 40), photograph):
+        message = refused(ppp.measure, model, windows, ["0"], error=PictureError)
+        assert "ppp.cut_windows" in message and type(windows).__name__ in message

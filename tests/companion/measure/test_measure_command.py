@@ -16,6 +16,7 @@ import ppp
 from companion import cli
 from companion.measure import report
 from ppp import measurement
+from ppp.errors import PPPError
 from studies import networks
 from studies.networks import own as own_networks
 from studies.pictures import photographs
@@ -29,12 +30,14 @@ def make_net():
     )
 
 def functional():
+    import torch
     class Net(nn.Module):
         def __init__(self):
             super().__init__()
             self.conv = nn.Conv2d(3, 4, 3)
         def forward(self, x):
-            return self.conv(nn.functional.pad(x, (1, 1, 1, 1)))
+            rows = [x[:, :, -1:], x, x[:, :, :1]]
+            return self.conv(torch.cat(rows, 2))
     return Net()
 
 def half_refused():
@@ -401,3 +404,15 @@ def test_bad_input_is_told_in_one_line(here, capsys, arguments, words):
     assert command(f"{arguments} {photos} --output out") == 2
     assert words in line(capsys)
     assert names(here) == ["net.py", "photos"]
+
+
+def test_tiles_are_told_and_refused_as_in_python(here, capsys):
+    asked = ["tiles", "net.py:make_net", "--window", "32", "--layer", "2"]
+    assert cli.main([*asked, "--memory", "1M"]) == 0
+    network = own_networks.load_own("net.py:make_net", window=32)
+    found = ppp.tiles(network.model, "2", 2**20, window=32)
+    assert capsys.readouterr().out == f"{found}\n" and found.halo == (2, 2, 2, 2)
+    assert cli.main([*asked, "--memory", "100"]) == 2
+    with pytest.raises(PPPError) as caught:
+        ppp.tiles(network.model, "2", 100, window=32)
+    assert line(capsys) == f"ppp: {caught.value}\n"

@@ -155,9 +155,9 @@ GRADED |= {"claims-ledger"}
 """Chapters that show grades, which are computed from the tables of several studies."""
 LINE = "\nextra = 1\n"
 EDITS = [  # file, what is replaced in it (nothing: something is appended), by what, what is stale
-    ("ppp/tiles.py", "", LINE, CHAPTERS - {"padding-schemes", "sweeps"}),
-    ("ppp/tiles.py", "", "\n# a comment\n", set()),
-    ("ppp/tiles.py", '"""', '"""Words. ', set()),
+    ("ppp/passes.py", "", LINE, CHAPTERS - {"padding-schemes", "sweeps"}),
+    ("ppp/passes.py", "", "\n# a comment\n", set()),
+    ("ppp/passes.py", '"""', '"""Words. ', set()),
     ("studies/bhv/analysis.py", "", LINE, GRADED),
     ("studies/figures/turntable.py", "", LINE, {"extracting-ppp"}),
     ("studies/figures/turntable.css", "", "p {}", {"extracting-ppp"}),

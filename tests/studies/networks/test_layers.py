@@ -69,6 +69,19 @@ def test_elsewhere_it_is_the_deepest_block_at_each_stride():
     assert same(choice.coverage, ppp.coverage(plain(), choice.layers, (64, 96)))
 
 
+@pytest.mark.parametrize(
+    ("modules", "names"),
+    [
+        ([nn.Conv2d(3, 8, 7, 7), nn.Conv2d(8, 8, 3, padding=1)], ("1",)),
+        ([Conv(3, 8, 3, padding=1), nn.MaxPool2d(3), Conv(8, 8, 3, padding=1)], ("0", "2")),
+        ([nn.Conv2d(3, 12, 3, padding=1), nn.PixelShuffle(2)], ("0", "1")),
+    ],
+)
+def test_strides_of_any_kind_are_told(modules, names):
+    found = layers.choose(Sequential(*modules).eval(), 84)
+    assert found.layers == names
+
+
 def test_at_most_so_many_the_deepest_are_kept():
     assert layers.choose(plain(), 64, most=2).layers == ("features.2", "features.4")
 

@@ -193,7 +193,7 @@ def test_missing_file(tmp_path):
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        ("nn.Conv2d(1, 4, 3)", "to have 1 channels"),
+        ("nn.Conv2d(3, 4, 17)", "can't be greater than actual input size"),
         ("nn.Sequential(nn.Conv2d(3, 1, 3), nn.Flatten(), nn.Linear(5, 1))", "RuntimeError"),
     ],
 )
@@ -280,3 +280,20 @@ def test_timm_that_is_not_installed(monkeypatch):
 def test_which_names_are_own():
     assert is_own("a.py:b") and is_own("a.py") and is_own("timm:x")
     assert not is_own("resnet18") and not is_own("plane-vgg")
+
+
+def test_a_network_of_one_channel_reads_luminance(tmp_path):
+    path = tmp_path / "grey.py"
+    path.write_text(
+        "import torch.nn as nn\n"
+        "def grey(): return nn.Conv2d(1, 4, 3, padding=1)\n"
+        "def four(): return nn.Conv2d(4, 4, 3, padding=1)\n"
+    )
+    network = load_own(f"{path}:grey", window=16)
+    pixels = torch.stack([torch.full((2, 2), value) for value in (0.2, 0.5, 0.8)])
+    grey = 0.299 * 0.2 + 0.587 * 0.5 + 0.114 * 0.8
+    expected = (grey - network.mean[0]) / network.std[0]
+    torch.testing.assert_close(network.prepare(pixels), torch.full((1, 2, 2), expected))
+    assert network.mean == pytest.approx((0.299 * 0.485 + 0.587 * 0.456 + 0.114 * 0.406,))
+    with pytest.raises(PPPError, match="reads 4 channels, photographs have 3"):
+        load_own(f"{path}:four", window=16)

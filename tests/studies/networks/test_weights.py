@@ -7,11 +7,12 @@ import pickle
 import socket
 
 import loopback
+import numpy as np
 import pytest
 import torch
 import torchvision
 from checks import refused
-from safetensors.torch import save_file
+from safetensors.torch import save_file, save_model
 from torchvision.models import Weights
 
 from ppp.errors import WeightsError
@@ -210,3 +211,51 @@ def test_a_pipe_of_weights_is_refused_before_it_is_opened(tmp_path):
     os.mkfifo(tmp_path / "w.pth")
     message = refused(networks.load_file, torch.nn.Conv2d(3, 4, 3), tmp_path / "w.pth")
     assert "a pipe" in message
+
+
+def prefixed(prefix: str, state: dict) -> dict:
+    return {prefix + key: value for key, value in state.items()}
+
+
+WRITTEN = {
+    "DataParallel": ("a.pth", lambda s: prefixed("module.", s)),
+    "torch.compile": ("a.pt", lambda s: {"state_dict": prefixed("_orig_mod.module.", s)}),
+    "Lightning": (
+        "last.ckpt",
+        lambda s: {"state_dict": prefixed("model.", s) | {"loss.weight": torch.ones(3)}},
+    ),
+    "torchvision": ("a.pth", lambda s: {"model": s, "optimizer": {"state": {0: 1}}, "epoch": 3}),
+    "tutorial": ("a.pth", lambda s: {"model_state_dict": s, "loss": 0.1}),
+    "BasicSR": ("a.pth", lambda s: {"params_ema": s}),
+    "averages beside": ("a.pth", lambda s: {"ema": prefixed("x", s), "state_dict": s}),
+    "ImageNet example": ("b.pth.tar", lambda s: {"state_dict": s, "best_acc1": np.float64(0.9)}),
+    "Hugging Face": ("pytorch_model.bin", lambda s: s),
+}
+
+
+@pytest.mark.parametrize("script", WRITTEN)
+def test_weights_load_as_training_scripts_write_them(tmp_path, script):
+    name, written = WRITTEN[script]
+    state = {k: v.clone() for k, v in small_vgg(seed=8).state_dict().items()}
+    torch.save(written(state), tmp_path / name)
+    model = load_network("plane-vgg", str(tmp_path / name)).model
+    assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
+
+
+def test_weights_that_layers_share_may_be_named_once(tmp_path):
+    def tied(seed: int) -> torch.nn.Module:
+        torch.manual_seed(seed)
+        model = torch.nn.Sequential(*[torch.nn.Conv2d(3, 3, 3) for _ in range(3)])
+        model[2].weight = model[1].weight
+        return model
+
+    source, model = tied(1), tied(2)
+    save_model(source, str(tmp_path / "tied.safetensors"))
+    networks.load_file(model, tmp_path / "tied.safetensors")
+    assert torch.equal(model[2].weight, source[1].weight)
+
+
+def test_what_holds_no_weights_says_what_it_holds(tmp_path):
+    torch.save({"optimizer": {"lr": 0.1}, "epoch": 3}, tmp_path / "a.pth")
+    message = refused(load_network, "plane-vgg", str(tmp_path / "a.pth"), error=WeightsError)
+    assert "only optimizer, epoch" in message and "model_state_dict" in message

@@ -111,20 +111,21 @@ def test_an_exception_that_is_no_refusal_is_told_as_an_error(monkeypatch):
 
 
 def test_a_network_whose_scheme_cannot_be_swapped_is_measured_all_the_same(monkeypatch):
-    class Functional(nn.Module):
+    class Joined(nn.Module):
         def __init__(self):
             super().__init__()
             self.conv = nn.Conv2d(3, 4, 3, padding=1)
 
         def forward(self, x):
-            return nn.functional.pad(self.conv(x), (1, 1, 1, 1))
+            x = self.conv(x)
+            return torch.cat([x[:, :, -1:], x, x[:, :, :1]], 2)
 
-    model = nn.Sequential(Functional(), nn.Conv2d(4, 4, 3, 2)).eval()
+    model = nn.Sequential(Joined(), nn.Conv2d(4, 4, 3, 2)).eval()
     monkeypatch.setattr(design, "build", lambda name: model)
     row = design.examine("resnet18")
     assert row["outcome"] == "measured" and row["swaps"] is False
     assert row["swap_reason"] == row["site_reason"]
-    assert row["swap_reason"].startswith("0 (pad): a function call inside a forward")
+    assert row["swap_reason"].startswith("0 (pad): strips joined by torch.cat")
 
 
 # -------------------------------------------------------------------------------- runs and tables

@@ -14,8 +14,8 @@ from torch import nn
 from toys import LAYERS, scenes
 
 import ppp
+from ppp.passes import Bound, machine, reused, tiles
 from ppp.results import flat
-from ppp.tiles import Bound, machine, reused, tiles
 
 SIZE, SCHEMES = 20, [None, "reflect", "circular"]
 
@@ -188,13 +188,13 @@ def test_batches_shrink_with_the_bound(model, windows, coverage, bounds):
 
 def test_the_default_is_a_quarter_of_the_machine(model, windows, coverage, bounds, monkeypatch):
     measure = functools.partial(ppp.measure, model, windows, LAYERS, SCHEMES, coverage=coverage)
-    monkeypatch.setattr("ppp.tiles.machine", lambda _device: 4 * bounds[0] + 4)
+    monkeypatch.setattr("ppp.passes.machine", lambda _device: 4 * bounds[0] + 4)
     made = measure().provenance
     assert made["memory"] == bounds[0] + 1 and made["tiles"] > 2
     assert "a quarter of" in made["memory_use"]
-    monkeypatch.setattr("ppp.tiles.machine", lambda _device: 4096)  # never refused
+    monkeypatch.setattr("ppp.passes.machine", lambda _device: 4096)  # never refused
     assert measure().provenance["memory"] == bounds[0]
-    monkeypatch.setattr("ppp.tiles.machine", lambda _device: math.inf)
+    monkeypatch.setattr("ppp.passes.machine", lambda _device: math.inf)
     assert measure().provenance["memory"] is None
 
 
@@ -279,7 +279,7 @@ def test_the_estimate_is_near_what_a_process_grows_by():
 
 def test_glibc_is_told_to_keep_memory_and_told_otherwise_at_the_end(monkeypatch):
     told = []
-    monkeypatch.setattr("ppp.tiles._mallopt", lambda: lambda *setting: told.append(setting))
+    monkeypatch.setattr("ppp.passes._mallopt", lambda: lambda *setting: told.append(setting))
     with pytest.raises(KeyError), reused():
         assert told[-1] == (-1, 2**31 - 1)
         raise KeyError

@@ -7,7 +7,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -19,7 +19,7 @@ from ppp.completeness import Trial
 from ppp.errors import PictureError, PPPError, shown
 from ppp.extraction import Tap, gather, layout
 from ppp.inventory import Audit, input_channels, running
-from ppp.truth import TrueMaps, Truth
+from ppp.truth import TrueMaps, Truth, aligned
 from ppp.windows import Picture, size_needed
 
 _MAP_FROM, _TRIM_FROM = -3, -1  # parameters of glibc's mallopt, in bytes
@@ -237,7 +237,8 @@ class OptimalPasses:
     ) -> None:
         self.tap, self.coverage = Tap(model, layers, to_the_end=False), coverage
         self.limit, self.compare, self.weight = limit, compare, next(model.parameters())
-        self.layout = layout(model, layers, input_channels(model), *coverage.input_size)
+        size = coverage.input_size
+        self.layout = layout(model, layers, input_channels(model, size), *size)
         left, right, top, bottom = coverage.margin
         after = coverage.tail[0] + bottom, coverage.tail[1] + right
         #: Stride, and pixels needed before a window and from its first one on; by axis.
@@ -308,7 +309,8 @@ class OptimalPasses:
             cells = self.coverage[layer].certify(tuple(output.shape[-2:]), tops, lefts)
             maps[layer] = (output[0].clone(), *cells)
 
-        kept = self.true.recorded() if self.true else nullcontext()
+        same = aligned(self.tap.model, self.coverage.sites)
+        kept = self.true.recorded() if self.true else same
         with running(tuple(pixels.shape[2:])):
             if self.tried:
                 with kept:
