@@ -32,7 +32,7 @@ MEASURE = "measure"
 
 NUMBERS = "numbers.json"
 
-WEIGHTS = (".safetensors", ".pth", ".pt")
+WEIGHTS = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".pth.tar")
 """What the names of files with weights end in; a test keeps it equal to the library's."""
 
 MOST = 100_000

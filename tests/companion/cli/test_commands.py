@@ -414,6 +414,7 @@ GRAMMAR = {
     "measure": "file|--weights file|--layers text|--schemes text|--photos place|--window number|"
     "--seed number|--memory number|--output place|--force|--mean number|--std text|--device text|"
     "--batch-size number",
+    "tiles": "!text|--memory number|--layer text|--weights file|--window number",
     "fetch": "file|--to place|--jobs number",
     "sweep plan": "file|--output place|--jobs number",
     "sweep run": "file|!--output foreign|--jobs number|--cluster place",

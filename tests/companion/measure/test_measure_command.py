@@ -230,7 +230,8 @@ def test_report_needs_no_network_and_describes_its_figures(here):
     text = Path("out/report.html").read_text()
     assert "url(" not in text and "@import" not in text
     assert "prefers-color-scheme: dark" in text and 'name="viewport"' in text
-    assert len(page.alts) == 4 and all(len(alt) > 40 for alt in page.alts)
+    assert len(page.alts) == 2 * 4, "a picture for each mode"
+    assert all(len(alt) > 40 for alt in page.alts)
     assert page.alts[0].startswith("MAE-PPP (σ) with intervals, 4 rows")
     order = [page.text.index(title) for title in ("Can these numbers", "What was measured")]
     assert order == sorted(order)

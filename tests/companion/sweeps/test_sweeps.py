@@ -52,6 +52,7 @@ def test_a_run_keeps_its_id_when_the_sweep_grows(toy):
 
 def test_a_folder_is_seen_from_the_file(toy, monkeypatch, tmp_path):
     (toy.folder / "pictures").mkdir()
+    (toy.folder / "pictures" / "a.png").write_bytes(b"")
     monkeypatch.chdir(tmp_path)
     swept = toy.sweep("set: {photos: pictures}\ngrid: {n: [2]}")
     assert swept.runs[0].settings["photos"] == str(toy.folder / "pictures")
