@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -11,6 +12,9 @@ from torch import Tensor, nn
 
 from ppp.errors import LayerError, PPPError, unknown
 from ppp.pictures import as_batch
+
+if TYPE_CHECKING:
+    from ppp.pictures import Pixels
 
 Consume = Callable[[str, Tensor], None]
 
@@ -154,7 +158,9 @@ class Tap:
         self._to_the_end = False
 
 
-def extract(model: nn.Module, x: object, layers: Sequence[str]) -> dict[str, Tensor]:
+def extract(
+    model: nn.Module, x: Pixels | Sequence[Pixels], layers: Sequence[str]
+) -> dict[str, Tensor]:
     """Return a copy of each named layer's output.
 
     Parameters

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import torch
@@ -11,8 +12,13 @@ from torch import Tensor
 
 from ppp.errors import PictureError, first_words, shown
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
-def as_pixels(picture: object, name: str = "picture") -> Tensor:
+    Pixels: TypeAlias = Tensor | np.ndarray | str | Path | Image
+
+
+def as_pixels(picture: Pixels, name: str = "picture") -> Tensor:
     """Return a picture as a tensor (C, H, W).
 
     Parameters
@@ -35,12 +41,12 @@ def as_pixels(picture: object, name: str = "picture") -> Tensor:
     torch.Size([3, 2, 4])
     """
     if isinstance(picture, str | Path) or hasattr(picture, "convert"):
-        from PIL import Image, ImageOps  # comes with torchvision
+        from PIL import Image as pillow, ImageOps  # comes with torchvision
 
         try:
-            image = Image.open(picture) if isinstance(picture, str | Path) else picture
+            image = pillow.open(picture) if isinstance(picture, str | Path) else picture
             picture = np.array(ImageOps.exif_transpose(image).convert("RGB"))
-        except (OSError, ValueError, Image.DecompressionBombError) as error:
+        except (OSError, ValueError, pillow.DecompressionBombError) as error:
             raise PictureError(f"{name} cannot be read: {first_words(error)}") from None
     if isinstance(picture, np.ndarray) and picture.ndim in (2, 3):
         channels_last = np.atleast_3d(picture)
@@ -56,7 +62,7 @@ def as_pixels(picture: object, name: str = "picture") -> Tensor:
     return picture / 255 if picture.dtype == torch.uint8 else picture
 
 
-def as_batch(pictures: object) -> Tensor:
+def as_batch(pictures: Pixels | Sequence[Pixels]) -> Tensor:
     """Return one picture, several of one size, or a batch (N, C, H, W), as a batch.
 
     Examples
@@ -74,7 +80,7 @@ def as_batch(pictures: object) -> Tensor:
     return torch.stack(found)
 
 
-def named(pictures: object) -> Iterable[tuple[str, object]]:
+def named(pictures: Pixels | Iterable[object]) -> Iterable[tuple[str, object]]:
     """Yield pictures with their names: of files, or their places."""
     one = isinstance(pictures, str | Path) or getattr(pictures, "ndim", 4) < 4
     if not isinstance(pictures, Iterable):

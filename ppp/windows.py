@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import SimpleNamespace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from torch import Tensor
@@ -16,6 +16,9 @@ from ppp.certificate import Coverage
 from ppp.errors import MarginError, PictureError
 from ppp.inventory import input_shape
 from ppp.pictures import as_pixels, named
+
+if TYPE_CHECKING:
+    from ppp.pictures import Pixels
 
 
 class Source(Protocol):
@@ -108,7 +111,8 @@ def size_needed(size: int | tuple[int, int], coverage: Coverage) -> tuple[int, i
 
 
 def cut_windows(
-    pictures: Mapping[str, object] | Iterable[object] | object, size: int | tuple[int, int],
+    pictures: Mapping[str, Pixels | Source] | Iterable[Pixels | Source] | Pixels | Source,
+    size: int | tuple[int, int],
     coverage: Coverage, *, per_picture: int, seed: int,
     transform: Callable[[Tensor], Tensor] | None = None, interleave: bool = False,
 ) -> Windows:  # fmt: skip
@@ -191,7 +195,7 @@ def cut_windows(
     return Windows(read, shape, sum(len(tops) for _, tops, _ in chosen))
 
 
-def _scene(name: str, picture: object) -> Source:
+def _scene(name: str, picture: Pixels) -> Source:
     height, width = as_pixels(picture, f"picture {name!r}").shape[1:]
     pixels = partial(as_pixels, picture, f"picture {name!r}")
     return SimpleNamespace(name=name, height=height, width=width, pixels=pixels)

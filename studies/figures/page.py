@@ -141,7 +141,7 @@ def _value(value: object) -> str:
 
 
 def _picture(fig: Figure, dark: bool = False) -> str:
-    data = _png(fig, dark)
+    data = _reduced(_png(fig, dark), every=dark)
     css_width = int.from_bytes(data[16:20], "big") // 2  # from the PNG's header
     look = "display:none" if dark else "background:#fff;border-radius:4px"
     return (
@@ -166,18 +166,20 @@ def _png(fig: Figure, dark: bool = False) -> bytes:
     # Software would hold matplotlib's version, and make equal figures differ.
     about = {"Software": None, "Description": _words(fig)}
     fig.savefig(buffer, format="png", metadata=about, facecolor=PAGE if dark else "auto")
-    return _reduced(buffer) if dark else buffer.getvalue()
-
-
-def _reduced(png: io.BytesIO) -> bytes:
-    """Return a PNG with 256 colours, a third of its size, unless it holds a photograph."""
-    picture = Image.open(png).convert("RGB")
-    if picture.getcolors(_MOST_COLOURS) is None:
-        return png.getvalue()
-    buffer = io.BytesIO()
-    kept = picture.quantize(256, Image.Quantize.MEDIANCUT, kmeans=1, dither=Image.Dither.NONE)
-    kept.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
+
+
+def _reduced(png: bytes, every: bool) -> bytes:
+    """Return a PNG with 256 colours if it is smaller so; that of a photograph only if `every`."""
+    picture, buffer = Image.open(io.BytesIO(png)).convert("RGB"), io.BytesIO()
+    drawn = picture.getcolors(_MOST_COLOURS) is not None
+    if not (drawn or every):
+        return png
+    kept = picture.quantize(256, Image.Quantize.MEDIANCUT, kmeans=1)
+    if not drawn:  # dots of neighbouring colours in the place of those that are not there
+        kept = picture.quantize(palette=kept, dither=Image.Dither.FLOYDSTEINBERG)
+    kept.save(buffer, "PNG", optimize=True)
+    return min(png, buffer.getvalue(), key=len)
 
 
 def _words(fig: Figure) -> str:

@@ -149,7 +149,9 @@ algorithmic = optimal + torch.rand(12, 3, 5, 4, generator=generator)
 mine = slice(0, 5) if rank == 0 else slice(5, 12)
 metric = PPPMetric()
 metric.update(algorithmic[mine], optimal[mine])
-print(float(metric.compute()), float(metric.compute()), int(metric.windows))
+print(float(metric.compute()), float(metric.compute()), int(metric.windows), flush=True)
+dist.barrier()
+dist.destroy_process_group()
 """
 
 
