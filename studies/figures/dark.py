@@ -17,7 +17,7 @@ from mpl_toolkits.mplot3d.art3d import Poly3DCollection
 
 from studies.figures.style import PALETTE
 
-PAGE = "#14181e"
+PAGE = "#121212"
 """The colour of the page that figures are made to be read on, the book's."""
 DARK = (
     *("#2385ff", "#ffb733", "#d4468d", "#a6ddff"),
