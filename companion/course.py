@@ -267,9 +267,8 @@ def notebook(sheet: Sheet, *, solved: bool) -> nbformat.NotebookNode:
 def _graded(name: str, source: str, **grading: Any) -> nbformat.NotebookNode:
     """Return a cell with metadata as nbgrader reads it."""
     about = {"schema_version": 3, "grade_id": name, "locked": grading["grade"], "task": False}
-    metadata: dict[str, Any] = {"nbgrader": about | grading}
     # "Run all" goes on behind an exercise that is not done yet.
-    metadata |= {"tags": ["raises-exception"]}
+    metadata = {"nbgrader": about | grading, "tags": ["raises-exception"]}
     return nbformat.v4.new_code_cell(source, id=name, metadata=metadata)
 
 

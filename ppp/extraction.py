@@ -14,7 +14,7 @@ from ppp.errors import LayerError, PPPError, unknown
 from ppp.pictures import as_batch
 
 if TYPE_CHECKING:
-    from ppp.pictures import Pixels
+    from ppp.pictures import AnyPicture
 
 Consume = Callable[[str, Tensor], None]
 
@@ -159,7 +159,7 @@ class Tap:
 
 
 def extract(
-    model: nn.Module, x: Pixels | Sequence[Pixels], layers: Sequence[str]
+    model: nn.Module, x: AnyPicture | Sequence[AnyPicture], layers: Sequence[str]
 ) -> dict[str, Tensor]:
     """Return a copy of each named layer's output.
 

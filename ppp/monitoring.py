@@ -7,7 +7,8 @@ Neither torchmetrics nor Lightning is needed. Where torchmetrics is installed,
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -268,18 +269,15 @@ class Monitor:
         return Path(path)
 
 
-class _evaluating:
-    """Set a network to evaluation, and every module of it back to what it was."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self.model = model
-
-    def __enter__(self) -> None:
-        self.before = [(module, module.training) for module in self.model.modules()]
-        self.model.eval()
-
-    def __exit__(self, *_: object) -> None:
-        for module, training in self.before:
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Set a network to evaluation, and every module of it back."""
+    before = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in before:
             module.training = training
 
 

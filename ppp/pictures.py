@@ -15,10 +15,10 @@ from ppp.errors import PictureError, first_words, shown
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    Pixels: TypeAlias = Tensor | np.ndarray | str | Path | Image
+    AnyPicture: TypeAlias = Tensor | np.ndarray | str | Path | Image
 
 
-def as_pixels(picture: Pixels, name: str = "picture") -> Tensor:
+def as_pixels(picture: AnyPicture, name: str = "picture") -> Tensor:
     """Return a picture as a tensor (C, H, W).
 
     Parameters
@@ -62,7 +62,7 @@ def as_pixels(picture: Pixels, name: str = "picture") -> Tensor:
     return picture / 255 if picture.dtype == torch.uint8 else picture
 
 
-def as_batch(pictures: Pixels | Sequence[Pixels]) -> Tensor:
+def as_batch(pictures: AnyPicture | Sequence[AnyPicture]) -> Tensor:
     """Return one picture, several of one size, or a batch (N, C, H, W), as a batch.
 
     Examples
@@ -80,7 +80,7 @@ def as_batch(pictures: Pixels | Sequence[Pixels]) -> Tensor:
     return torch.stack(found)
 
 
-def named(pictures: Pixels | Iterable[object]) -> Iterable[tuple[str, object]]:
+def named(pictures: AnyPicture | Iterable[object]) -> Iterable[tuple[str, object]]:
     """Yield pictures with their names: of files, or their places."""
     one = isinstance(pictures, str | Path) or getattr(pictures, "ndim", 4) < 4
     if not isinstance(pictures, Iterable):

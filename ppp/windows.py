@@ -18,7 +18,7 @@ from ppp.inventory import input_shape
 from ppp.pictures import as_pixels, named
 
 if TYPE_CHECKING:
-    from ppp.pictures import Pixels
+    from ppp.pictures import AnyPicture
 
 
 class Source(Protocol):
@@ -111,7 +111,8 @@ def size_needed(size: int | tuple[int, int], coverage: Coverage) -> tuple[int, i
 
 
 def cut_windows(
-    pictures: Mapping[str, Pixels | Source] | Iterable[Pixels | Source] | Pixels | Source,
+    pictures: AnyPicture | Source | Iterable[AnyPicture | Source]
+    | Mapping[str, AnyPicture | Source],
     size: int | tuple[int, int],
     coverage: Coverage, *, per_picture: int, seed: int,
     transform: Callable[[Tensor], Tensor] | None = None, interleave: bool = False,
@@ -195,7 +196,7 @@ def cut_windows(
     return Windows(read, shape, sum(len(tops) for _, tops, _ in chosen))
 
 
-def _scene(name: str, picture: Pixels) -> Source:
+def _scene(name: str, picture: AnyPicture) -> Source:
     height, width = as_pixels(picture, f"picture {name!r}").shape[1:]
     pixels = partial(as_pixels, picture, f"picture {name!r}")
     return SimpleNamespace(name=name, height=height, width=width, pixels=pixels)
